@@ -1,0 +1,160 @@
+//! The two cached slots of a thread: its own stack, and the stack in use now.
+//!
+//! Rule: **the own stack's bounds are never overwritten by what another stack needs.** They are asked for once, and an
+//! answer that does not contain SP (the thread's first question came from a coroutine) is kept
+//! for the thread and not believed for the stack in use. So a host that alternates
+//! between two stacks costs comparisons, never a query.
+
+use core::cell::Cell;
+
+use crate::bounds::StackBounds;
+use crate::registry::{self, Kind};
+use crate::sys;
+
+/// How far below what it reported a growing stack may be found later: 1 MiB, the gap that Linux keeps
+/// free below a growing stack.
+const GROWTH: usize = 1 << 20;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    NotYet,
+    /// The answer, or that there is none, is final.
+    Done,
+    /// The answer may be exceeded from below.
+    Grows,
+}
+
+/// A range kept for reuse; `size` 0 until it is known.
+struct Slot {
+    low: Cell<usize>,
+    size: Cell<usize>,
+}
+
+impl Slot {
+    const fn new() -> Self {
+        Self { low: Cell::new(0), size: Cell::new(0) }
+    }
+
+    #[inline]
+    fn contains(&self, sp: usize) -> bool {
+        sp.wrapping_sub(self.low.get()) < self.size.get()
+    }
+
+    #[inline]
+    fn bounds(&self) -> StackBounds {
+        StackBounds::exact(self.low.get(), self.low.get() + self.size.get())
+    }
+
+    fn set(&self, low: usize, high: usize) {
+        self.low.set(low);
+        self.size.set(high.saturating_sub(low));
+    }
+}
+
+pub(crate) struct Slots {
+    own: Slot,
+    asked: Cell<Asked>,
+    /// The stack in use when last looked up, if not the own one: a described stack, or a range in which none is.
+    recent: Slot,
+    recent_is_described: Cell<bool>,
+    /// The registry's version that `recent` holds for.
+    recent_version: Cell<usize>,
+}
+
+thread_local! {
+    // const and without Drop: no lazy registration, and valid until the thread's very end.
+    static SLOTS: Slots = const {
+        Slots {
+            own: Slot::new(),
+            asked: Cell::new(Asked::NotYet),
+            recent: Slot::new(),
+            recent_is_described: Cell::new(false),
+            recent_version: Cell::new(0),
+        }
+    };
+}
+
+/// The bounds of the stack that `sp`, a stack pointer of this thread, is on.
+#[inline]
+pub(crate) fn at(sp: usize) -> StackBounds {
+    SLOTS.with(|slots| {
+        if slots.own.contains(sp) {
+            return slots.own.bounds();
+        }
+        if slots.recent.contains(sp) && slots.recent_version.get() == registry::version() {
+            return slots.recent_bounds(sp);
+        }
+        slots.update(sp)
+    })
+}
+
+/// The thread's own stack, asked for now if it was not before.
+pub(crate) fn own(sp: usize) -> Option<StackBounds> {
+    SLOTS.with(|slots| {
+        if slots.asked.get() == Asked::NotYet {
+            slots.ask(sp);
+        }
+        (slots.own.size.get() != 0).then(|| slots.own.bounds())
+    })
+}
+
+impl Slots {
+    #[inline]
+    fn recent_bounds(&self, sp: usize) -> StackBounds {
+        if self.recent_is_described.get() { self.recent.bounds() } else { StackBounds::estimated(sp) }
+    }
+
+    /// The one routine behind the first question of a thread and every later change of stacks.
+    #[cold]
+    #[inline(never)]
+    fn update(&self, sp: usize) -> StackBounds {
+        let (found, version) = registry::find(sp);
+        let described = found.kind != Kind::Gap;
+        if !described && self.may_know_more(sp) {
+            self.ask(sp);
+            if self.own.contains(sp) {
+                return self.own.bounds();
+            }
+        }
+        if described {
+            self.recent.set(found.low, found.high);
+        } else if self.asked.get() == Asked::NotYet {
+            // On the signal stack. What is a gap now may be the own stack once it has been asked for.
+            return StackBounds::estimated(sp);
+        } else {
+            // The gap without the own stack, and without what that may grow into.
+            let (own_low, own_high) = (self.own.low.get(), self.own.low.get() + self.own.size.get());
+            let grows = if self.asked.get() == Asked::Grows { GROWTH } else { 0 };
+            if self.own.size.get() == 0 {
+                self.recent.set(found.low, found.high);
+            } else if sp >= own_high {
+                self.recent.set(found.low.max(own_high), found.high);
+            } else {
+                self.recent.set(found.low, found.high.min(own_low.saturating_sub(grows)));
+            }
+        }
+        self.recent_is_described.set(described);
+        self.recent_version.set(version);
+        self.recent_bounds(sp)
+    }
+
+    fn may_know_more(&self, sp: usize) -> bool {
+        match self.asked.get() {
+            Asked::NotYet => true,
+            Asked::Done => false,
+            Asked::Grows => self.own.low.get().wrapping_sub(sp).wrapping_sub(1) < GROWTH,
+        }
+    }
+
+    fn ask(&self, sp: usize) {
+        if sys::on_alternate_stack(sp) {
+            return;
+        }
+        let answer = sys::thread_stack(sp);
+        if let Some(stack) = answer {
+            self.own.set(stack.low, stack.high);
+        }
+        let grows = answer.is_some_and(|stack| stack.grows);
+        self.asked.set(if grows { Asked::Grows } else { Asked::Done });
+    }
+}

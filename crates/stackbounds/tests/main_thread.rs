@@ -1,0 +1,84 @@
+//! The main thread, with a stack limit and without. Its own `main`, since libtest runs tests on threads.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use stackbounds::{Accuracy, current, stack_pointer, thread};
+
+const QUERIED: bool = !cfg!(stackbounds_no_query);
+
+/// Uses at least `bytes` of stack below the caller and reports the bounds seen from there.
+#[inline(never)]
+fn seen_from(bytes: usize) -> (usize, stackbounds::StackBounds) {
+    let page = std::hint::black_box([0u8; 4096]);
+    if bytes > 4096 {
+        let seen = seen_from(bytes - 4096);
+        std::hint::black_box(page);
+        return seen;
+    }
+    (stack_pointer(), current())
+}
+
+fn limited() {
+    let stack = current();
+    assert_eq!(stack.accuracy() == Accuracy::Exact, QUERIED);
+    let (deep, seen) = seen_from(1 << 20);
+    assert!(seen.contains(deep) && seen.accuracy() == stack.accuracy());
+    if QUERIED {
+        assert_eq!((stack, Some(stack)), (seen, thread()));
+        assert!(stack.size() > 7 << 20 && stack.size() <= 8 << 20, "{} bytes", stack.size());
+    }
+}
+
+fn unlimited() {
+    let stack = current();
+    if !QUERIED {
+        return;
+    }
+    assert_eq!(stack.accuracy(), Accuracy::Exact);
+    let room = stack.room_below(stack_pointer()).unwrap();
+    assert!(room.abs_diff(64 << 20) < 64 << 10, "{stack:x?}");
+    // Without a limit, mappings are made from the bottom up and may come near: none of them may lie inside.
+    for _ in 0..1000 {
+        let (rw, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping touches nothing that exists.
+        let at = unsafe { libc::mmap(std::ptr::null_mut(), 1 << 20, rw, flags, -1, 0) } as usize;
+        assert!(!stack.contains(at));
+    }
+    // Deeper than what was promised at first: asked again, and still exact.
+    let (deep, seen) = seen_from(100 << 20);
+    assert!(seen.contains(deep) && seen.accuracy() == Accuracy::Exact, "{deep:x} {seen:x?}");
+    assert_eq!(seen.high(), stack.high());
+}
+
+fn main() {
+    match std::env::args().nth(1).as_deref() {
+        Some("limited") => return limited(),
+        Some("unlimited") => return unlimited(),
+        _ => {}
+    }
+    for (case, limit) in [("limited", 8 << 20), ("unlimited", libc::RLIM_INFINITY)] {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.arg(case);
+        // SAFETY: `getrlimit` and `setrlimit` are async-signal-safe.
+        unsafe {
+            child.pre_exec(move || {
+                let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+                libc::getrlimit(libc::RLIMIT_STACK, &mut now);
+                now.rlim_cur = limit;
+                match libc::setrlimit(libc::RLIMIT_STACK, &now) {
+                    0 => Ok(()),
+                    _ => Err(std::io::Error::last_os_error()),
+                }
+            });
+        }
+        match child.status() {
+            Ok(status) => assert!(status.success(), "main thread, stack {case}: {status}"),
+            Err(refused) => {
+                println!("main thread, stack {case} ... SKIPPED: the limit cannot be set: {refused}");
+                continue;
+            }
+        }
+        println!("main thread, stack {case} ... ok");
+    }
+}

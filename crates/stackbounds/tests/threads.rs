@@ -1,0 +1,174 @@
+//! Threads of every kind, and the stacks that signal handlers and other owners bring along.
+
+use stackbounds::{Accuracy, current, register, remaining, stack_pointer, thread};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+const QUERIED: bool = !cfg!(stackbounds_no_query);
+
+/// Runs `f` on a pthread with the stack that `attributes` sets.
+fn on_pthread<F: FnOnce() + Send>(attributes: impl FnOnce(*mut libc::pthread_attr_t), f: F) {
+    extern "C" fn start<F: FnOnce()>(f: *mut libc::c_void) -> *mut libc::c_void {
+        // SAFETY: `on_pthread` passes a pointer to its own `Some(f)` and waits for this thread.
+        let f = unsafe { (*f.cast::<Option<F>>()).take() };
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(f.unwrap())).is_err() {
+            std::process::abort();
+        }
+        std::ptr::null_mut()
+    }
+    let mut f = Some(f);
+    // SAFETY: the attributes are initialised before they are used; `f` outlives the thread, which is joined.
+    unsafe {
+        let mut attr: libc::pthread_attr_t = std::mem::zeroed();
+        assert_eq!(libc::pthread_attr_init(&mut attr), 0);
+        attributes(&mut attr);
+        let mut id = std::mem::zeroed();
+        assert_eq!(libc::pthread_create(&mut id, &attr, start::<F>, (&raw mut f).cast()), 0);
+        assert_eq!(libc::pthread_join(id, std::ptr::null_mut()), 0);
+        libc::pthread_attr_destroy(&mut attr);
+    }
+}
+
+fn map(size: usize) -> *mut u8 {
+    let (rw, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping touches nothing that exists.
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), size, rw, flags, -1, 0) };
+    assert_ne!(at, libc::MAP_FAILED);
+    at.cast()
+}
+
+fn assert_exact_and_writable_to_the_end() {
+    let stack = current();
+    assert!(stack.contains(stack_pointer()));
+    if !QUERIED {
+        assert_eq!(stack.accuracy(), Accuracy::Estimated);
+        assert_eq!((thread(), remaining()), (None, None));
+        return;
+    }
+    assert_eq!(stack.accuracy(), Accuracy::Exact);
+    assert_eq!(thread(), Some(stack));
+    // SAFETY: the claim under test: the lowest byte of exact bounds is ours to use. Nothing lives
+    // there yet, since the stack pointer is far above.
+    unsafe { (stack.low() as *mut u8).write_volatile(1) };
+}
+
+#[test]
+fn a_16_kib_thread_is_exact_to_its_last_byte() {
+    on_pthread(
+        // SAFETY: `attr` is initialised.
+        |attr| unsafe { assert_eq!(libc::pthread_attr_setstacksize(attr, 16384), 0) },
+        || {
+            assert_exact_and_writable_to_the_end();
+            assert!(!QUERIED || current().size() <= 16384 && current().size() > 8192);
+        },
+    );
+}
+
+#[test]
+fn stacks_that_the_user_supplied_are_exact_one_above_the_other() {
+    let size = 128 * 1024;
+    let both = map(2 * size) as usize;
+    for low in [both, both + size] {
+        on_pthread(
+            // SAFETY: `attr` is initialised; the mapping outlives the thread.
+            |attr| unsafe { assert_eq!(libc::pthread_attr_setstack(attr, low as *mut _, size), 0) },
+            || {
+                assert_exact_and_writable_to_the_end();
+                assert!(!QUERIED || current().low() >= low && current().high() <= low + size);
+            },
+        );
+    }
+}
+
+#[test]
+fn a_thread_with_a_registered_stack_of_its_own_keeps_its_own_bounds() {
+    let own = current();
+    let memory = map(64 * 1024);
+    // SAFETY: mapped writable, and never unmapped.
+    let registration = unsafe { register(memory, 64 * 1024) }.unwrap();
+    assert_eq!(current().accuracy(), own.accuracy());
+    let inside = memory as usize + 1000;
+    assert_eq!(stackbounds::at(inside), registration.bounds());
+    assert_eq!(current().accuracy(), own.accuracy());
+    drop(registration);
+    assert_eq!(stackbounds::at(inside).accuracy(), Accuracy::Estimated);
+}
+
+#[test]
+fn a_registration_on_one_thread_is_seen_on_another_that_had_looked_before() {
+    let memory = map(64 * 1024) as usize;
+    let (to, from) = (&std::sync::Barrier::new(2), &std::sync::Barrier::new(2));
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            assert_eq!(stackbounds::at(memory).accuracy(), Accuracy::Estimated);
+            to.wait();
+            from.wait();
+            assert_eq!(stackbounds::at(memory).low(), memory);
+        });
+        to.wait();
+        // SAFETY: mapped writable, and never unmapped.
+        let registration = unsafe { register(memory as *mut u8, 64 * 1024) }.unwrap();
+        from.wait();
+        std::mem::forget(registration);
+    });
+}
+
+#[test]
+fn bad_ranges_are_refused_with_the_range_that_is_in_the_way() {
+    let memory = map(64 * 1024);
+    let message = |low: *mut u8, size| {
+        // SAFETY: every call is refused, so nothing is promised.
+        unsafe { register(low, size) }.expect_err("refused").to_string()
+    };
+    assert!(message(std::ptr::null_mut(), 4096).contains("low end is null"));
+    assert!(message(memory, 0).contains("is empty"));
+    assert!(message(memory, usize::MAX).contains("past the end of the address space"));
+    // SAFETY: mapped writable, and never unmapped.
+    let registration = unsafe { register(memory, 64 * 1024) }.unwrap();
+    let range = format!("{:#x}..{:#x}", memory as usize, memory as usize + 64 * 1024);
+    assert!(message(memory, 64 * 1024).contains(&format!("{range} is already registered")));
+    assert!(message(memory.wrapping_add(64), 64).contains(&format!("overlaps the registered stack {range}")));
+    let mut local = [0u8; 64];
+    if QUERIED {
+        assert!(message(local.as_mut_ptr(), 64).contains("calling thread's own"));
+    }
+    drop(registration);
+    // SAFETY: as above; a refused range left nothing behind.
+    drop(unsafe { register(memory, 64 * 1024) }.unwrap());
+}
+
+#[test]
+fn a_signal_handler_on_its_own_stack_gets_an_estimate_and_asks_nothing() {
+    static SEEN: [AtomicUsize; 3] = [const { AtomicUsize::new(usize::MAX) }; 3];
+    extern "C" fn handler(_: libc::c_int) {
+        let stack = current();
+        SEEN[0].store(usize::from(stack.accuracy() == Accuracy::Exact), Relaxed);
+        SEEN[1].store(usize::from(stack.contains(stack_pointer())), Relaxed);
+        SEEN[2].store(usize::from(thread().is_some()), Relaxed);
+    }
+    let raise_on_own_thread = |asked_before: bool| {
+        std::thread::spawn(move || {
+            if asked_before {
+                assert_eq!(thread().is_some(), QUERIED);
+            }
+            let size = 64 * 1024;
+            let alt = libc::stack_t { ss_sp: map(size).cast(), ss_flags: 0, ss_size: size };
+            // SAFETY: the alternate stack is mapped and never unmapped; the handler makes no call that is not
+            // async-signal-safe, which is what this test is about.
+            unsafe {
+                assert_eq!(libc::sigaltstack(&alt, std::ptr::null_mut()), 0);
+                let mut action: libc::sigaction = std::mem::zeroed();
+                action.sa_sigaction = handler as *const () as usize;
+                action.sa_flags = libc::SA_ONSTACK;
+                assert_eq!(libc::sigaction(libc::SIGUSR1, &action, std::ptr::null_mut()), 0);
+                libc::raise(libc::SIGUSR1);
+            }
+            // Back on the thread's stack, bounds are as good as ever.
+            assert_exact_and_writable_to_the_end();
+        })
+        .join()
+        .unwrap();
+        SEEN.each_ref().map(|seen| seen.swap(usize::MAX, Relaxed))
+    };
+    assert_eq!(raise_on_own_thread(false), [0, 1, 0]);
+    assert_eq!(raise_on_own_thread(true), [0, 1, usize::from(QUERIED)]);
+}
