@@ -11,19 +11,6 @@ use crate::bounds::StackBounds;
 use crate::registry::{self, Kind};
 use crate::sys;
 
-/// How far below what it reported a growing stack may be found later: 1 MiB, the gap that Linux keeps
-/// free below a growing stack.
-const GROWTH: usize = 1 << 20;
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Asked {
-    NotYet,
-    /// The answer, or that there is none, is final.
-    Done,
-    /// The answer may be exceeded from below.
-    Grows,
-}
-
 /// A range kept for reuse; `size` 0 until it is known.
 struct Slot {
     low: Cell<usize>,
@@ -53,7 +40,10 @@ impl Slot {
 
 pub(crate) struct Slots {
     own: Slot,
-    asked: Cell<Asked>,
+    /// Whether the system's answer, or that it has none, is in `own`.
+    asked: Cell<bool>,
+    /// Where `own` may be found to reach to later; its low end, or below.
+    own_may_grow_to: Cell<usize>,
     /// The stack in use when last looked up, if not the own one: a described stack, or a range in which none is.
     recent: Slot,
     recent_is_described: Cell<bool>,
@@ -66,7 +56,8 @@ thread_local! {
     static SLOTS: Slots = const {
         Slots {
             own: Slot::new(),
-            asked: Cell::new(Asked::NotYet),
+            asked: Cell::new(false),
+            own_may_grow_to: Cell::new(0),
             recent: Slot::new(),
             recent_is_described: Cell::new(false),
             recent_version: Cell::new(0),
@@ -91,7 +82,7 @@ pub(crate) fn at(sp: usize) -> StackBounds {
 /// The thread's own stack, asked for now if it was not before.
 pub(crate) fn own(sp: usize) -> Option<StackBounds> {
     SLOTS.with(|slots| {
-        if slots.asked.get() == Asked::NotYet {
+        if !slots.asked.get() {
             slots.ask(sp);
         }
         (slots.own.size.get() != 0).then(|| slots.own.bounds())
@@ -118,19 +109,16 @@ impl Slots {
         }
         if described {
             self.recent.set(found.low, found.high);
-        } else if self.asked.get() == Asked::NotYet {
+        } else if !self.asked.get() {
             // On the signal stack. What is a gap now may be the own stack once it has been asked for.
             return StackBounds::estimated(sp);
         } else {
-            // The gap without the own stack, and without what that may grow into.
-            let (own_low, own_high) = (self.own.low.get(), self.own.low.get() + self.own.size.get());
-            let grows = if self.asked.get() == Asked::Grows { GROWTH } else { 0 };
-            if self.own.size.get() == 0 {
-                self.recent.set(found.low, found.high);
-            } else if sp >= own_high {
+            // The gap, without the own stack and what that may grow into.
+            let own_high = self.own.low.get() + self.own.size.get();
+            if sp >= own_high {
                 self.recent.set(found.low.max(own_high), found.high);
             } else {
-                self.recent.set(found.low, found.high.min(own_low.saturating_sub(grows)));
+                self.recent.set(found.low, found.high.min(self.own_may_grow_to.get()));
             }
         }
         self.recent_is_described.set(described);
@@ -138,23 +126,20 @@ impl Slots {
         self.recent_bounds(sp)
     }
 
+    /// Whether the system, asked now, may turn out to have `sp` on the thread's own stack.
     fn may_know_more(&self, sp: usize) -> bool {
-        match self.asked.get() {
-            Asked::NotYet => true,
-            Asked::Done => false,
-            Asked::Grows => self.own.low.get().wrapping_sub(sp).wrapping_sub(1) < GROWTH,
-        }
+        !self.asked.get() || (self.own_may_grow_to.get()..self.own.low.get()).contains(&sp)
     }
 
     fn ask(&self, sp: usize) {
         if sys::on_alternate_stack(sp) {
             return;
         }
-        let answer = sys::thread_stack(sp);
-        if let Some(stack) = answer {
-            self.own.set(stack.low, stack.high);
-        }
-        let grows = answer.is_some_and(|stack| stack.grows);
-        self.asked.set(if grows { Asked::Grows } else { Asked::Done });
+        let first = !self.asked.replace(true);
+        let Some(stack) = sys::thread_stack(sp) else { return };
+        self.own.set(stack.low, stack.high);
+        // What did not reach `sp` when asked again will not do so later.
+        let grows = first || self.own.contains(sp);
+        self.own_may_grow_to.set(if grows { stack.may_grow_to } else { stack.low });
     }
 }

@@ -9,5 +9,5 @@ pub(crate) fn thread_stack(_sp: usize) -> Option<ThreadStack> {
         // SAFETY: `attributes` is valid for writing and `pthread_self` names a live thread: us.
         unsafe { libc::pthread_getattr_np(libc::pthread_self(), attributes) }
     })?;
-    Some(ThreadStack { low, high, grows: false })
+    Some(ThreadStack { low, high, may_grow_to: low })
 }

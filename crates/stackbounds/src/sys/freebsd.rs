@@ -14,5 +14,5 @@ pub(crate) fn thread_stack(_sp: usize) -> Option<ThreadStack> {
             }
         }
     })?;
-    Some(ThreadStack { low, high, grows: false })
+    Some(ThreadStack { low, high, may_grow_to: low })
 }

@@ -6,24 +6,33 @@
 use super::ThreadStack;
 pub(crate) use super::unix::on_alternate_stack;
 
-/// How far below SP the main stack is trusted to reach when it has no limit: 64 MiB.
+/// What is promised of a main stack without a limit: 64 MiB below SP at a time.
 const UNLIMITED: usize = 64 << 20;
+/// How far below that SP is still looked for on it: 16 GiB.
+const UNLIMITED_REACH: usize = 16 << 30;
 
 pub(crate) fn thread_stack(sp: usize) -> Option<ThreadStack> {
-    let (mut low, high) = super::unix::range_from_attributes(|attributes| {
+    let (low, high) = super::unix::range_from_attributes(|attributes| {
         // SAFETY: `attributes` is valid for writing and `pthread_self` names a live thread: us.
         unsafe { libc::pthread_getattr_np(libc::pthread_self(), attributes) }
     })?;
+    if !is_main_thread() {
+        return Some(ThreadStack { low, high, may_grow_to: low });
+    }
     // The main thread's stack grows on demand. musl reports what it has grown to so far. glibc
     // reports what the limit allows; without a limit that is everything down to the next
     // mapping, and mappings made later (a host's coroutine stacks) may come to lie inside.
-    let main = is_main_thread();
-    let unlimited = main && stack_limit() == libc::RLIM_INFINITY;
-    if unlimited {
-        let from = if low <= sp && sp < high { sp } else { high };
-        low = low.max(from.saturating_sub(UNLIMITED));
+    match stack_limit() {
+        Some(limit) => {
+            let limit = if cfg!(target_env = "musl") { limit } else { 0 };
+            Some(ThreadStack { low, high, may_grow_to: high.saturating_sub(limit).min(low) })
+        }
+        None => {
+            let from = if low <= sp && sp < high { sp } else { high };
+            let low = low.max(from.saturating_sub(UNLIMITED));
+            Some(ThreadStack { low, high, may_grow_to: low.saturating_sub(UNLIMITED_REACH) })
+        }
     }
-    Some(ThreadStack { low, high, grows: unlimited || (main && cfg!(target_env = "musl")) })
 }
 
 fn is_main_thread() -> bool {
@@ -31,11 +40,10 @@ fn is_main_thread() -> bool {
     unsafe { libc::getpid() == libc::gettid() }
 }
 
-fn stack_limit() -> libc::rlim_t {
+/// The limit of the main stack in bytes, if it has one.
+fn stack_limit() -> Option<usize> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is valid for writing one `rlimit`.
-    match unsafe { libc::getrlimit(libc::RLIMIT_STACK, &mut limit) } {
-        0 => limit.rlim_cur,
-        _ => libc::RLIM_INFINITY,
-    }
+    let failed = unsafe { libc::getrlimit(libc::RLIMIT_STACK, &mut limit) };
+    (failed == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur as usize)
 }

@@ -10,5 +10,6 @@ pub(crate) fn thread_stack(_sp: usize) -> Option<ThreadStack> {
         let me = libc::pthread_self();
         (libc::pthread_get_stackaddr_np(me) as usize, libc::pthread_get_stacksize_np(me))
     };
-    Some(ThreadStack { low: high.checked_sub(size)?, high, grows: false })
+    let low = high.checked_sub(size)?;
+    Some(ThreadStack { low, high, may_grow_to: low })
 }

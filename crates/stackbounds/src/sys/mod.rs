@@ -4,8 +4,8 @@
 //!
 //! - `thread_stack(sp)`: the range of the calling thread's own stack, or `None` where the system does
 //!   not say. `sp` is the stack pointer of the call, for systems that need it to bound their answer; the answer need
-//!   not contain it. Guard pages are left out. Called once a thread (more often only while
-//!   [`ThreadStack::grows`]); may allocate and may be slow.
+//!   not contain it. Guard pages are left out. Called once a thread (again only when SP is found in the range of
+//!   [`ThreadStack::may_grow_to`]); may allocate and may be slow.
 //! - `on_alternate_stack(sp)`: whether `sp` lies on the stack that signal handlers run on. Must be safe
 //!   to call from a signal handler. Called only when `thread_stack` would be called next.
 //! - Nothing else: caching, estimates and registered stacks are done above this folder, for all alike.
@@ -20,8 +20,9 @@ pub(crate) struct ThreadStack {
     pub low: usize,
     /// One past the highest address.
     pub high: usize,
-    /// The stack may later reach below `low`: ask again when SP is found just below it.
-    pub grows: bool,
+    /// How far down the stack may reach later, if that is below `low`: when SP is found between the
+    /// two, the system is asked again. Elsewhere the same as `low`.
+    pub may_grow_to: usize,
 }
 
 macro_rules! platforms {

@@ -11,5 +11,6 @@ pub(crate) fn thread_stack(_sp: usize) -> Option<ThreadStack> {
         return None;
     }
     let high = segment.ss_sp as usize;
-    Some(ThreadStack { low: high.checked_sub(segment.ss_size)?, high, grows: false })
+    let low = high.checked_sub(segment.ss_size)?;
+    Some(ThreadStack { low, high, may_grow_to: low })
 }

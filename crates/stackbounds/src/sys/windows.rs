@@ -13,7 +13,7 @@ pub(crate) fn thread_stack(_sp: usize) -> Option<ThreadStack> {
     let (mut low, mut high) = (0, 0);
     // SAFETY: both pointers are valid for writing; the call cannot fail.
     unsafe { GetCurrentThreadStackLimits(&mut low, &mut high) };
-    Some(ThreadStack { low, high, grows: false })
+    Some(ThreadStack { low, high, may_grow_to: low })
 }
 
 pub(crate) fn on_alternate_stack(_sp: usize) -> bool {
