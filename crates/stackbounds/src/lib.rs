@@ -80,3 +80,23 @@ pub fn remaining() -> Option<usize> {
     let sp = stack_pointer();
     slots::at(sp).room_below(sp)
 }
+
+/// [`thread`] for a caller that runs on another stack for the moment; see [`at`]. Not public API.
+#[doc(hidden)]
+pub fn thread_at(sp: usize) -> Option<StackBounds> {
+    slots::own(sp)
+}
+
+/// The range `low..high` around `sp` that certainly holds no described stack for as long as [`version`] stays the third number; for
+/// callers that keep slots of their own. `None` if the last answer of [`at`] was another. Not public API.
+#[doc(hidden)]
+pub fn undescribed_around(sp: usize) -> Option<(usize, usize, usize)> {
+    slots::undescribed_around(sp)
+}
+
+/// Counts the registrations and unregistrations of the process. Not public API.
+#[doc(hidden)]
+#[inline(always)]
+pub fn version() -> usize {
+    registry::version()
+}

@@ -79,6 +79,16 @@ pub(crate) fn at(sp: usize) -> StackBounds {
     })
 }
 
+/// The range around `sp` in which no stack is described, the thread's own included, and the version of the registry
+/// for which that holds; if the slots, filled by [`at`], say so.
+pub(crate) fn undescribed_around(sp: usize) -> Option<(usize, usize, usize)> {
+    SLOTS.with(|slots| {
+        let (low, size) = (slots.recent.low.get(), slots.recent.size.get());
+        let known = slots.recent.contains(sp) && !slots.recent_is_described.get();
+        known.then(|| (low, low + size, slots.recent_version.get()))
+    })
+}
+
 /// The thread's own stack, asked for now if it was not before.
 pub(crate) fn own(sp: usize) -> Option<StackBounds> {
     SLOTS.with(|slots| {

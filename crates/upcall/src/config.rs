@@ -1,0 +1,193 @@
+//! Settings of the process: once, before the first upcall, or from `UPCALL_*` variables.
+
+use std::fmt;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+/// What to do with an upcall from a stack that nobody described: not the thread's own, not registered with
+/// [`stackbounds::register`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ForeignStacks {
+    /// Serve it: the host runs coroutines. The default.
+    Allow,
+    /// Serve it, and say so on stderr, once a thread: a host that never switches stacks learns where its stack pointer went
+    /// astray.
+    Report,
+    /// Answer it with [`Refusal::ForeignStack`](crate::Refusal::ForeignStack).
+    Refuse,
+}
+
+/// How the guard pages below pooled stacks are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GuardPages {
+    /// `MADV_GUARD_INSTALL` where there is one (Linux 6.13 and later), which splits no mapping; else `mprotect`. The default.
+    Auto,
+    /// Always `mprotect`: two mappings a stack, of which Linux allows a process 65,530.
+    Mprotect,
+}
+
+/// The settings of the process, as a builder; [`config`] makes one.
+///
+/// | method | variable | default |
+/// |---|---|---|
+/// | [`min_stack`](Self::min_stack) | `UPCALL_MIN_STACK` (bytes) | 131072 |
+/// | [`foreign_stacks`](Self::foreign_stacks) | `UPCALL_FOREIGN_STACKS` = `allow`, `report`, `refuse` | `allow` |
+/// | [`idle_stacks`](Self::idle_stacks) | `UPCALL_IDLE_STACKS` (stacks) | 64 |
+/// | [`guard_pages`](Self::guard_pages) | `UPCALL_GUARD_PAGES` = `auto`, `mprotect` | `auto` |
+///
+/// A variable wins over what the program sets: who runs the process has the last word. A variable that cannot be read as
+/// what it should be is named on stderr and ignored.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub(crate) min_stack: usize,
+    pub(crate) foreign_stacks: ForeignStacks,
+    pub(crate) idle_stacks: usize,
+    pub(crate) guard_pages: GuardPages,
+}
+
+/// The least and the most that [`Config::min_stack`] takes, in bytes.
+const MIN_STACK: std::ops::RangeInclusive<usize> = 16 << 10..=1 << 30;
+
+static SETTINGS: OnceLock<Config> = OnceLock::new();
+/// Whether any thread has attached, from when on settings are fixed.
+static IN_USE: AtomicBool = AtomicBool::new(false);
+
+/// Starts from the defaults; [`Config::install`] makes the result the settings of the process.
+///
+/// ```
+/// use upcall::ForeignStacks;
+///
+/// upcall::config().min_stack(256 * 1024).foreign_stacks(ForeignStacks::Report).install()?;
+/// # Ok::<(), upcall::ConfigError>(())
+/// ```
+pub fn config() -> Config {
+    Config {
+        min_stack: 128 << 10,
+        foreign_stacks: ForeignStacks::Allow,
+        idle_stacks: 64,
+        guard_pages: GuardPages::Auto,
+    }
+}
+
+impl Config {
+    /// The bytes of stack that every upcall has at least, unless its entry says otherwise.
+    pub fn min_stack(mut self, bytes: usize) -> Self {
+        self.min_stack = bytes;
+        self
+    }
+
+    /// What to do with upcalls from undescribed stacks. Without effect on threads whose own stack is not known
+    /// either, because the platform does not tell.
+    pub fn foreign_stacks(mut self, policy: ForeignStacks) -> Self {
+        self.foreign_stacks = policy;
+        self
+    }
+
+    /// How many idle stacks keep their pages, beyond the few that each thread keeps. Further ones keep only
+    /// their address space.
+    pub fn idle_stacks(mut self, stacks: usize) -> Self {
+        self.idle_stacks = stacks;
+        self
+    }
+
+    /// How guard pages are made.
+    pub fn guard_pages(mut self, how: GuardPages) -> Self {
+        self.guard_pages = how;
+        self
+    }
+
+    /// Makes these the settings of the process, for its whole life.
+    ///
+    /// # Errors
+    /// When settings were installed before, when a thread has made an upcall already (nothing is changed then), or when `min_stack`
+    /// is out of range.
+    pub fn install(self) -> Result<(), ConfigError> {
+        if !MIN_STACK.contains(&self.min_stack) {
+            return Err(ConfigError::MinStack { bytes: self.min_stack });
+        }
+        if SETTINGS.set(self.with_environment()).is_ok() {
+            return Ok(());
+        }
+        Err(if IN_USE.load(Relaxed) { ConfigError::InUse } else { ConfigError::AlreadyInstalled })
+    }
+
+    fn with_environment(mut self) -> Self {
+        let bytes = |s: &str| s.parse().ok().filter(|bytes| MIN_STACK.contains(bytes));
+        variable(
+            "UPCALL_MIN_STACK",
+            "a number of bytes from 16384 to 1073741824",
+            bytes,
+            &mut self.min_stack,
+        );
+        let policy = |s: &str| match s {
+            "allow" => Some(ForeignStacks::Allow),
+            "report" => Some(ForeignStacks::Report),
+            "refuse" => Some(ForeignStacks::Refuse),
+            _ => None,
+        };
+        variable("UPCALL_FOREIGN_STACKS", "allow, report or refuse", policy, &mut self.foreign_stacks);
+        variable("UPCALL_IDLE_STACKS", "a number of stacks", |s| s.parse().ok(), &mut self.idle_stacks);
+        let guard = |s: &str| match s {
+            "auto" => Some(GuardPages::Auto),
+            "mprotect" => Some(GuardPages::Mprotect),
+            _ => None,
+        };
+        variable("UPCALL_GUARD_PAGES", "auto or mprotect", guard, &mut self.guard_pages);
+        self
+    }
+}
+
+/// Reads one variable into `setting`, if it is there and means something.
+fn variable<T>(name: &str, expected: &str, parse: impl FnOnce(&str) -> Option<T>, setting: &mut T) {
+    let Some(value) = std::env::var_os(name) else { return };
+    match value.to_str().and_then(parse) {
+        Some(value) => *setting = value,
+        None => eprintln!("upcall: {name}={value:?} is ignored: it takes {expected}"),
+    }
+}
+
+/// The settings, fixed from now on.
+pub(crate) fn settings() -> &'static Config {
+    IN_USE.store(true, Relaxed);
+    SETTINGS.get_or_init(|| config().with_environment())
+}
+
+/// Why [`Config::install`] changed nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// Settings were installed before.
+    AlreadyInstalled,
+    /// An upcall was made before, with the settings that were there.
+    InUse,
+    /// `min_stack` is below 16 KiB or above 1 GiB.
+    MinStack {
+        /// As given.
+        bytes: usize,
+    },
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AlreadyInstalled => out.write_str(
+                "upcall is configured already: install settings once, where the library is initialised",
+            ),
+            Self::InUse => {
+                out.write_str("upcall is in use already: install settings before the first upcall")
+            }
+            Self::MinStack { bytes } => {
+                write!(
+                    out,
+                    "min_stack is {bytes} bytes: it takes {} to {}",
+                    MIN_STACK.start(),
+                    MIN_STACK.end()
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}

@@ -1,0 +1,60 @@
+//! A closure and the place of its result, for code that is compiled once and knows the type of neither.
+
+use std::mem::{ManuallyDrop, MaybeUninit};
+
+/// What a crossing runs: once or never. May unwind.
+#[derive(Clone, Copy)]
+pub(super) struct Body {
+    slot: *mut (),
+    run: unsafe fn(*mut ()),
+}
+
+impl Body {
+    /// # Safety
+    /// Called at most once, while the [`Slot`] that it came from is where it was.
+    #[inline(always)]
+    pub unsafe fn run(self) {
+        // SAFETY: the caller's promise; `run` and `slot` belong together.
+        unsafe { (self.run)(self.slot) }
+    }
+}
+
+/// The closure before it ran, the result after.
+pub(super) struct Slot<F, R> {
+    f: ManuallyDrop<F>,
+    result: MaybeUninit<R>,
+}
+
+impl<R, F: FnOnce() -> R> Slot<F, R> {
+    #[inline(always)]
+    pub fn new(f: F) -> Self {
+        Self { f: ManuallyDrop::new(f), result: MaybeUninit::uninit() }
+    }
+
+    #[inline(always)]
+    pub fn body(&mut self) -> Body {
+        unsafe fn run<R, F: FnOnce() -> R>(slot: *mut ()) {
+            // SAFETY: `body` made the pointer from a slot that is still there, and this is the only time.
+            let slot = unsafe { &mut *slot.cast::<Slot<F, R>>() };
+            // SAFETY: as above: the closure has not been taken.
+            let f = unsafe { ManuallyDrop::take(&mut slot.f) };
+            slot.result.write(f());
+        }
+        Body { slot: std::ptr::from_mut(self).cast(), run: run::<R, F> }
+    }
+
+    /// # Safety
+    /// The body ran to its end.
+    #[inline(always)]
+    pub unsafe fn result(self) -> R {
+        // SAFETY: the caller's promise.
+        unsafe { self.result.assume_init() }
+    }
+
+    /// # Safety
+    /// The body never ran.
+    pub unsafe fn drop_unrun(mut self) {
+        // SAFETY: the caller's promise: the closure is there, and `self` goes.
+        unsafe { ManuallyDrop::drop(&mut self.f) };
+    }
+}

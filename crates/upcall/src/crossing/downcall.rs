@@ -1,0 +1,163 @@
+//! Rust calls C back, on the stack that C was on.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::Ordering::Relaxed;
+
+use stackbounds::stack_pointer;
+
+use super::body::{Body, Slot};
+use super::panicked::discard;
+use super::run_here;
+use crate::stack::{control_at, switch};
+use crate::thread::{CallId, Hot, Payload, record};
+
+/// Runs `f`, which calls C, on the system stack: the stack that C itself was on when it made the upcall that this code belongs to,
+/// below C's frames. There C finds the room, the guard and the bounds that the host gave it, and hosts that check their
+/// stack find their own.
+///
+/// Upcalls that C makes from there, on this or on whatever stack it switches to, are *enclosed* by the downcall: if one of
+/// them panics, the panic is raised here with its original payload once C has returned. Only the first such panic is
+/// raised, and none while this thread is unwinding already, when raising a second would abort the process: both are told
+/// to C as the last panic.
+///
+/// Outside any upcall, and in an upcall that runs in place, `f` runs where it is; panics travel all the same.
+///
+/// ```
+/// extern "C" fn compare(a: *const libc::c_void, b: *const libc::c_void) -> libc::c_int {
+///     upcall::enter(|| {
+///         // SAFETY: qsort passes elements of the array below.
+///         let (a, b) = unsafe { (*a.cast::<i32>(), *b.cast::<i32>()) };
+///         assert!(a >= 0 && b >= 0, "negative");
+///         a.cmp(&b) as libc::c_int
+///     })
+///     .unwrap_or(0)
+/// }
+///
+/// fn sort(numbers: &mut [i32]) {
+///     // SAFETY: the array is valid for the length given, and `compare` reads `i32`s.
+///     upcall::downcall(|| unsafe {
+///         libc::qsort(numbers.as_mut_ptr().cast(), numbers.len(), 4, Some(compare))
+///     });
+/// }
+///
+/// let mut numbers = [3, 1, 2];
+/// sort(&mut numbers);
+/// assert_eq!(numbers, [1, 2, 3]);
+/// // The panic in `compare` crosses qsort and arrives here:
+/// assert!(std::panic::catch_unwind(|| sort(&mut [3, -1, 2])).is_err());
+/// ```
+///
+/// # Panics
+/// When `f` does, and when an enclosed upcall did.
+///
+/// # Aborts
+/// When the call comes back on another thread than it began on, because the host moved a suspended stack.
+#[inline]
+pub fn downcall<R>(f: impl FnOnce() -> R) -> R {
+    let sp = stack_pointer();
+    let hot = Hot::here();
+    if hot.owns(sp) {
+        let call = InProgress::begin(hot, sp, sp);
+        let result = f();
+        call.end();
+        result
+    } else {
+        let mut slot = Slot::new(f);
+        let body = slot.body();
+        elsewhere(hot, sp, body);
+        // SAFETY: `elsewhere` unwinds, or ran the body to its end.
+        unsafe { slot.result() }
+    }
+}
+
+/// A downcall in progress. Dropped by unwinding, it closes the call: what `f` raised itself goes on then.
+struct InProgress {
+    hot: &'static Hot,
+    id: CallId,
+}
+
+impl InProgress {
+    #[inline(always)]
+    fn begin(hot: &'static Hot, c_sp: usize, rust_sp: usize) -> Self {
+        let id = hot.calls.open(c_sp, rust_sp, hot.upcall_sp.load(Relaxed), || record::add_call_places(hot));
+        InProgress { hot, id }
+    }
+
+    /// Raises what an enclosed upcall left.
+    #[inline(always)]
+    fn end(self) {
+        if let Some(payload) = self.take() {
+            raise(payload);
+        }
+    }
+
+    #[inline(always)]
+    fn take(self) -> Option<Payload> {
+        let pending = self.hot.calls.close(self.id);
+        std::mem::forget(self);
+        pending
+    }
+}
+
+impl Drop for InProgress {
+    fn drop(&mut self) {
+        if let Some(payload) = self.hot.calls.close(self.id) {
+            discard(payload);
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn raise(payload: Payload) {
+    if std::thread::panicking() {
+        discard(payload);
+    } else {
+        resume_unwind(payload);
+    }
+}
+
+/// A downcall from any other stack than the thread's own.
+#[inline(never)]
+fn elsewhere(hot: &'static Hot, sp: usize, body: Body) {
+    let Some(stack) = hot.pooled_at(sp).or_else(|| control_at(sp)) else {
+        return not_pooled(hot, sp, body);
+    };
+    let system_sp = stack.system_sp.get();
+    let call = InProgress::begin(hot, system_sp, sp);
+    // SAFETY: this runs on `stack`, whose `system_sp` was set when it was entered; the frames above it are those that wait for us.
+    // The body has not run, and its slot is in the caller's frame.
+    let result = catch_unwind(AssertUnwindSafe(|| unsafe { switch::on_system(system_sp, || body.run()) }));
+    hot.check_same_thread("a downcall");
+    hot.pooled.set(stack);
+    match result {
+        Ok(()) => call.end(),
+        Err(payload) => {
+            drop(call);
+            resume_unwind(payload)
+        }
+    }
+}
+
+/// On a stack that is neither the thread's own nor pooled: a thread that is new to us, a registered stack,
+/// or a foreign one, on which an upcall runs by its own choice.
+#[cold]
+#[inline(never)]
+fn not_pooled(hot: &'static Hot, sp: usize, body: Body) {
+    if hot.record().is_none() {
+        record::attach(hot, sp);
+    }
+    let call = InProgress::begin(hot, sp, sp);
+    let pending = match run_here(hot, body, "a downcall") {
+        Ok(()) => call.take(),
+        Err(payload) => {
+            drop(call);
+            record::detach_if_exiting(hot, sp);
+            resume_unwind(payload)
+        }
+    };
+    record::detach_if_exiting(hot, sp);
+    if let Some(payload) = pending {
+        raise(payload);
+    }
+}

@@ -1,0 +1,343 @@
+//! The crossing: C calls Rust, and Rust calls C back.
+//!
+//! The life of an upcall, naming the stack that each step is on:
+//!
+//! ```text
+//! C calls an exported function                                          system stack
+//! └─ enter                                                              system stack
+//!    │    the thread's Hot, from thread-local storage
+//!    ├─ SP on the thread's own stack, room ≥ min_stack                  → run in place
+//!    └─ elsewhere: first, if the thread is new to us, attach            service stack
+//!       ├─ SP on any exactly known stack, room ≥ min_stack              → run in place
+//!       ├─ the entry insists on the caller's stack                      → run in place, or refuse
+//!       └─ otherwise                                                    → take a pooled stack
+//!          │    filling the thread's spares, when there are none        service stack
+//!          └─ catch_unwind                                              system stack or pooled stack
+//!             └─ the Rust body
+//!                └─ downcall: noted in the thread's open calls
+//!                   ├─ SP on a pooled stack → switch back               system stack, below enter's frames
+//!                   └─ otherwise            → call in place             the stack that it is on
+//!                      └─ C … may switch stacks, and call us again
+//!                   ←  same thread?  a panic left here by an upcall? → raise it
+//!    ←  same thread?  what this upcall changed in Hot is set back to what its frame says it was
+//! ← value, or a Panicked after a panic or refusal; nothing of this call remains
+//! ```
+//!
+//! Two rules. **An estimate never carries a promise**: in place needs exact bounds, or an entry that insists. **A return sets the
+//! state from the frame that returns**, not from what the last call left behind: calls may return in any order.
+
+mod body;
+mod downcall;
+mod enclosing;
+mod panicked;
+mod with_stack;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use stackbounds::{StackBounds, stack_pointer};
+
+pub use downcall::downcall;
+pub use panicked::{Panicked, Refusal};
+pub use with_stack::with_stack;
+
+use body::{Body, Slot};
+
+use crate::config::{ForeignStacks, settings};
+use crate::stack::{Control, control_at, pool, service, switch};
+use crate::thread::{Hot, record};
+
+/// Which stack an upcall runs on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StackChoice {
+    /// The caller's where its bounds are exact and leave enough room; else a pooled one. The default.
+    #[default]
+    Auto,
+    /// The caller's: for hosts that scan or check the stack that they gave us (Ruby, CPython, the JVM, PostgreSQL, Boehm GC).
+    /// Refused where the bounds are exact and leave too little room. Where they are only estimated, nothing is promised.
+    Caller,
+    /// A pooled one, always.
+    Pooled,
+}
+
+/// How one upcall is to be run: made by [`entry`], used up by [`Entry::enter`].
+#[derive(Clone, Copy, Debug)]
+#[must_use = "an entry does nothing until it is entered"]
+pub struct Entry {
+    choice: StackChoice,
+    min_stack: Option<usize>,
+}
+
+/// What [`StackChoice::Caller`] asks for if the entry does not say: 16 KiB, enough for Rust code of modest depth
+/// and for a panic.
+const CALLER_MIN_STACK: usize = 16 << 10;
+
+/// An upcall with choices: [`enter`] is `entry().enter`.
+///
+/// ```
+/// use upcall::StackChoice;
+///
+/// let sum = upcall::entry().stack(StackChoice::Pooled).min_stack(1 << 20).enter(|| 1 + 1)?;
+/// assert_eq!(sum, 2);
+/// # Ok::<(), upcall::Panicked>(())
+/// ```
+#[inline]
+pub const fn entry() -> Entry {
+    Entry { choice: StackChoice::Auto, min_stack: None }
+}
+
+/// Runs `f` as an upcall: wherever C is on whichever stack, with at least
+/// [`min_stack`](crate::Config::min_stack) bytes (128 KiB) below `f`, and with its panics caught.
+///
+/// To be called first thing in an `extern "C"` function:
+///
+/// ```
+/// #[unsafe(no_mangle)]
+/// pub extern "C" fn parse_length(text: *const u8, len: usize) -> i64 {
+///     upcall::enter(|| {
+///         // SAFETY: the C side promises `len` readable bytes.
+///         let text = unsafe { std::slice::from_raw_parts(text, len) };
+///         std::str::from_utf8(text).unwrap().parse::<i64>().unwrap()
+///     })
+///     .unwrap_or(-1) // what C gets after a panic
+/// }
+/// # assert_eq!(parse_length(c"42".as_ptr().cast(), 2), 42);
+/// ```
+///
+/// On the thread's own stack a call costs about what a plain call does, and no system call. The thread's first upcall
+/// attaches it: its stack's bounds are asked for, and a record is made that its exit frees.
+///
+/// # Errors
+/// When `f` panics, or is refused (see [`Refusal`]). A panic inside a [`downcall`] is also raised
+/// there, when C has returned, with its original payload. Otherwise the message is kept as the thread's last panic, which C reads by
+/// `upcall_last_panic`.
+///
+/// # Aborts
+/// When the call comes back on another thread than it began on, because the host moved a suspended stack.
+#[inline]
+pub fn enter<R>(f: impl FnOnce() -> R) -> Result<R, Panicked> {
+    entry().enter(f)
+}
+
+impl Entry {
+    /// Chooses the stack.
+    #[inline]
+    pub const fn stack(mut self, choice: StackChoice) -> Self {
+        self.choice = choice;
+        self
+    }
+
+    /// The bytes of stack that this upcall needs, in place of the process's
+    /// [`min_stack`](crate::Config::min_stack), or of 16 KiB with [`StackChoice::Caller`].
+    #[inline]
+    pub const fn min_stack(mut self, bytes: usize) -> Self {
+        self.min_stack = Some(bytes);
+        self
+    }
+
+    #[inline(always)]
+    fn is_default(&self) -> bool {
+        matches!(self.choice, StackChoice::Auto) && self.min_stack.is_none()
+    }
+
+    /// Runs `f` as an upcall; see [`enter`], whose errors and aborts are this one's too.
+    #[inline]
+    pub fn enter<R>(self, f: impl FnOnce() -> R) -> Result<R, Panicked> {
+        let sp = stack_pointer();
+        let hot = Hot::here();
+        if self.is_default() && hot.has_room_at(sp) {
+            let outer = hot.begin_upcall(sp);
+            let result = catch_unwind(AssertUnwindSafe(f));
+            hot.end_upcall(outer);
+            return result.map_err(|payload| panicked::caught(hot, payload, sp));
+        }
+        let mut slot = Slot::new(f);
+        let body = slot.body();
+        let failed = if self.is_default() { elsewhere(hot, sp, body) } else { chosen(hot, sp, body, self) };
+        // SAFETY: without an error the body ran to its end; it never ran if it was refused; and if it panicked, there is nothing
+        // left in the slot.
+        unsafe {
+            match failed {
+                None => Ok(slot.result()),
+                Some(error) => {
+                    if error.refusal().is_some() {
+                        slot.drop_unrun();
+                    }
+                    Err(error)
+                }
+            }
+        }
+    }
+}
+
+/// An upcall without choices away from the thread's own stack. This and what follows need little stack themselves, since C may
+/// have left 1 KiB; what needs more runs on a service stack.
+#[inline(never)]
+fn elsewhere(hot: &'static Hot, sp: usize, body: Body) -> Option<Panicked> {
+    let Some(stack) = hot.take_spare_at(sp) else { return chosen(hot, sp, body, entry()) };
+    let outer = hot.begin_upcall(sp);
+    let result = run_pooled(hot, stack, None, body, "an upcall");
+    hot.put_spare(stack);
+    hot.end_upcall(outer);
+    finish(hot, sp, result)
+}
+
+/// Any upcall: attaches the thread if it is new to us, and decides where the upcall runs.
+#[inline(never)]
+fn chosen(hot: &'static Hot, sp: usize, body: Body, entry: Entry) -> Option<Panicked> {
+    if hot.record().is_none() {
+        record::attach(hot, sp);
+    }
+    let place = match place(hot, entry, sp) {
+        Ok(place) => place,
+        Err(refusal) => {
+            let refused = panicked::refused(hot, refusal);
+            record::detach_if_exiting(hot, sp);
+            return Some(refused);
+        }
+    };
+    let outer = hot.begin_upcall(sp);
+    let result = match &place {
+        Place::Caller => run_here(hot, body, "an upcall"),
+        Place::Pooled(pooled) => pooled.run(hot, body, "an upcall"),
+    };
+    hot.end_upcall(outer);
+    finish(hot, sp, result)
+}
+
+#[inline(always)]
+fn finish(hot: &'static Hot, sp: usize, result: std::thread::Result<()>) -> Option<Panicked> {
+    let failed = match result {
+        Ok(()) => None,
+        Err(payload) => Some(panicked::caught(hot, payload, sp)),
+    };
+    record::detach_if_exiting(hot, sp);
+    failed
+}
+
+/// Runs `body` in place, on a stack that the host may move to another thread.
+#[inline(always)]
+fn run_here(hot: &Hot, body: Body, what: &str) -> std::thread::Result<()> {
+    // SAFETY: the caller passes a body that has not run, whose slot is in a frame above.
+    let result = catch_unwind(AssertUnwindSafe(|| unsafe { body.run() }));
+    hot.check_same_thread(what);
+    result
+}
+
+/// Runs `body` on a pooled stack. Downcalls continue at `system_sp`; `None` for below this frame.
+#[inline(always)]
+fn run_pooled(
+    hot: &Hot,
+    stack: &'static Control,
+    system_sp: Option<usize>,
+    body: Body,
+    what: &str,
+) -> std::thread::Result<()> {
+    hot.pooled.set(stack);
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: the caller passes a body that has not run, whose slot is in a frame above.
+        switch::on_pooled(stack, system_sp, || unsafe { body.run() });
+    }));
+    hot.check_same_thread(what);
+    result
+}
+
+/// Where an upcall is to run.
+enum Place {
+    Caller,
+    Pooled(Pooled),
+}
+
+/// A pooled stack, taken for one use.
+struct Pooled {
+    stack: &'static Control,
+    kept: Kept,
+    /// Where downcalls continue; `None` for below the frame that leaves for the stack.
+    system_sp: Option<usize>,
+}
+
+/// Who keeps a stack after use.
+enum Kept {
+    /// Its thread: it was a spare.
+    Spare,
+    /// Its thread, if it has not enough spares yet.
+    NewSpare,
+    /// The pool: it has not the default size.
+    Pool,
+}
+
+impl Pooled {
+    /// A pooled stack with at least `bytes` for a caller at `sp`, whose stack is `from`.
+    fn take(hot: &'static Hot, bytes: usize, sp: usize, from: &StackBounds) -> Result<Pooled, Refusal> {
+        let default = hot.min_stack();
+        let (stack, kept) = if bytes > default {
+            (from_pool(bytes)?, Kept::Pool)
+        } else if let Some(spare) = hot.take_spare() {
+            (spare, Kept::Spare)
+        } else {
+            (from_pool(default)?, Kept::NewSpare)
+        };
+        // A caller on a pooled stack, C code that Rust code there called without a downcall or Rust code that wants more room, has
+        // its system stack beneath that stack's first frame.
+        let beneath = if from.is_exact() && !hot.owns(sp) { control_at(sp) } else { None };
+        Ok(Pooled { stack, kept, system_sp: beneath.map(|stack| stack.system_sp.get()) })
+    }
+
+    /// Runs `body` on the stack and gives the stack back.
+    #[inline(always)]
+    fn run(&self, hot: &Hot, body: Body, what: &str) -> std::thread::Result<()> {
+        let result = run_pooled(hot, self.stack, self.system_sp, body, what);
+        match self.kept {
+            Kept::Spare => hot.put_spare(self.stack),
+            Kept::NewSpare => hot.put_new_spare(self.stack),
+            Kept::Pool => pool::give_back(self.stack),
+        }
+        result
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn from_pool(bytes: usize) -> Result<&'static Control, Refusal> {
+    let taken = service::run(|| pool::slot_size_for(bytes).and_then(pool::take));
+    taken.ok_or(Refusal::OutOfMemory { bytes })
+}
+
+/// Decides where an upcall runs.
+fn place(hot: &'static Hot, entry: Entry, sp: usize) -> Result<Place, Refusal> {
+    let from = stackbounds::at(sp);
+    if !from.is_exact() {
+        if hot.checks_foreign() {
+            check_foreign(hot, sp)?;
+        } else {
+            hot.note_foreign(sp);
+        }
+    } else if !hot.owns(sp) {
+        record::learn_own_stack(hot, &from);
+    }
+    let room = from.room_below(sp);
+    let needed = entry.min_stack.unwrap_or(match entry.choice {
+        StackChoice::Caller => CALLER_MIN_STACK,
+        _ => hot.min_stack(),
+    });
+    match (entry.choice, room) {
+        (StackChoice::Caller, Some(left)) if left < needed => Err(Refusal::NoRoom { needed, left }),
+        (StackChoice::Caller, _) => Ok(Place::Caller),
+        (StackChoice::Auto, Some(left)) if left >= needed => Ok(Place::Caller),
+        _ => Pooled::take(hot, needed, sp, &from).map(Place::Pooled),
+    }
+}
+
+/// An upcall came from a stack that nobody described, and somebody wants to know.
+#[cold]
+#[inline(never)]
+fn check_foreign(hot: &Hot, sp: usize) -> Result<(), Refusal> {
+    // Where the platform does not tell the thread's own stack, every stack would be foreign.
+    if hot.own_stack().is_some() {
+        record::report_foreign(hot, sp);
+        if settings().foreign_stacks == ForeignStacks::Refuse {
+            return Err(Refusal::ForeignStack { sp });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! Upcalls that gave no value: the error, and where a panic goes.
+//!
+//! Rule: **panics never cross C frames as unwinding.** They are caught at the upcall, C gets the value that the
+//! function declares, and the payload goes on at the downcall that encloses the upcall, if there is one.
+
+use std::any::Any;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::enclosing;
+use crate::stack::service;
+use crate::thread::{Hot, Payload, record};
+
+/// Why an upcall gave no value: its Rust code panicked, or could not be run where it was asked to run.
+///
+/// `Display` gives the message.
+///
+/// ```
+/// let error = upcall::enter(|| panic!("no such row")).unwrap_err();
+/// assert_eq!(error.message(), "no such row");
+/// assert!(error.refusal().is_none());
+/// assert_eq!(*error.into_payload().unwrap().downcast::<&str>().unwrap(), "no such row");
+/// ```
+pub struct Panicked(Box<Inner>);
+
+enum Inner {
+    Panicked { message: String, payload: Option<Payload> },
+    Refused { message: String, refusal: Refusal },
+}
+
+/// Why an upcall was not run. Nothing of it has happened then: the closure was dropped where it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// It must run on the caller's stack ([`StackChoice::Caller`](crate::StackChoice::Caller)), where provably too little is left.
+    NoRoom {
+        /// Bytes that the entry asks for.
+        needed: usize,
+        /// Bytes left on the caller's stack.
+        left: usize,
+    },
+    /// It came from a stack that nobody described, and [`ForeignStacks::Refuse`](crate::ForeignStacks::Refuse) is set.
+    ForeignStack {
+        /// The caller's stack pointer.
+        sp: usize,
+    },
+    /// There is no memory for a stack.
+    OutOfMemory {
+        /// Bytes of stack asked for.
+        bytes: usize,
+    },
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoRoom { needed, left } => write!(
+                out,
+                "the upcall must run on the caller's stack, which has {left} bytes left of the {needed} that it needs: \
+                 call from less deep, lower its min_stack, or let it choose a stack (StackChoice::Auto)"
+            ),
+            Self::ForeignStack { sp } => write!(
+                out,
+                "the upcall came from a stack that nobody described (SP {sp:#x}): register the host's stacks \
+                 (stackbounds::register), or allow foreign stacks; if the host never switches stacks, its stack pointer is corrupt"
+            ),
+            Self::OutOfMemory { bytes } => write!(
+                out,
+                "there is no memory for a stack of {bytes} bytes: lower min_stack, or raise the limit on the \
+                 process's address space or mappings"
+            ),
+        }
+    }
+}
+
+impl Panicked {
+    /// The panic's message, or what the refusal says. A payload that is no string has the message
+    /// `a panic whose payload is not a string`.
+    pub fn message(&self) -> &str {
+        let (Inner::Panicked { message, .. } | Inner::Refused { message, .. }) = &*self.0;
+        message
+    }
+
+    /// Why the upcall was not run, if it was not.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match &*self.0 {
+            Inner::Panicked { .. } => None,
+            Inner::Refused { refusal, .. } => Some(refusal),
+        }
+    }
+
+    /// The panic's payload, for `std::panic::resume_unwind`; `None` after a refusal, and when an enclosing
+    /// [`downcall`](crate::downcall) on this thread has taken it and will raise it.
+    pub fn into_payload(mut self) -> Option<Payload> {
+        match &mut *self.0 {
+            Inner::Panicked { payload, .. } => payload.take(),
+            Inner::Refused { .. } => None,
+        }
+    }
+}
+
+impl Drop for Panicked {
+    fn drop(&mut self) {
+        if let Inner::Panicked { payload, .. } = &mut *self.0 {
+            if let Some(payload) = payload.take() {
+                discard(payload);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Panicked {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = if self.refusal().is_some() { "Panicked(refused)" } else { "Panicked" };
+        out.debug_tuple(name).field(&self.message()).finish()
+    }
+}
+
+impl fmt::Display for Panicked {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.message())
+    }
+}
+
+impl std::error::Error for Panicked {}
+
+/// The error of an upcall that was not run. Made on a service stack: too little room may be the reason.
+#[cold]
+#[inline(never)]
+pub(super) fn refused(hot: &Hot, refusal: Refusal) -> Panicked {
+    service::run(|| {
+        let message = refusal.to_string();
+        record::set_last_panic(hot, &message);
+        Panicked(Box::new(Inner::Refused { message, refusal }))
+    })
+}
+
+/// Sends a panic that an upcall caught on its way: to the downcall that encloses the upcall, or into the error.
+#[cold]
+#[inline(never)]
+pub(super) fn caught(hot: &Hot, payload: Payload, upcall_sp: usize) -> Panicked {
+    let message = message_of(&*payload);
+    let left_over = match enclosing::of_upcall(hot, upcall_sp) {
+        Some(call) => match call.leave(payload) {
+            Ok(()) => None,
+            // The call has the panic that came first; this one is told to C only.
+            Err(later) => {
+                discard(later);
+                None
+            }
+        },
+        None => Some(payload),
+    };
+    record::set_last_panic(hot, &message);
+    Panicked(Box::new(Inner::Panicked { message, payload: left_over }))
+}
+
+fn message_of(payload: &(dyn Any + Send)) -> String {
+    if let Some(message) = payload.downcast_ref::<&str>() {
+        (*message).to_owned()
+    } else if let Some(message) = payload.downcast_ref::<String>() {
+        message.clone()
+    } else {
+        "a panic whose payload is not a string".to_owned()
+    }
+}
+
+/// Drops a payload, which may panic in turn, with a payload that may: the second one is forgotten.
+pub(super) fn discard(payload: Payload) {
+    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(second);
+    }
+}

@@ -1,0 +1,62 @@
+//! More stack for Rust code that is about to need it.
+
+use std::panic::resume_unwind;
+
+use stackbounds::stack_pointer;
+
+use super::body::{Body, Slot};
+use super::{Pooled, Refusal};
+use crate::thread::{Hot, record};
+
+/// Runs `f` with at least `bytes` bytes of stack below it: in place where that much is certainly left, else on
+/// a pooled stack. For recursion that is deep at times, on any thread and in any upcall.
+///
+/// ```
+/// fn sum(numbers: &[u64]) -> u64 {
+///     upcall::with_stack(64 * 1024, || match numbers {
+///         [] => 0,
+///         [first, rest @ ..] => first + sum(rest),
+///     })
+/// }
+/// assert_eq!(sum(&vec![1; 100_000]), 100_000);
+/// ```
+///
+/// A call that stays in place costs about what asking for the bounds does. A pooled stack is kept for the next use; large ones
+/// keep their address space and give their pages back.
+///
+/// # Panics
+/// When `f` does, and when there is no memory for a stack of that size.
+///
+/// # Aborts
+/// When `f` comes back on another thread than it began on, because a host moved a suspended stack.
+#[inline]
+pub fn with_stack<R>(bytes: usize, f: impl FnOnce() -> R) -> R {
+    let sp = stack_pointer();
+    if stackbounds::at(sp).room_below(sp).is_some_and(|left| left >= bytes) {
+        return f();
+    }
+    let mut slot = Slot::new(f);
+    let body = slot.body();
+    match on_larger(bytes, sp, body) {
+        // SAFETY: the body ran to its end.
+        Ok(Ok(())) => unsafe { slot.result() },
+        Ok(Err(payload)) => resume_unwind(payload),
+        Err(refusal) => {
+            // SAFETY: refused: the body never ran.
+            unsafe { slot.drop_unrun() };
+            panic!("with_stack: {refusal}")
+        }
+    }
+}
+
+#[inline(never)]
+fn on_larger(bytes: usize, sp: usize, body: Body) -> Result<std::thread::Result<()>, Refusal> {
+    let hot = Hot::here();
+    if hot.record().is_none() {
+        record::attach(hot, sp);
+    }
+    let pooled = Pooled::take(hot, bytes, sp, &stackbounds::at(sp));
+    let result = pooled.map(|pooled| pooled.run(hot, body, "a call of with_stack"));
+    record::detach_if_exiting(hot, sp);
+    result
+}

@@ -1,0 +1,176 @@
+//! What is going on: every attached thread, its open calls, the pool.
+
+use std::fmt;
+use std::ptr;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::stack::pool::{self, PoolUse};
+use crate::thread::{Hot, OpenCall, Record, record, thread_name};
+
+/// The state of the process at one moment; `Display` prints it as a tree. Made by [`snapshot`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// The attached threads, in the order of their first upcalls.
+    pub threads: Vec<Thread>,
+    /// The stack pool.
+    pub pool: PoolUse,
+    /// Upcalls from undescribed stacks so far, if they are reported or refused.
+    pub foreign_upcalls: usize,
+}
+
+/// One attached thread.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Thread {
+    /// The number that the system's tools show.
+    pub id: u64,
+    /// Its name, where the system tells it.
+    pub name: Option<String>,
+    /// Its own stack, `low..high`, if that is known.
+    pub own_stack: Option<(usize, usize)>,
+    /// Whether it is the one that took the snapshot.
+    pub current: bool,
+    /// Its open calls, the oldest first.
+    pub calls: Vec<Call>,
+}
+
+/// One call that has not returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Call {
+    /// Which way it goes.
+    pub direction: Direction,
+    /// The stack pointer where the called side began.
+    pub sp: usize,
+    /// The kind of stack that `sp` is on.
+    pub stack: StackKind,
+}
+
+/// Which way a call goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// C called Rust.
+    Upcall,
+    /// Rust called C.
+    Downcall,
+}
+
+/// Whose stack an address is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StackKind {
+    /// The thread's own.
+    Own,
+    /// One of ours.
+    Pooled,
+    /// One that the host registered.
+    Registered,
+    /// One that nobody described.
+    Undescribed,
+}
+
+/// Takes stock of every attached thread, its open calls, and the pool.
+///
+/// Threads are not stopped. What another thread is doing meanwhile may be seen half-way: a call of its may be there that has just
+/// returned. Takes the lock that threads attach and detach under.
+///
+/// ```
+/// upcall::enter(|| {
+///     upcall::downcall(|| {
+///         let snapshot = upcall::snapshot();
+///         println!("{snapshot}");
+///         assert_eq!(snapshot.threads.iter().find(|t| t.current).unwrap().calls.len(), 2);
+///     })
+/// })?;
+/// # Ok::<(), upcall::Panicked>(())
+/// ```
+pub fn snapshot() -> Snapshot {
+    let mut threads = Vec::new();
+    record::for_each(|record| threads.push(thread(record)));
+    for thread in &mut threads {
+        thread.name = thread_name(thread.id);
+    }
+    Snapshot { threads, pool: pool::usage(), foreign_upcalls: record::FOREIGN_UPCALLS.load(Relaxed) }
+}
+
+fn thread(record: &Record) -> Thread {
+    // SAFETY: a record's Hot lives as long as its thread, which cannot detach, as `for_each` says. Of another thread's, only
+    // atomic fields are read.
+    let hot = unsafe { &*record.hot };
+    let own_stack = hot.own_stack();
+    let kind = |sp: usize| match own_stack {
+        Some((low, high)) if low <= sp && sp < high => StackKind::Own,
+        _ if stackbounds::slot_at(sp).is_some() => StackKind::Pooled,
+        _ if stackbounds::at(sp).is_exact() => StackKind::Registered,
+        _ => StackKind::Undescribed,
+    };
+    let call = |direction, sp| Call { direction, sp, stack: kind(sp) };
+    let fields =
+        |call: &OpenCall| [&call.serial, &call.upcall_sp, &call.c_sp].map(|field| field.load(Relaxed));
+    let mut open: Vec<_> = record.open_calls().map(fields).collect();
+    open.sort_unstable();
+    let mut calls = Vec::new();
+    let mut last_upcall = 0;
+    for [_, upcall_sp, c_sp] in open {
+        if upcall_sp != 0 && upcall_sp != last_upcall {
+            calls.push(call(Direction::Upcall, upcall_sp));
+        }
+        last_upcall = upcall_sp;
+        calls.push(call(Direction::Downcall, c_sp));
+    }
+    let running = hot.upcall_sp.load(Relaxed);
+    if running != 0 && running != last_upcall {
+        calls.push(call(Direction::Upcall, running));
+    }
+    let current = ptr::eq(hot, Hot::here());
+    Thread { id: record.thread_id, name: None, own_stack, current, calls }
+}
+
+impl fmt::Display for Snapshot {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pool = &self.pool;
+        writeln!(
+            out,
+            "upcall {}: {} threads; pool: {} stacks in use, {} idle, {} MiB of addresses",
+            env!("CARGO_PKG_VERSION"),
+            self.threads.len(),
+            pool.in_use,
+            pool.idle,
+            pool.reserved_bytes >> 20
+        )?;
+        for (i, thread) in self.threads.iter().enumerate() {
+            let last = i + 1 == self.threads.len();
+            let name = thread.name.as_deref().unwrap_or("unnamed");
+            write!(out, "{} thread {} ({name})", if last { "└─" } else { "├─" }, thread.id)?;
+            match thread.own_stack {
+                Some((low, high)) => {
+                    write!(out, ", own stack {low:#x}..{high:#x}, exact, {} KiB", (high - low) >> 10)?
+                }
+                None => write!(out, ", own stack not known")?,
+            }
+            writeln!(out, "{}", if thread.current { ", took this snapshot" } else { "" })?;
+            for (depth, call) in thread.calls.iter().enumerate() {
+                let what = match call.direction {
+                    Direction::Upcall => "C → Rust, called from",
+                    Direction::Downcall => "Rust → C, C runs on",
+                };
+                let stack = match call.stack {
+                    StackKind::Own => "the thread's own stack",
+                    StackKind::Pooled => "a pooled stack",
+                    StackKind::Registered => "a registered stack",
+                    StackKind::Undescribed => "an undescribed stack",
+                };
+                let bar = if last { " " } else { "│" };
+                writeln!(
+                    out,
+                    "{bar}  {:indent$}└─ {what} {stack}, SP {:#x}",
+                    "",
+                    call.sp,
+                    indent = 2 * depth
+                )?;
+            }
+        }
+        Ok(())
+    }
+}

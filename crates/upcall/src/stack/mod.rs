@@ -1,0 +1,59 @@
+//! Stacks of our own: their memory, the pool that keeps them, and the switch onto one and back.
+
+pub(crate) mod pool;
+pub(crate) mod service;
+pub(crate) mod switch;
+mod sys;
+
+use std::cell::Cell;
+
+/// What we keep at the high end of each stack of ours, above its base.
+///
+/// ```text
+///   slot ─┬──────────────┐ low of the slot
+///         │ guard pages  │
+///         ├──────────────┤ low           the stack overflows here: SIGSEGV
+///         │      ↑       │
+///         │    frames    │
+///         ├──────────────┤ base          = address of the Control
+///         │   Control    │
+///         └──────────────┘ high of the slot, a multiple of the slot's size
+/// ```
+///
+/// Rule: **the memory of a Control is a Control for ever.** Regions of slots are never unmapped (their
+/// pages are given back instead), so a stale pointer to one is harmless to read.
+#[repr(C, align(64))]
+pub(crate) struct Control {
+    /// Lowest usable address.
+    pub low: Cell<usize>,
+    /// Where C goes on when the Rust code on this stack makes a downcall: below the frames of whoever entered it
+    /// last, on the system stack.
+    pub system_sp: Cell<usize>,
+    /// The next stack in the list that this one is in.
+    pub next: Cell<*const Control>,
+    /// Which region and slot this is.
+    region: Cell<u32>,
+    slot: Cell<u32>,
+}
+
+impl Control {
+    /// Whether `sp` is on this stack. Both ends are checked.
+    #[inline]
+    pub fn contains(&self, sp: usize) -> bool {
+        let low = self.low.get();
+        sp.wrapping_sub(low) < self.base() - low
+    }
+
+    #[inline]
+    pub fn base(&self) -> usize {
+        std::ptr::from_ref(self) as usize
+    }
+}
+
+/// The pooled stack that `sp` is on, looked up in the registry of stackbounds.
+pub(crate) fn control_at(sp: usize) -> Option<&'static Control> {
+    let slot = stackbounds::slot_at(sp)?;
+    // SAFETY: in this process, arrays of slots are registered only by the pool. A stack that code runs on has been taken
+    // from it, so its Control is written. Rule: the memory of a Control is a Control for ever.
+    Some(unsafe { &*((slot.high() - size_of::<Control>()) as *const Control) })
+}

@@ -1,0 +1,167 @@
+//! The stack pool: every stack that Rust code runs on when the caller's own will not do.
+//!
+//! Stacks live in slots of a power-of-two size, slots in regions, which are mapped once and described to
+//! stackbounds as one range each. A thread keeps a few spare stacks to itself (`thread::Hot`), so
+//! the warm path takes no lock; the rest is here, under one. Idle stacks beyond a limit give
+//! their pages back and keep only their addresses. Stacks in use are not limited: a host with 10,000 suspended upcalls needs 10,000.
+
+use std::cell::Cell;
+use std::mem::size_of;
+use std::ptr;
+use std::sync::{Mutex, MutexGuard};
+
+use corosensei::stack::valgrind::ValgrindStackRegistration;
+
+use super::{Control, sys};
+use crate::config::settings;
+
+/// The guard below each stack: 64 KiB, more than one page for the sake of C code, whose larger frames are
+/// not probed page by page as Rust's are.
+pub(crate) const GUARD: usize = 64 << 10;
+/// A region holds this many bytes of small stacks, or one large stack.
+const REGION: usize = 16 << 20;
+/// Slots in a region at most: bits in a word.
+const SLOTS: usize = u64::BITS as usize;
+
+/// The smallest slot that leaves `bytes` for frames; `None` if there is no such size.
+pub(crate) fn slot_size_for(bytes: usize) -> Option<usize> {
+    let size = bytes.checked_add(GUARD + size_of::<Control>())?;
+    if size > isize::MAX as usize / 4 { None } else { Some(size.next_power_of_two().max(2 * GUARD)) }
+}
+
+struct Region {
+    low: *mut u8,
+    slot_size: usize,
+    slots: usize,
+    /// A bit a slot: not in use.
+    free: u64,
+    /// Free, but holding on to its pages.
+    warm: u64,
+    /// Has its guard, for ever.
+    guarded: u64,
+}
+
+// SAFETY: a Region is bookkeeping about memory that belongs to the pool, and is used under its lock only.
+unsafe impl Send for Region {}
+
+struct Pool {
+    regions: Vec<Region>,
+    in_use: usize,
+    warm: usize,
+}
+
+static POOL: Mutex<Pool> = Mutex::new(Pool { regions: Vec::new(), in_use: 0, warm: 0 });
+
+/// What the pool holds at one moment, in stacks and bytes.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct PoolUse {
+    /// Stacks handed out: running Rust code, suspended, or spares of a thread.
+    pub in_use: usize,
+    /// Idle stacks that still hold pages.
+    pub idle: usize,
+    /// Address space of all stacks ever made, guards included. Untouched parts of it cost nothing.
+    pub reserved_bytes: usize,
+}
+
+pub(crate) fn usage() -> PoolUse {
+    let pool = lock();
+    let reserved_bytes = pool.regions.iter().map(|r| r.slots * r.slot_size).sum();
+    PoolUse { in_use: pool.in_use, idle: pool.warm, reserved_bytes }
+}
+
+/// Takes a stack out of the pool whose slot has `slot_size` bytes; `None` when there is no memory for it.
+pub(crate) fn take(slot_size: usize) -> Option<&'static Control> {
+    let mut pool = lock();
+    let fits = |region: &Region| region.slot_size == slot_size && region.free != 0;
+    let index = match pool.regions.iter().position(|r| fits(r) && r.warm != 0) {
+        Some(warm) => warm,
+        None => match pool.regions.iter().position(fits) {
+            Some(cold) => cold,
+            None => {
+                let region = Region::map(slot_size)?;
+                pool.regions.push(region);
+                pool.regions.len() - 1
+            }
+        },
+    };
+    let region = &mut pool.regions[index];
+    let slot = if region.warm != 0 { region.warm } else { region.free }.trailing_zeros();
+    let bit = 1 << slot;
+    let low = region.low.wrapping_add(slot as usize * slot_size);
+    if region.guarded & bit == 0 {
+        // SAFETY: the low end of a free slot holds nothing, and from now on never will.
+        if !unsafe { sys::guard(low, GUARD, settings().guard_pages) } {
+            return None;
+        }
+        region.guarded |= bit;
+        // Tells Valgrind, where it runs, that this is a stack. Never taken back: slots stay stacks.
+        std::mem::forget(ValgrindStackRegistration::new(low.wrapping_add(GUARD), slot_size - GUARD));
+    }
+    let was_warm = region.warm & bit != 0;
+    region.free &= !bit;
+    region.warm &= !bit;
+    pool.warm -= usize::from(was_warm);
+    pool.in_use += 1;
+    let control = low.wrapping_add(slot_size - size_of::<Control>()).cast::<Control>();
+    // SAFETY: the high end of a slot is mapped, aligned to a power of two larger than a Control, and kept
+    // for its Control; the slot was free, so nobody else writes it.
+    unsafe {
+        control.write(Control {
+            low: Cell::new(low as usize + GUARD),
+            system_sp: Cell::new(0),
+            next: Cell::new(ptr::null()),
+            region: Cell::new(index as u32),
+            slot: Cell::new(slot),
+        });
+        Some(&*control)
+    }
+}
+
+/// Returns a stack that nothing runs on any more.
+pub(crate) fn give_back(stack: &'static Control) {
+    let (mut pool, idle) = (lock(), settings().idle_stacks);
+    let bit = 1 << stack.slot.get();
+    let keeps_pages = pool.warm < idle;
+    pool.in_use -= 1;
+    pool.warm += usize::from(keeps_pages);
+    let region = &mut pool.regions[stack.region.get() as usize];
+    assert!(region.free & bit == 0, "a stack is returned to the pool once");
+    region.free |= bit;
+    if keeps_pages {
+        region.warm |= bit;
+    } else {
+        // SAFETY: nothing runs on the stack, and its Control is written anew when it is taken again. Done under the
+        // lock, so nobody has taken it yet.
+        unsafe { sys::give_back(stack.low.get() as *mut u8, region.slot_size - GUARD) };
+    }
+}
+
+impl Region {
+    /// A region of slots of `slot_size`, described to stackbounds. Where memory is short, one slot has to do.
+    fn map(slot_size: usize) -> Option<Region> {
+        let slots = (REGION / slot_size).clamp(1, SLOTS);
+        Self::map_slots(slot_size, slots).or_else(|| Self::map_slots(slot_size, 1))
+    }
+
+    fn map_slots(slot_size: usize, slots: usize) -> Option<Region> {
+        let low = sys::reserve(slots.checked_mul(slot_size)?, slot_size)?;
+        // SAFETY: the mapping is ours, writable, and never unmapped. Each slot's guard is left out of it, and
+        // is installed before the slot is first used.
+        match unsafe { stackbounds::register_slots(low, slots, slot_size, GUARD) } {
+            Ok(registration) => std::mem::forget(registration),
+            Err(error) => {
+                eprintln!(
+                    "upcall: new memory for stacks lies where a stack is still registered, which must have been unmapped: {error}"
+                );
+                return None;
+            }
+        }
+        Some(Region { low, slot_size, slots, free: u64::MAX >> (SLOTS - slots), warm: 0, guarded: 0 })
+    }
+}
+
+fn lock() -> MutexGuard<'static, Pool> {
+    // Nothing panics half-way through a change.
+    POOL.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}

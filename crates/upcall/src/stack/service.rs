@@ -1,0 +1,76 @@
+//! Service stacks: a few stacks inside our own data segment, for our own cold paths.
+//!
+//! The first upcall of a thread may come with 1 KiB of stack left. Attaching the thread asks the OS for bounds, allocates
+//! and may bind symbols: several times that. So cold paths run here from their first instruction. A
+//! service stack is not in the pool because filling the pool is one of those paths.
+
+use std::cell::UnsafeCell;
+use std::hint::spin_loop;
+use std::mem::MaybeUninit;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use super::{switch, sys};
+use crate::config::GuardPages;
+
+/// One service stack: 64 KiB, of which the lowest 16 KiB (a whole page on most machines) are its guard.
+const SIZE: usize = 64 << 10;
+const GUARD: usize = 16 << 10;
+/// As many threads can attach at one time; others wait for one of them.
+const COUNT: usize = 8;
+
+#[repr(C, align(16384))]
+struct Memory(UnsafeCell<MaybeUninit<[u8; SIZE]>>);
+
+struct Service {
+    memory: Memory,
+    taken: AtomicBool,
+    guarded: AtomicBool,
+}
+
+// SAFETY: the memory is used only by the thread that set `taken`, until it clears it.
+unsafe impl Sync for Service {}
+
+static SERVICES: [Service; COUNT] = [const {
+    Service {
+        memory: Memory(UnsafeCell::new(MaybeUninit::uninit())),
+        taken: AtomicBool::new(false),
+        guarded: AtomicBool::new(false),
+    }
+}; COUNT];
+
+/// Runs `f` on a service stack, whatever is left of the caller's. Panics pass through. `f` must not call foreign code that may
+/// call back: it would find the stack taken, and it is short.
+#[inline(never)]
+pub(crate) fn run<R>(f: impl FnOnce() -> R) -> R {
+    let service = take();
+    let low = service.memory.0.get() as usize;
+    let mut result = None;
+    // SAFETY: `take` gave the memory to this thread alone. The lowest GUARD bytes are, or are about to be, its guard.
+    unsafe {
+        switch::on_block(low, low + SIZE, || {
+            // Only the first time, and here: on the caller's stack there may be no room to call libc.
+            if !service.guarded.load(Relaxed) {
+                service.guarded.store(sys::guard(low as *mut u8, GUARD, GuardPages::Mprotect), Relaxed);
+            }
+            result = Some(catch_unwind(AssertUnwindSafe(f)));
+        })
+    };
+    service.taken.store(false, Release);
+    match result.expect("a switch runs what it is given") {
+        Ok(value) => value,
+        Err(payload) => resume_unwind(payload),
+    }
+}
+
+fn take() -> &'static Service {
+    loop {
+        for service in &SERVICES {
+            if !service.taken.swap(true, Acquire) {
+                return service;
+            }
+        }
+        spin_loop();
+    }
+}

@@ -1,0 +1,62 @@
+use std::ptr;
+
+use crate::config::GuardPages;
+
+/// Linux 6.13 and later: makes pages fault without splitting the mapping.
+#[cfg(target_os = "linux")]
+const MADV_GUARD_INSTALL: libc::c_int = 102;
+
+/// `size` bytes of untouched memory that starts at a multiple of `align`, a power of two.
+pub fn reserve(size: usize, align: usize) -> Option<*mut u8> {
+    let whole = size.checked_add(align)?;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new mapping, at an address of the kernel's choice, touches nothing that exists.
+    let at = unsafe { libc::mmap(ptr::null_mut(), whole, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+    if at == libc::MAP_FAILED {
+        return None;
+    }
+    let before = (at as usize).wrapping_neg() & (align - 1);
+    let low = at.wrapping_byte_add(before);
+    // SAFETY: both ranges are parts of the mapping just made that nobody knows of: what is before the
+    // aligned range and what is behind it.
+    unsafe {
+        if before != 0 {
+            libc::munmap(at, before);
+        }
+        if before != align {
+            libc::munmap(low.wrapping_byte_add(size), align - before);
+        }
+    }
+    // SAFETY: the range is ours. A huge page would make each stack cost 2 MiB; failing is harmless.
+    #[cfg(target_os = "linux")]
+    unsafe {
+        libc::madvise(low, size, libc::MADV_NOHUGEPAGE)
+    };
+    Some(low.cast())
+}
+
+/// Makes `low..low + size` fault when touched; says whether it did.
+///
+/// # Safety
+/// The range is part of what `reserve` returned, and nothing is kept in it.
+pub unsafe fn guard(low: *mut u8, size: usize, how: GuardPages) -> bool {
+    // SAFETY: the caller gives us the range, which holds nothing. An older kernel, or an mlocked range, answers EINVAL and
+    // changes nothing.
+    #[cfg(target_os = "linux")]
+    if how == GuardPages::Auto && unsafe { libc::madvise(low.cast(), size, MADV_GUARD_INSTALL) } == 0 {
+        return true;
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = how;
+    // SAFETY: as above.
+    unsafe { libc::mprotect(low.cast(), size, libc::PROT_NONE) == 0 }
+}
+
+/// Returns the memory of `low..low + size` to the system; the range stays mapped.
+///
+/// # Safety
+/// The range is part of what `reserve` returned, and nothing in it is needed any more.
+pub unsafe fn give_back(low: *mut u8, size: usize) {
+    // SAFETY: the caller says that the contents are not needed; failing leaves them there, which is harmless.
+    unsafe { libc::madvise(low.cast(), size, libc::MADV_DONTNEED) };
+}

@@ -1,0 +1,136 @@
+//! The downcalls of a thread that have not returned.
+//!
+//! Rule: **nothing about a call lives only on a host's stack, and SP alone is no identity.** A downcall's frame holds a pointer to a
+//! place here and the serial number of its call; the rest is in the place. Places are never moved, and are used again in whatever
+//! order calls return, so there are at most twice as many (but 16) as were in use at one time.
+
+use std::any::Any;
+use std::cell::{Cell, UnsafeCell};
+use std::ptr;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// What a panic carries.
+pub(crate) type Payload = Box<dyn Any + Send>;
+
+/// One downcall. The numbers are atomic for the sake of snapshots of other threads.
+#[repr(align(64))]
+pub(crate) struct OpenCall {
+    /// Unique among the thread's calls, rising; 0 when the place is free.
+    pub serial: AtomicUsize,
+    /// Where C began to use the system stack.
+    pub c_sp: AtomicUsize,
+    /// SP of the Rust code that makes the call.
+    pub rust_sp: AtomicUsize,
+    /// SP at the entry of the upcall that the Rust code belongs to; 0 if it belongs to none.
+    pub upcall_sp: AtomicUsize,
+    /// What an upcall below this call left to be raised when C returns. Only the owning thread looks.
+    payload: UnsafeCell<Option<Payload>>,
+    /// The next free place.
+    next: Cell<*const OpenCall>,
+}
+
+impl OpenCall {
+    fn free(next: *const OpenCall) -> Self {
+        Self {
+            serial: AtomicUsize::new(0),
+            c_sp: AtomicUsize::new(0),
+            rust_sp: AtomicUsize::new(0),
+            upcall_sp: AtomicUsize::new(0),
+            payload: UnsafeCell::new(None),
+            next: Cell::new(next),
+        }
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.serial.load(Relaxed) != 0
+    }
+
+    /// Leaves a payload to be raised when the call returns, unless one waits there already, which came first; then
+    /// the new one comes back.
+    pub fn leave(&self, payload: Payload) -> Result<(), Payload> {
+        // SAFETY: only the owning thread touches payloads, and no reference to this one is alive.
+        let slot = unsafe { &mut *self.payload.get() };
+        if slot.is_some() {
+            return Err(payload);
+        }
+        *slot = Some(payload);
+        Ok(())
+    }
+}
+
+/// What a downcall's frame keeps: the handle to its place.
+#[derive(Clone, Copy)]
+pub(crate) struct CallId {
+    place: &'static OpenCall,
+    serial: usize,
+}
+
+/// The free places of a thread, and the last serial number given.
+pub(crate) struct Calls {
+    free: Cell<*const OpenCall>,
+    last_serial: Cell<usize>,
+}
+
+impl Calls {
+    pub const fn new() -> Self {
+        Self { free: Cell::new(ptr::null()), last_serial: Cell::new(0) }
+    }
+
+    /// Notes a downcall. `more` is called when no place is free, and adds some.
+    #[inline(always)]
+    pub fn open(&self, c_sp: usize, rust_sp: usize, upcall_sp: usize, more: impl FnOnce()) -> CallId {
+        if self.free.get().is_null() {
+            more();
+        }
+        // SAFETY: free places are in blocks that live until their thread's record is freed, and longer if a call is open.
+        let place: &'static OpenCall = unsafe { &*self.free.get() };
+        self.free.set(place.next.get());
+        let serial = self.last_serial.get() + 1;
+        self.last_serial.set(serial);
+        place.c_sp.store(c_sp, Relaxed);
+        place.rust_sp.store(rust_sp, Relaxed);
+        place.upcall_sp.store(upcall_sp, Relaxed);
+        place.serial.store(serial, Relaxed);
+        CallId { place, serial }
+    }
+
+    /// Notes that a downcall returned, and hands over what is to be raised.
+    #[inline(always)]
+    pub fn close(&self, CallId { place, serial }: CallId) -> Option<Payload> {
+        if place.serial.load(Relaxed) != serial {
+            closed_twice();
+        }
+        place.serial.store(0, Relaxed);
+        place.next.set(self.free.get());
+        self.free.set(place);
+        // SAFETY: only this thread touches payloads, and no reference to this one is alive.
+        let payload = unsafe { &mut *place.payload.get() };
+        if payload.is_some() { payload.take() } else { None }
+    }
+
+    /// Adds a block of free places, to be kept for as long as the thread's record, or as one of them is open.
+    pub fn add(&self, count: usize) -> Box<[OpenCall]> {
+        let places: Box<[OpenCall]> = (0..count).map(|_| OpenCall::free(ptr::null())).collect();
+        for place in &places {
+            place.next.set(self.free.get());
+            self.free.set(place);
+        }
+        places
+    }
+
+    /// Forgets the free places, whose blocks are about to go.
+    pub fn forget_places(&self) {
+        self.free.set(ptr::null());
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn closed_twice() -> ! {
+    eprintln!(
+        "upcall: a downcall returned twice: the host copied a stack that holds a downcall and resumed both copies; \
+         the process is stopped"
+    );
+    std::process::abort()
+}

@@ -1,0 +1,217 @@
+//! Threads: what is kept for each, from its first upcall to its exit.
+//!
+//! [`Hot`] is the part that every upcall looks at, in a `thread_local!` that is const and without Drop: valid from a
+//! thread's first instruction to its last, key destructors included. [`record`] is the rest.
+
+mod calls;
+pub(crate) mod record;
+mod sys;
+
+use std::cell::Cell;
+use std::ptr;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+
+pub(crate) use calls::{CallId, Calls, OpenCall, Payload};
+pub(crate) use record::Record;
+use sys::thread_token;
+pub(crate) use sys::{thread_id, thread_name};
+
+use crate::stack::{Control, pool};
+
+/// Spare stacks that a thread keeps to itself.
+const SPARES: usize = 8;
+
+/// The part of a thread's record that is looked at on every upcall.
+///
+/// Only the owning thread writes it. The fields that snapshots of other threads read are atomic.
+pub(crate) struct Hot {
+    /// `floor..floor + span`: where on its own stack this thread can run an upcall of the default size in
+    /// place. Empty until the thread is attached, and where the stack is too small or not known.
+    floor: Cell<usize>,
+    span: Cell<usize>,
+    /// The thread's own stack. Empty until it is known.
+    own_low: AtomicUsize,
+    own_size: AtomicUsize,
+    /// The process's settings, as far as every upcall away from the thread's own stack looks at them.
+    min_stack: Cell<usize>,
+    checks_foreign: Cell<bool>,
+    /// SP at the entry of the upcall that runs now, 0 if none does. Each upcall restores what it found.
+    pub upcall_sp: AtomicUsize,
+    /// The pooled stack that was entered or returned to last: a hint, to be believed only when SP is on it.
+    pub pooled: Cell<*const Control>,
+    /// The downcalls that have not returned.
+    pub calls: Calls,
+    /// A range that holds no described stack, in the version of the registry given. Empty until an upcall came from it,
+    /// and while such upcalls are reported or refused.
+    foreign_low: Cell<usize>,
+    foreign_size: Cell<usize>,
+    foreign_version: Cell<usize>,
+    spares: Cell<*const Control>,
+    /// Null until the thread is attached.
+    record: Cell<*const Record>,
+    /// The thread's exit has freed its record once: from now on, a record is freed by the upcall that made it.
+    exiting: Cell<bool>,
+    /// The thread's [`thread_token`].
+    token: Cell<usize>,
+    /// SP of the call that attached the thread.
+    attached_at: Cell<usize>,
+}
+
+thread_local! {
+    static HOT: Hot = const {
+        Hot {
+            floor: Cell::new(0),
+            span: Cell::new(0),
+            own_low: AtomicUsize::new(0),
+            own_size: AtomicUsize::new(0),
+            min_stack: Cell::new(0),
+            checks_foreign: Cell::new(false),
+            upcall_sp: AtomicUsize::new(0),
+            pooled: Cell::new(ptr::null()),
+            calls: Calls::new(),
+            spares: Cell::new(ptr::null()),
+            foreign_low: Cell::new(0),
+            foreign_size: Cell::new(0),
+            foreign_version: Cell::new(0),
+            record: Cell::new(ptr::null()),
+            exiting: Cell::new(false),
+            token: Cell::new(0),
+            attached_at: Cell::new(0),
+        }
+    };
+}
+
+impl Hot {
+    /// The calling thread's.
+    #[inline(always)]
+    pub fn here() -> &'static Hot {
+        // SAFETY: the thread-local has no Drop and lives as long as its thread. The reference stays on the thread (Hot is
+        // not Sync), in frames of calls that the thread outlives.
+        HOT.with(|hot| unsafe { &*ptr::from_ref(hot) })
+    }
+
+    /// Whether an upcall of the default size may run in place at `sp`: on the thread's own stack, with room enough.
+    #[inline(always)]
+    pub fn has_room_at(&self, sp: usize) -> bool {
+        sp.wrapping_sub(self.floor.get()) < self.span.get()
+    }
+
+    /// Whether `sp` is on the thread's own stack, as far as that is known. Both ends are checked.
+    #[inline(always)]
+    pub fn owns(&self, sp: usize) -> bool {
+        sp.wrapping_sub(self.own_low.load(Relaxed)) < self.own_size.load(Relaxed)
+    }
+
+    /// The thread's own stack, `low..high`, if it is known.
+    pub fn own_stack(&self) -> Option<(usize, usize)> {
+        let (low, size) = (self.own_low.load(Relaxed), self.own_size.load(Relaxed));
+        (size != 0).then_some((low, low + size))
+    }
+
+    pub fn set_own_stack(&self, low: usize, high: usize) {
+        self.own_low.store(low, Relaxed);
+        self.own_size.store(high - low, Relaxed);
+        self.floor.set(low.saturating_add(self.min_stack.get()));
+        self.span.set(high.saturating_sub(self.floor.get()));
+    }
+
+    pub fn forget_own_stack(&self) {
+        self.span.set(0);
+        self.own_size.store(0, Relaxed);
+    }
+
+    /// The default of bytes that an upcall needs.
+    pub fn min_stack(&self) -> usize {
+        self.min_stack.get()
+    }
+
+    /// Whether upcalls from undescribed stacks are to be reported or refused.
+    pub fn checks_foreign(&self) -> bool {
+        self.checks_foreign.get()
+    }
+
+    /// The thread's record, if it is attached.
+    #[inline]
+    pub fn record(&self) -> Option<&Record> {
+        // SAFETY: set by attaching to a record that is freed only after this is null again, both on this thread.
+        unsafe { self.record.get().as_ref() }
+    }
+
+    /// The pooled stack that `sp` is on.
+    #[inline(always)]
+    pub fn pooled_at(&self, sp: usize) -> Option<&'static Control> {
+        // SAFETY: null, or a Control. Rule: the memory of a Control is a Control for ever.
+        match unsafe { self.pooled.get().as_ref() } {
+            Some(hint) if hint.contains(sp) => Some(hint),
+            _ => None,
+        }
+    }
+
+    /// A spare stack for an upcall of the default size at `sp`, if that is where no stack is known to be, nobody
+    /// wants to know of such upcalls, and there is one: the usual case away from the thread's own stack.
+    #[inline(always)]
+    pub fn take_spare_at(&self, sp: usize) -> Option<&'static Control> {
+        let foreign = sp.wrapping_sub(self.foreign_low.get()) < self.foreign_size.get();
+        if foreign && self.foreign_version.get() == stackbounds::version() { self.take_spare() } else { None }
+    }
+
+    /// Notes the range around `sp` that holds no described stack, if there is one.
+    pub fn note_foreign(&self, sp: usize) {
+        if let Some((low, high, version)) = stackbounds::undescribed_around(sp) {
+            self.foreign_low.set(low);
+            self.foreign_size.set(high - low);
+            self.foreign_version.set(version);
+        }
+    }
+
+    /// Takes a spare stack, if there is one.
+    #[inline(always)]
+    pub fn take_spare(&self) -> Option<&'static Control> {
+        // SAFETY: the list holds Controls of stacks that belong to this thread.
+        let spare = unsafe { self.spares.get().as_ref() }?;
+        self.spares.set(spare.next.get());
+        Some(spare)
+    }
+
+    /// Puts a stack of the default size that nothing runs on any more among the spares.
+    #[inline(always)]
+    pub fn put_spare(&self, stack: &'static Control) {
+        stack.next.set(self.spares.get());
+        self.spares.set(stack);
+    }
+
+    /// Puts a stack that came from the pool among the spares, or back if there are enough.
+    pub fn put_new_spare(&self, stack: &'static Control) {
+        let mut count = 0;
+        let mut spare = self.spares.get();
+        // SAFETY: as for `take_spare`.
+        while let Some(next) = unsafe { spare.as_ref() } {
+            spare = next.next.get();
+            count += 1;
+        }
+        if count < SPARES { self.put_spare(stack) } else { pool::give_back(stack) }
+    }
+
+    /// Stops with a message unless this, which a frame remembers from before it let other code run, is still the
+    /// calling thread's.
+    #[inline(always)]
+    pub fn check_same_thread(&self, what: &str) {
+        if thread_token() != self.token.get() {
+            record::abort_on_wrong_thread(self, what);
+        }
+    }
+
+    /// Notes that an upcall began at `sp`; returns what to restore at its end.
+    #[inline(always)]
+    pub fn begin_upcall(&self, sp: usize) -> usize {
+        let outer = self.upcall_sp.load(Relaxed);
+        self.upcall_sp.store(sp, Relaxed);
+        outer
+    }
+
+    #[inline(always)]
+    pub fn end_upcall(&self, outer: usize) {
+        self.upcall_sp.store(outer, Relaxed);
+    }
+}

@@ -1,0 +1,223 @@
+//! Attach and detach: a thread's record, made at its first upcall and freed at its exit.
+//!
+//! A pthread key's destructor frees the record. Destructors of other keys may call us after that, in every round that
+//! the system makes; setting the key again would leak in the last round. So a thread that is **exiting** attaches for one
+//! outermost upcall at a time, and the frame that attached it detaches it.
+
+use std::cell::{Cell, RefCell, UnsafeCell};
+use std::ptr;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex, MutexGuard, OnceLock};
+
+use stackbounds::StackBounds;
+
+use super::{Hot, OpenCall, thread_id, thread_name, thread_token};
+use crate::config::{ForeignStacks, settings};
+use crate::stack::{pool, service};
+
+/// What is kept for a thread besides its [`Hot`].
+pub(crate) struct Record {
+    pub hot: *const Hot,
+    pub thread_id: u64,
+    /// The message of the last panic that no downcall raised again.
+    pub last_panic: RefCell<Option<String>>,
+    /// Upcalls from undescribed stacks were reported once.
+    pub reported_foreign: Cell<bool>,
+    /// The places of the thread's downcalls, in blocks that double. Only the thread itself adds one, under the lock of
+    /// the list, so it may look without.
+    call_blocks: UnsafeCell<Vec<Box<[OpenCall]>>>,
+}
+
+impl Record {
+    /// The thread's downcalls that have not returned. Called by the thread itself, or under the lock of the list.
+    pub fn open_calls(&self) -> impl Iterator<Item = &OpenCall> {
+        // SAFETY: blocks are added by the thread itself under the lock (`add_call_places`); the caller is one or holds the other.
+        let blocks = unsafe { &*self.call_blocks.get() };
+        blocks.iter().flat_map(|block| block.iter()).filter(|place| place.is_open())
+    }
+}
+
+/// Places for downcalls that a thread begins with.
+const FIRST_CALL_BLOCK: usize = 16;
+
+/// The records of all attached threads.
+struct Records(Vec<*const Record>);
+
+// SAFETY: a record is in the list from attach to detach, both under the lock, and lives longer. Others than its thread
+// look at its atomic fields and at those that never change.
+unsafe impl Send for Records {}
+
+static RECORDS: Mutex<Records> = Mutex::new(Records(Vec::new()));
+
+fn lock() -> MutexGuard<'static, Records> {
+    // Nothing panics half-way through a change.
+    RECORDS.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Calls `look` for the record of each attached thread; none of them can detach meanwhile.
+pub(crate) fn for_each(mut look: impl FnMut(&Record)) {
+    for &record in &lock().0 {
+        // SAFETY: in the list and the lock held: not freed.
+        look(unsafe { &*record });
+    }
+}
+
+/// Makes a record for the calling thread, whose stack pointer, wherever that is, is `sp`. Needs next to no stack: the work is done
+/// on a service stack.
+#[cold]
+#[inline(never)]
+pub(crate) fn attach(hot: &'static Hot, sp: usize) {
+    service::run(|| {
+        let settings = settings();
+        hot.min_stack.set(settings.min_stack);
+        hot.checks_foreign.set(settings.foreign_stacks != ForeignStacks::Allow);
+        if let Some(own) = stackbounds::thread_at(sp) {
+            hot.set_own_stack(own.low(), own.high());
+        }
+        let record = Box::into_raw(Box::new(Record {
+            hot,
+            thread_id: thread_id(),
+            last_panic: RefCell::new(None),
+            reported_foreign: Cell::new(false),
+            call_blocks: UnsafeCell::new(Vec::new()),
+        }));
+        lock().0.push(record);
+        hot.record.set(record);
+        hot.token.set(thread_token());
+        hot.attached_at.set(sp);
+        if !hot.exiting.get() && !free_at_exit(record) {
+            // No key left in this process: as good as exiting.
+            hot.exiting.set(true);
+        }
+    });
+}
+
+/// At the end of a call that began at `sp`: frees the thread's record if that call made it and the thread's exit will not free it.
+#[inline(always)]
+pub(crate) fn detach_if_exiting(hot: &'static Hot, sp: usize) {
+    if hot.exiting.get() && hot.attached_at.get() == sp {
+        detach_now(hot);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn detach_now(hot: &'static Hot) {
+    service::run(|| detach(hot));
+}
+
+/// Takes notice of an exact stack that may be the thread's own: it was not known when the thread attached, on
+/// the stack of a signal handler, or it has grown since.
+#[inline]
+pub(crate) fn learn_own_stack(hot: &Hot, stack: &StackBounds) {
+    let unknown_or_grown = hot.own_stack().is_none_or(|(_, high)| high == stack.high());
+    if unknown_or_grown && stackbounds::thread() == Some(*stack) {
+        hot.set_own_stack(stack.low(), stack.high());
+    }
+}
+
+fn detach(hot: &'static Hot) {
+    hot.forget_own_stack();
+    let record = hot.record.replace(ptr::null());
+    let mut records = lock();
+    records.0.retain(|&other| !ptr::eq(other, record));
+    drop(records);
+    // SAFETY: made by `attach`, out of the list, and `hot`, which pointed to it, is this thread's.
+    let mut record = unsafe { Box::from_raw(record.cast_mut()) };
+    hot.calls.forget_places();
+    if record.open_calls().next().is_some() {
+        // They belong to coroutines that may yet go on. Rule: whatever might still be live is never freed.
+        std::mem::forget(std::mem::take(record.call_blocks.get_mut()));
+    }
+    drop(record);
+    while let Some(spare) = hot.take_spare() {
+        pool::give_back(spare);
+    }
+}
+
+/// Has the record freed when the calling thread exits.
+fn free_at_exit(record: *const Record) -> bool {
+    static KEY: OnceLock<Option<libc::pthread_key_t>> = OnceLock::new();
+
+    extern "C" fn at_exit(_: *mut libc::c_void) {
+        let hot = Hot::here();
+        hot.exiting.set(true);
+        if hot.record().is_some() {
+            detach(hot);
+        }
+    }
+
+    let key = KEY.get_or_init(|| {
+        let mut key = 0;
+        // SAFETY: `key` is valid for writing; the destructor takes any value.
+        (unsafe { libc::pthread_key_create(&mut key, Some(at_exit)) } == 0).then_some(key)
+    });
+    // SAFETY: the key was created and is never deleted.
+    key.is_some_and(|key| unsafe { libc::pthread_setspecific(key, record.cast()) } == 0)
+}
+
+/// Adds free places for downcalls of the calling thread, which is attached.
+#[cold]
+#[inline(never)]
+pub(crate) fn add_call_places(hot: &'static Hot) {
+    service::run(|| {
+        let record = hot.record().expect("a thread is attached before it makes downcalls");
+        let _no_snapshot = lock();
+        // SAFETY: this is the record's thread, and nobody else looks while the lock is held.
+        let blocks = unsafe { &mut *record.call_blocks.get() };
+        blocks.push(hot.calls.add(FIRST_CALL_BLOCK << blocks.len()));
+    });
+}
+
+/// A thread as messages name it.
+fn describe(id: u64) -> String {
+    match thread_name(id) {
+        Some(name) => format!("thread {id} ({name})"),
+        None => format!("thread {id}"),
+    }
+}
+
+/// Rule: a call that comes back on another thread is reported by name, and the process stopped.
+#[cold]
+#[inline(never)]
+pub(crate) fn abort_on_wrong_thread(began: &Hot, what: &str) -> ! {
+    let mut began_on = None;
+    for_each(|record| {
+        if ptr::eq(record.hot, began) {
+            began_on = Some(record.thread_id);
+        }
+    });
+    let began_on = began_on.map_or("a thread that has exited".to_owned(), describe);
+    eprintln!(
+        "upcall: {what} that began on {began_on} came back on {}: the host resumed a stack that holds Rust frames on another thread. \
+         Such a stack must be resumed on the thread that it was suspended on; the process is stopped",
+        describe(thread_id())
+    );
+    std::process::abort()
+}
+
+/// The message of the last panic on this thread that no downcall raised again.
+pub(crate) fn set_last_panic(hot: &Hot, message: &str) {
+    if let Some(record) = hot.record() {
+        *record.last_panic.borrow_mut() = Some(message.to_owned());
+    }
+}
+
+/// Counts upcalls from undescribed stacks, of all threads, when they are not simply allowed.
+pub(crate) static FOREIGN_UPCALLS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+
+/// Reports an upcall from an undescribed stack, once a thread.
+pub(crate) fn report_foreign(hot: &Hot, sp: usize) {
+    FOREIGN_UPCALLS.fetch_add(1, Relaxed);
+    let Some(record) = hot.record() else { return };
+    if !record.reported_foreign.replace(true) {
+        let (low, high) = hot.own_stack().unwrap_or_default();
+        service::run(|| {
+            eprintln!(
+                "upcall: upcall from an undescribed stack: SP {sp:#x} on {} is outside its own stack {low:#x}..{high:#x} and no registered \
+                 stack holds it. If the host runs coroutines this is harmless; if not, its stack pointer is corrupt",
+                describe(record.thread_id)
+            );
+        });
+    }
+}
