@@ -31,16 +31,23 @@ impl<R, F: FnOnce() -> R> Slot<F, R> {
         Self { f: ManuallyDrop::new(f), result: MaybeUninit::uninit() }
     }
 
+    /// The slot, seen without its types.
     #[inline(always)]
     pub fn body(&mut self) -> Body {
         unsafe fn run<R, F: FnOnce() -> R>(slot: *mut ()) {
             // SAFETY: `body` made the pointer from a slot that is still there, and this is the only time.
-            let slot = unsafe { &mut *slot.cast::<Slot<F, R>>() };
-            // SAFETY: as above: the closure has not been taken.
-            let f = unsafe { ManuallyDrop::take(&mut slot.f) };
-            slot.result.write(f());
+            unsafe { (*slot.cast::<Slot<F, R>>()).run() }
         }
         Body { slot: std::ptr::from_mut(self).cast(), run: run::<R, F> }
+    }
+
+    /// # Safety
+    /// Called at most once.
+    #[inline]
+    pub unsafe fn run(&mut self) {
+        // SAFETY: the caller's promise: the closure has not been taken.
+        let f = unsafe { ManuallyDrop::take(&mut self.f) };
+        self.result.write(f());
     }
 
     /// # Safety

@@ -63,8 +63,7 @@ pub fn downcall<R>(f: impl FnOnce() -> R) -> R {
         result
     } else {
         let mut slot = Slot::new(f);
-        let body = slot.body();
-        elsewhere(hot, sp, body);
+        elsewhere(hot, sp, &mut slot);
         // SAFETY: `elsewhere` unwinds, or ran the body to its end.
         unsafe { slot.result() }
     }
@@ -119,15 +118,15 @@ fn raise(payload: Payload) {
 
 /// A downcall from any other stack than the thread's own.
 #[inline(never)]
-fn elsewhere(hot: &'static Hot, sp: usize, body: Body) {
+fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, slot: &mut Slot<F, R>) {
     let Some(stack) = hot.pooled_at(sp).or_else(|| control_at(sp)) else {
-        return not_pooled(hot, sp, body);
+        return not_pooled(hot, sp, slot.body());
     };
     let system_sp = stack.system_sp.get();
     let call = InProgress::begin(hot, system_sp, sp);
     // SAFETY: this runs on `stack`, whose `system_sp` was set when it was entered; the frames above it are those that wait for us.
-    // The body has not run, and its slot is in the caller's frame.
-    let result = catch_unwind(AssertUnwindSafe(|| unsafe { switch::on_system(system_sp, || body.run()) }));
+    // The slot has not run.
+    let result = catch_unwind(AssertUnwindSafe(|| unsafe { switch::on_system(system_sp, || slot.run()) }));
     hot.check_same_thread("a downcall");
     hot.pooled.set(stack);
     match result {

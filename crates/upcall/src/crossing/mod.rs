@@ -152,8 +152,11 @@ impl Entry {
             return result.map_err(|payload| panicked::caught(hot, payload, sp));
         }
         let mut slot = Slot::new(f);
-        let body = slot.body();
-        let failed = if self.is_default() { elsewhere(hot, sp, body) } else { chosen(hot, sp, body, self) };
+        let failed = if self.is_default() {
+            elsewhere(hot, sp, &mut slot)
+        } else {
+            chosen(hot, sp, slot.body(), self)
+        };
         // SAFETY: without an error the body ran to its end; it never ran if it was refused; and if it panicked, there is nothing
         // left in the slot.
         unsafe {
@@ -173,13 +176,15 @@ impl Entry {
 /// An upcall without choices away from the thread's own stack. This and what follows need little stack themselves, since C may
 /// have left 1 KiB; what needs more runs on a service stack.
 #[inline(never)]
-fn elsewhere(hot: &'static Hot, sp: usize, body: Body) -> Option<Panicked> {
-    let Some(stack) = hot.take_spare_at(sp) else { return chosen(hot, sp, body, entry()) };
+fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, slot: &mut Slot<F, R>) -> Option<Panicked> {
+    let Some(stack) = hot.take_spare_at(sp) else { return chosen(hot, sp, slot.body(), entry()) };
     let outer = hot.begin_upcall(sp);
-    let result = run_pooled(hot, stack, None, body, "an upcall");
+    // SAFETY: the slot has not run.
+    let result = run_pooled(hot, stack, None, || unsafe { slot.run() }, "an upcall");
     hot.put_spare(stack);
     hot.end_upcall(outer);
-    finish(hot, sp, result)
+    // A thread that has spares was attached before: there is nothing to detach.
+    result.err().map(|payload| panicked::caught(hot, payload, sp))
 }
 
 /// Any upcall: attaches the thread if it is new to us, and decides where the upcall runs.
@@ -202,15 +207,7 @@ fn chosen(hot: &'static Hot, sp: usize, body: Body, entry: Entry) -> Option<Pani
         Place::Pooled(pooled) => pooled.run(hot, body, "an upcall"),
     };
     hot.end_upcall(outer);
-    finish(hot, sp, result)
-}
-
-#[inline(always)]
-fn finish(hot: &'static Hot, sp: usize, result: std::thread::Result<()>) -> Option<Panicked> {
-    let failed = match result {
-        Ok(()) => None,
-        Err(payload) => Some(panicked::caught(hot, payload, sp)),
-    };
+    let failed = result.err().map(|payload| panicked::caught(hot, payload, sp));
     record::detach_if_exiting(hot, sp);
     failed
 }
@@ -224,19 +221,18 @@ fn run_here(hot: &Hot, body: Body, what: &str) -> std::thread::Result<()> {
     result
 }
 
-/// Runs `body` on a pooled stack. Downcalls continue at `system_sp`; `None` for below this frame.
+/// Runs `run` on a pooled stack. Downcalls continue at `system_sp`; `None` for below this frame.
 #[inline(always)]
 fn run_pooled(
     hot: &Hot,
     stack: &'static Control,
     system_sp: Option<usize>,
-    body: Body,
+    run: impl FnOnce(),
     what: &str,
 ) -> std::thread::Result<()> {
     hot.pooled.set(stack);
     let result = catch_unwind(AssertUnwindSafe(|| {
-        // SAFETY: the caller passes a body that has not run, whose slot is in a frame above.
-        switch::on_pooled(stack, system_sp, || unsafe { body.run() });
+        switch::on_pooled(stack, system_sp, run);
     }));
     hot.check_same_thread(what);
     result
@@ -286,7 +282,8 @@ impl Pooled {
     /// Runs `body` on the stack and gives the stack back.
     #[inline(always)]
     fn run(&self, hot: &Hot, body: Body, what: &str) -> std::thread::Result<()> {
-        let result = run_pooled(hot, self.stack, self.system_sp, body, what);
+        // SAFETY: the caller passes a body that has not run, whose slot is in a frame above.
+        let result = run_pooled(hot, self.stack, self.system_sp, || unsafe { body.run() }, what);
         match self.kept {
             Kept::Spare => hot.put_spare(self.stack),
             Kept::NewSpare => hot.put_new_spare(self.stack),
