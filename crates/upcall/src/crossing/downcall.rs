@@ -57,10 +57,9 @@ pub fn downcall<R>(f: impl FnOnce() -> R) -> R {
     let sp = stack_pointer();
     let hot = Hot::here();
     if hot.owns(sp) {
-        let call = InProgress::begin(hot, sp, sp);
-        let result = f();
-        call.end();
-        result
+        let call = begin(hot, sp, sp);
+        let result = catch_unwind(AssertUnwindSafe(f));
+        end(hot.calls.close(call), result)
     } else {
         let mut slot = Slot::new(f);
         elsewhere(hot, sp, &mut slot);
@@ -69,39 +68,26 @@ pub fn downcall<R>(f: impl FnOnce() -> R) -> R {
     }
 }
 
-/// A downcall in progress. Dropped by unwinding, it closes the call: what `f` raised itself goes on then.
-struct InProgress {
-    hot: &'static Hot,
-    id: CallId,
+#[inline(always)]
+fn begin(hot: &'static Hot, c_sp: usize, rust_sp: usize) -> CallId {
+    hot.calls.open(c_sp, rust_sp, hot.upcall_sp.load(Relaxed), || record::add_call_places(hot))
 }
 
-impl InProgress {
-    #[inline(always)]
-    fn begin(hot: &'static Hot, c_sp: usize, rust_sp: usize) -> Self {
-        let id = hot.calls.open(c_sp, rust_sp, hot.upcall_sp.load(Relaxed), || record::add_call_places(hot));
-        InProgress { hot, id }
-    }
-
-    /// Raises what an enclosed upcall left.
-    #[inline(always)]
-    fn end(self) {
-        if let Some(payload) = self.take() {
-            raise(payload);
+/// Returns what the call returned, or raises what it raised itself, or else what an enclosed upcall left.
+#[inline(always)]
+fn end<R>(left: Option<Payload>, result: std::thread::Result<R>) -> R {
+    match result {
+        Ok(value) => {
+            if let Some(payload) = left {
+                raise(payload);
+            }
+            value
         }
-    }
-
-    #[inline(always)]
-    fn take(self) -> Option<Payload> {
-        let pending = self.hot.calls.close(self.id);
-        std::mem::forget(self);
-        pending
-    }
-}
-
-impl Drop for InProgress {
-    fn drop(&mut self) {
-        if let Some(payload) = self.hot.calls.close(self.id) {
-            discard(payload);
+        Err(payload) => {
+            if let Some(left) = left {
+                discard(left);
+            }
+            resume_unwind(payload)
         }
     }
 }
@@ -123,19 +109,13 @@ fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, slot: &mut Slot<
         return not_pooled(hot, sp, slot.body());
     };
     let system_sp = stack.system_sp.get();
-    let call = InProgress::begin(hot, system_sp, sp);
+    let call = begin(hot, system_sp, sp);
     // SAFETY: this runs on `stack`, whose `system_sp` was set when it was entered; the frames above it are those that wait for us.
     // The slot has not run.
     let result = catch_unwind(AssertUnwindSafe(|| unsafe { switch::on_system(system_sp, || slot.run()) }));
     hot.check_same_thread("a downcall");
     hot.pooled.set(stack);
-    match result {
-        Ok(()) => call.end(),
-        Err(payload) => {
-            drop(call);
-            resume_unwind(payload)
-        }
-    }
+    end(hot.calls.close(call), result);
 }
 
 /// On a stack that is neither the thread's own nor pooled: a thread that is new to us, a registered stack,
@@ -146,17 +126,9 @@ fn not_pooled(hot: &'static Hot, sp: usize, body: Body) {
     if hot.record().is_none() {
         record::attach(hot, sp);
     }
-    let call = InProgress::begin(hot, sp, sp);
-    let pending = match run_here(hot, body, "a downcall") {
-        Ok(()) => call.take(),
-        Err(payload) => {
-            drop(call);
-            record::detach_if_exiting(hot, sp);
-            resume_unwind(payload)
-        }
-    };
+    let call = begin(hot, sp, sp);
+    let result = run_here(hot, body, "a downcall");
+    let left = hot.calls.close(call);
     record::detach_if_exiting(hot, sp);
-    if let Some(payload) = pending {
-        raise(payload);
-    }
+    end(left, result);
 }

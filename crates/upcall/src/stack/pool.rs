@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use corosensei::stack::valgrind::ValgrindStackRegistration;
 
+use super::switch::COLOR;
 use super::{Control, sys};
 use crate::config::settings;
 
@@ -25,7 +26,7 @@ const SLOTS: usize = u64::BITS as usize;
 
 /// The smallest slot that leaves `bytes` for frames; `None` if there is no such size.
 pub(crate) fn slot_size_for(bytes: usize) -> Option<usize> {
-    let size = bytes.checked_add(GUARD + size_of::<Control>())?;
+    let size = bytes.checked_add(GUARD + COLOR + size_of::<Control>())?;
     if size > isize::MAX as usize / 4 { None } else { Some(size.next_power_of_two().max(2 * GUARD)) }
 }
 
