@@ -136,6 +136,39 @@ pub struct GuestWhere {
     own: c_int,
 }
 
+/// The bounds of the caller's own stack, as a plain function sees them.
+///
+/// # Safety
+/// `answer` is valid for writing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn guest_bounds(answer: *mut GuestWhere) {
+    // SAFETY: the caller's promise.
+    unsafe { answer.write(here()) };
+}
+
+/// Registers a host's stack; `NULL` if it is refused.
+///
+/// # Safety
+/// As for `stackbounds::register`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn guest_register(low: *mut u8, size: usize) -> *mut c_void {
+    // SAFETY: the caller's promise.
+    match unsafe { stackbounds::register(low, size) } {
+        Ok(registration) => Box::into_raw(Box::new(registration)).cast(),
+        Err(_) => std::ptr::null_mut(),
+    }
+}
+
+/// Unregisters it.
+///
+/// # Safety
+/// `registration` came from `guest_register` and is not used again.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn guest_unregister(registration: *mut c_void) {
+    // SAFETY: the caller's promise.
+    drop(unsafe { Box::from_raw(registration.cast::<stackbounds::Registration>()) });
+}
+
 fn here() -> GuestWhere {
     let (stack, sp) = (current(), stack_pointer());
     assert!(stack.contains(sp), "bounds that do not contain SP");

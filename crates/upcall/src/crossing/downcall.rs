@@ -1,7 +1,6 @@
 //! Rust calls C back, on the stack that C was on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::Ordering::Relaxed;
 
 use stackbounds::stack_pointer;
 
@@ -59,7 +58,7 @@ pub fn downcall<R>(f: impl FnOnce() -> R) -> R {
     if hot.owns(sp) {
         let call = begin(hot, sp, sp);
         let result = catch_unwind(AssertUnwindSafe(f));
-        end(hot.calls.close(call), result)
+        end(close(hot, call), result)
     } else {
         let mut slot = Slot::new(f);
         elsewhere(hot, sp, &mut slot);
@@ -68,9 +67,18 @@ pub fn downcall<R>(f: impl FnOnce() -> R) -> R {
     }
 }
 
+/// Notes the call. While C runs, no upcall does.
 #[inline(always)]
 fn begin(hot: &'static Hot, c_sp: usize, rust_sp: usize) -> CallId {
-    hot.calls.open(c_sp, rust_sp, hot.upcall_sp.load(Relaxed), || record::add_call_places(hot))
+    let upcall_sp = hot.begin_upcall(0);
+    hot.calls.open(c_sp, rust_sp, upcall_sp, || record::add_call_places(hot))
+}
+
+/// Notes that the call returned, and that the upcall which made it goes on.
+#[inline(always)]
+fn close(hot: &Hot, call: CallId) -> Option<Payload> {
+    hot.end_upcall(call.upcall_sp());
+    hot.calls.close(call)
 }
 
 /// Returns what the call returned, or raises what it raised itself, or else what an enclosed upcall left.
@@ -115,7 +123,7 @@ fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, slot: &mut Slot<
     let result = catch_unwind(AssertUnwindSafe(|| unsafe { switch::on_system(system_sp, || slot.run()) }));
     hot.check_same_thread("a downcall");
     hot.pooled.set(stack);
-    end(hot.calls.close(call), result);
+    end(close(hot, call), result);
 }
 
 /// On a stack that is neither the thread's own nor pooled: a thread that is new to us, a registered stack,
@@ -128,7 +136,7 @@ fn not_pooled(hot: &'static Hot, sp: usize, body: Body) {
     }
     let call = begin(hot, sp, sp);
     let result = run_here(hot, body, "a downcall");
-    let left = hot.calls.close(call);
+    let left = close(hot, call);
     record::detach_if_exiting(hot, sp);
     end(left, result);
 }

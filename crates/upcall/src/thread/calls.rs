@@ -66,6 +66,14 @@ pub(crate) struct CallId {
     serial: usize,
 }
 
+impl CallId {
+    /// The upcall that the call belongs to.
+    #[inline(always)]
+    pub fn upcall_sp(&self) -> usize {
+        self.place.upcall_sp.load(Relaxed)
+    }
+}
+
 /// The free places of a thread, and the last serial number given.
 pub(crate) struct Calls {
     free: Cell<*const OpenCall>,

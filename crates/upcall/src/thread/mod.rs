@@ -19,7 +19,7 @@ pub(crate) use sys::{thread_id, thread_name};
 
 use crate::stack::{Control, pool};
 
-/// Spare stacks that a thread keeps to itself.
+/// Stacks that a thread keeps to itself.
 const SPARES: usize = 8;
 
 /// The part of a thread's record that is looked at on every upcall.
@@ -36,7 +36,8 @@ pub(crate) struct Hot {
     /// The process's settings, as far as every upcall away from the thread's own stack looks at them.
     min_stack: Cell<usize>,
     checks_foreign: Cell<bool>,
-    /// SP at the entry of the upcall that runs now, 0 if none does. Each upcall restores what it found.
+    /// SP at the entry of the upcall that runs now; 0 if none does, in a downcall too. Upcalls and downcalls restore
+    /// what they found.
     pub upcall_sp: AtomicUsize,
     /// The pooled stack that was entered or returned to last: a hint, to be believed only when SP is on it.
     pub pooled: Cell<*const Control>,
@@ -48,6 +49,8 @@ pub(crate) struct Hot {
     foreign_size: Cell<usize>,
     foreign_version: Cell<usize>,
     spares: Cell<*const Control>,
+    /// How many stacks are spares, those in use included.
+    owned_spares: Cell<usize>,
     /// Null until the thread is attached.
     record: Cell<*const Record>,
     /// The thread's exit has freed its record once: from now on, a record is freed by the upcall that made it.
@@ -71,6 +74,7 @@ thread_local! {
             pooled: Cell::new(ptr::null()),
             calls: Calls::new(),
             spares: Cell::new(ptr::null()),
+            owned_spares: Cell::new(0),
             foreign_low: Cell::new(0),
             foreign_size: Cell::new(0),
             foreign_version: Cell::new(0),
@@ -174,23 +178,28 @@ impl Hot {
         Some(spare)
     }
 
-    /// Puts a stack of the default size that nothing runs on any more among the spares.
+    /// Puts a spare back that nothing runs on any more.
     #[inline(always)]
     pub fn put_spare(&self, stack: &'static Control) {
         stack.next.set(self.spares.get());
         self.spares.set(stack);
     }
 
-    /// Puts a stack that came from the pool among the spares, or back if there are enough.
+    /// Makes a stack that came from the pool one of the thread's spares, or puts it back if there are enough.
     pub fn put_new_spare(&self, stack: &'static Control) {
-        let mut count = 0;
-        let mut spare = self.spares.get();
-        // SAFETY: as for `take_spare`.
-        while let Some(next) = unsafe { spare.as_ref() } {
-            spare = next.next.get();
-            count += 1;
+        if self.owned_spares.get() == SPARES {
+            return pool::give_back(stack);
         }
-        if count < SPARES { self.put_spare(stack) } else { pool::give_back(stack) }
+        self.owned_spares.set(self.owned_spares.get() + 1);
+        self.put_spare(stack);
+    }
+
+    /// Returns the spares to the pool.
+    pub fn give_back_spares(&self) {
+        while let Some(spare) = self.take_spare() {
+            pool::give_back(spare);
+        }
+        self.owned_spares.set(0);
     }
 
     /// Stops with a message unless this, which a frame remembers from before it let other code run, is still the
@@ -202,7 +211,7 @@ impl Hot {
         }
     }
 
-    /// Notes that an upcall began at `sp`; returns what to restore at its end.
+    /// Notes that an upcall runs that began at `sp`, or none; returns what to restore afterwards.
     #[inline(always)]
     pub fn begin_upcall(&self, sp: usize) -> usize {
         let outer = self.upcall_sp.load(Relaxed);

@@ -13,7 +13,7 @@ use stackbounds::StackBounds;
 
 use super::{Hot, OpenCall, thread_id, thread_name, thread_token};
 use crate::config::{ForeignStacks, settings};
-use crate::stack::{pool, service};
+use crate::stack::service;
 
 /// What is kept for a thread besides its [`Hot`].
 pub(crate) struct Record {
@@ -130,9 +130,7 @@ fn detach(hot: &'static Hot) {
         std::mem::forget(std::mem::take(record.call_blocks.get_mut()));
     }
     drop(record);
-    while let Some(spare) = hot.take_spare() {
-        pool::give_back(spare);
-    }
+    hot.give_back_spares();
 }
 
 /// Has the record freed when the calling thread exits.

@@ -1,0 +1,161 @@
+/* Upcalls at very different depths of one stack, and with next to nothing left of it. */
+#include "host.h"
+
+#include <alloca.h>
+#include <sys/resource.h>
+
+/* Calls `then` with about `left` bytes between its caller's stack pointer and `low`. */
+static __attribute__((noinline)) void with_left(uintptr_t low, size_t left, void (*then)(void)) {
+    size_t used = (uintptr_t)__builtin_frame_address(0) - low;
+    CHECK(used > left + 512);
+    volatile char *filler = alloca(used - left - 256);
+    filler[0] = 1;
+    then();
+}
+
+static uintptr_t low_end(void) {
+    pthread_attr_t attr;
+    void *low;
+    size_t size;
+    CHECK(pthread_getattr_np(pthread_self(), &attr) == 0);
+    CHECK(pthread_attr_getstack(&attr, &low, &size) == 0);
+    pthread_attr_destroy(&attr);
+    return (uintptr_t)low;
+}
+
+static int results[3];
+
+/* No check in here: printing a failure takes more stack than there is. */
+static void call_thrice(void) {
+    results[0] = guest_increment(1);
+    results[1] = guest_increment(2);
+    results[2] = guest_increment(3);
+}
+
+static void check_results(void) {
+    CHECK(results[0] == 2 && results[1] == 3 && results[2] == 4);
+    memset(results, 0, sizeof results);
+}
+
+static void *first_call_with_left(void *left) {
+    with_left(low_end(), (size_t)left, call_thrice);
+    check_results();
+    /* And shallow again. */
+    CHECK(guest_use_stack(100 << 10) == 0);
+    return NULL;
+}
+
+static void *later_call_with_left(void *left) {
+    CHECK(guest_increment(0) == 1);
+    return first_call_with_left(left);
+}
+
+static const size_t lefts[] = {64 << 10, 16 << 10, 4 << 10, 2 << 10, 1 << 10};
+
+/* Unoptimised code of the library's own needs the second KiB for its frames. */
+static int lefts_here(void) { return getenv("HOST_UNOPTIMISED") ? 4 : 5; }
+
+static void first_calls(void) {
+    CHECK(guest_increment(0) == 1); /* binds the symbol: that is the dynamic linker's need of stack, not ours */
+    for (int i = 0; i < lefts_here(); i++)
+        on_thread(NULL, 256 << 10, first_call_with_left, (void *)lefts[i]);
+}
+
+static void later_calls(void) {
+    for (int i = 0; i < lefts_here(); i++)
+        on_thread(NULL, 256 << 10, later_call_with_left, (void *)lefts[i]);
+}
+
+static void on_main(void) {
+    CHECK(guest_increment(0) == 1);
+    for (int i = 0; i < lefts_here(); i++)
+        later_call_with_left((void *)lefts[i]);
+}
+
+static int depth_callback(void *argument) {
+    int *levels = argument;
+    volatile char filler[3000];
+    filler[0] = 0;
+    struct guest_where where;
+    CHECK(guest_where(&where) == 0);
+    CHECK(where.exact && where.sp - where.low >= 127 * 1024);
+    return --*levels > 0 ? guest_call(depth_callback, levels) : filler[0];
+}
+
+static void *different_depths_there(void *unused) {
+    for (int round = 0; round < 20; round++) {
+        int levels = round % 2 ? 1 : 100 * round + 1;
+        CHECK(guest_call(depth_callback, &levels) == 0);
+    }
+    return unused;
+}
+
+static void different_depths(void) { on_thread(NULL, 64 << 20, different_depths_there, NULL); }
+
+/* An upcall that must run on the caller's stack is refused, with a message, where too little is left. */
+static struct guest_where refused_where;
+static int refused;
+
+static void call_on_caller(void) { refused = guest_where_caller(&refused_where, 32 << 10); }
+
+static void *caller_refused_on_this_thread(void *unused) {
+    char message[256];
+    (void)unused;
+    CHECK(guest_where_caller(&refused_where, 32 << 10) == 0);
+    CHECK(no_query() || refused_where.own);
+    with_left(low_end(), 4 << 10, call_on_caller);
+    if (no_query()) {
+        CHECK(refused == 0); /* nothing is known of the stack, so nothing is promised and nothing refused */
+        return NULL;
+    }
+    CHECK(refused == -1);
+    CHECK(upcall_last_panic(message, sizeof message) > 0);
+    CHECK(strstr(message, "must run on the caller's stack"));
+    CHECK(strstr(message, "of the 32768 that it needs"));
+    puts(message);
+    return NULL;
+}
+
+static void caller_refused(void) { on_thread(NULL, 256 << 10, caller_refused_on_this_thread, NULL); }
+
+static int returns_7(void *unused) {
+    (void)unused;
+    return 7;
+}
+
+static void sized(void) {
+    CHECK(guest_use_sized_stack(8 << 20, 7 << 20) == 0);
+    CHECK(guest_use_sized_stack(100 << 20, 99 << 20) == 0);
+    CHECK(guest_use_sized_stack(1, 100) == 0);
+    CHECK(guest_with_stack(64 << 20, returns_7, NULL) == 7);
+    CHECK(guest_with_stack(0, returns_7, NULL) == 7);
+}
+
+static void out_of_memory(void) {
+    char message[256];
+    CHECK(guest_use_sized_stack((size_t)-1, 1) == -1);
+    CHECK(upcall_last_panic(message, sizeof message) > 0 && strstr(message, "no memory for a stack of"));
+    puts(message);
+    struct rlimit limit = {1 << 30, 1 << 30};
+    CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
+    CHECK(guest_use_sized_stack((size_t)1 << 30, 1) == -1);
+    CHECK(guest_with_stack((size_t)1 << 30, returns_7, NULL) == -1);
+    CHECK(upcall_last_panic(message, sizeof message) > 0 && strstr(message, "with_stack: there is no memory"));
+    /* Nothing is broken by it. */
+    CHECK(guest_use_sized_stack(1 << 20, 1 << 19) == 0);
+    CHECK(guest_call_pooled(returns_7, NULL) == 7);
+}
+
+int main(int argc, char **argv) {
+    static const struct named_case cases[] = {
+        {"first_calls", first_calls},
+        {"later_calls", later_calls},
+        {"on_main", on_main},
+        {"different_depths", different_depths},
+        {"caller_refused", caller_refused},
+        {"sized", sized},
+        {"out_of_memory", out_of_memory},
+        {NULL, NULL},
+    };
+    return run_case(cases, argc, argv);
+}

@@ -1,0 +1,129 @@
+/* What all host programs share: checks that say where they failed, coroutines, and a main that runs a named case. */
+#ifndef HOST_H
+#define HOST_H
+
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "guest.h"
+
+#define CHECK(condition)                                                              \
+    do {                                                                              \
+        if (!(condition)) {                                                           \
+            fprintf(stderr, "%s:%d: failed: %s\n", __FILE__, __LINE__, #condition);   \
+            fflush(NULL);                                                             \
+            _exit(1);                                                                 \
+        }                                                                             \
+    } while (0)
+
+/* Whether the library cannot ask the system where stacks are: all are estimated then. */
+static inline int no_query(void) { return getenv("HOST_NO_QUERY") != NULL; }
+
+/* Whether the address of a local is in the range. */
+static inline int within(uintptr_t low, uintptr_t high, const void *local) {
+    return low <= (uintptr_t)local && (uintptr_t)local < high;
+}
+
+/* ---- memory for stacks ---- */
+
+enum kind { MALLOCED, GUARDED };
+
+struct memory {
+    enum kind kind;
+    char *base;
+    size_t size;
+};
+
+/* `size` bytes from malloc, or mapped next to a PROT_NONE page. */
+static inline struct memory memory_new(enum kind kind, size_t size) {
+    struct memory m = {kind, NULL, size};
+    if (kind == MALLOCED) {
+        CHECK((m.base = malloc(size)) != NULL);
+    } else {
+        char *p = mmap(NULL, size + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        CHECK(p != MAP_FAILED && mprotect(p, 4096, PROT_NONE) == 0);
+        m.base = p + 4096;
+    }
+    return m;
+}
+
+static inline void memory_free(struct memory m) {
+    if (m.kind == MALLOCED)
+        free(m.base);
+    else
+        CHECK(munmap(m.base - 4096, m.size + 4096) == 0);
+}
+
+/* ---- coroutines on ucontext ---- */
+
+struct coroutine {
+    ucontext_t self, resumer;
+    void (*body)(struct coroutine *, void *);
+    void *argument;
+    int done;
+};
+
+static inline void coroutine_start(unsigned high, unsigned low) {
+    struct coroutine *c = (struct coroutine *)((uintptr_t)high << 32 | low);
+    c->body(c, c->argument);
+    c->done = 1;
+    swapcontext(&c->self, &c->resumer);
+}
+
+static inline void coroutine_init(struct coroutine *c, char *stack, size_t size,
+                                  void (*body)(struct coroutine *, void *), void *argument) {
+    memset(c, 0, sizeof *c);
+    CHECK(getcontext(&c->self) == 0);
+    c->body = body;
+    c->argument = argument;
+    c->self.uc_stack.ss_sp = stack;
+    c->self.uc_stack.ss_size = size;
+    uintptr_t p = (uintptr_t)c;
+    makecontext(&c->self, (void (*)(void))coroutine_start, 2, (unsigned)(p >> 32), (unsigned)p);
+}
+
+static inline void coroutine_resume(struct coroutine *c) { CHECK(swapcontext(&c->resumer, &c->self) == 0); }
+static inline void coroutine_yield(struct coroutine *c) { CHECK(swapcontext(&c->self, &c->resumer) == 0); }
+
+/* ---- threads ---- */
+
+/* Runs `body` on a new thread, with the stack given if `low` is not NULL, and waits for it. */
+static inline void on_thread(char *low, size_t size, void *(*body)(void *), void *argument) {
+    pthread_attr_t attr;
+    pthread_t thread;
+    CHECK(pthread_attr_init(&attr) == 0);
+    if (low)
+        CHECK(pthread_attr_setstack(&attr, low, size) == 0);
+    else if (size)
+        CHECK(pthread_attr_setstacksize(&attr, size) == 0);
+    CHECK(pthread_create(&thread, &attr, body, argument) == 0);
+    CHECK(pthread_join(thread, NULL) == 0);
+    pthread_attr_destroy(&attr);
+}
+
+/* ---- cases ---- */
+
+struct named_case {
+    const char *name;
+    void (*run)(void);
+};
+
+static inline int run_case(const struct named_case *cases, int argc, char **argv) {
+    for (const struct named_case *c = cases; argc == 2 && c->name; c++) {
+        if (strcmp(c->name, argv[1]) == 0) {
+            c->run();
+            return 0;
+        }
+    }
+    fprintf(stderr, "usage: %s CASE\n", argv[0]);
+    return 2;
+}
+
+#endif

@@ -1,0 +1,221 @@
+/* Threads of every kind, from their first upcall to after their end. */
+#include "host.h"
+
+#include <limits.h>
+
+static int returns_0(void *unused) {
+    (void)unused;
+    return 0;
+}
+
+static void *some_calls(void *argument) {
+    for (int i = 0; i < 1000; i++)
+        CHECK(guest_increment(i) == i + 1);
+    CHECK(guest_call(returns_0, NULL) == 0);
+    CHECK(guest_call_pooled(returns_0, NULL) == 0);
+    return argument;
+}
+
+enum { THREADS = 64 };
+static pthread_barrier_t barrier;
+
+static void *call_together(void *argument) {
+    pthread_barrier_wait(&barrier);
+    some_calls(NULL);
+    pthread_barrier_wait(&barrier); /* all attached at once */
+    usleep(((size_t)argument * 37 % THREADS) * 300);
+    return NULL;
+}
+
+/* Exits come in an order of their own. */
+static void sixty_four(void) {
+    pthread_t threads[THREADS];
+    pthread_barrier_init(&barrier, NULL, THREADS + 1);
+    CHECK(guest_empty() == 0);
+    for (size_t i = 0; i < THREADS; i++)
+        CHECK(pthread_create(&threads[i], NULL, call_together, (void *)i) == 0);
+    pthread_barrier_wait(&barrier);
+    pthread_barrier_wait(&barrier);
+    for (int i = THREADS - 1; i >= 0; i--)
+        CHECK(pthread_join(threads[i], NULL) == 0);
+    CHECK(guest_attached_threads() == 1);
+    CHECK(guest_stacks_in_use() == 0);
+}
+
+static void detached(void) {
+    pthread_attr_t attr;
+    CHECK(guest_empty() == 0);
+    pthread_attr_init(&attr);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    for (int i = 0; i < THREADS; i++) {
+        pthread_t thread;
+        CHECK(pthread_create(&thread, &attr, some_calls, NULL) == 0);
+    }
+    for (int i = 0; guest_attached_threads() != 1 || guest_stacks_in_use() != 0; i++) {
+        CHECK(i < 10000);
+        usleep(1000);
+    }
+}
+
+static void tiny_stacks(void) {
+    for (int i = 0; i < 100; i++)
+        on_thread(NULL, PTHREAD_STACK_MIN, some_calls, NULL);
+    CHECK(guest_empty() == 0 && guest_attached_threads() == 1);
+}
+
+static long resident_kib(void) {
+    long size, pages;
+    FILE *statm = fopen("/proc/self/statm", "r");
+    CHECK(statm && fscanf(statm, "%ld %ld", &size, &pages) == 2);
+    fclose(statm);
+    return pages * (sysconf(_SC_PAGESIZE) / 1024);
+}
+
+static void *one_pooled_call(void *argument) {
+    CHECK(guest_call_pooled(returns_0, NULL) == 0);
+    return argument;
+}
+
+static void hundred_thousand(void) {
+    long before = 0;
+    for (int i = 0; i < 100000; i++) {
+        if (i == 1000)
+            before = resident_kib();
+        on_thread(NULL, 64 << 10, one_pooled_call, NULL);
+    }
+    long grown = resident_kib() - before;
+    printf("100,000 threads: %ld KiB more resident than after 1,000\n", grown);
+    CHECK(grown < 512);
+    CHECK(guest_stacks_in_use() == 0);
+    CHECK(guest_empty() == 0 && guest_attached_threads() == 1);
+}
+
+/* Keys whose destructors call Rust in every round that the system makes, made before and after ours. */
+static pthread_key_t before_ours, after_ours;
+static int destructor_calls;
+
+static void destroy(pthread_key_t key, intptr_t round) {
+    CHECK(guest_increment(1) == 2);
+    CHECK(guest_call_pooled(returns_0, NULL) == 0);
+    CHECK(guest_call(returns_0, NULL) == 0);
+    CHECK(guest_panic("in a key destructor") == -1);
+    __atomic_add_fetch(&destructor_calls, 1, __ATOMIC_RELAXED);
+    CHECK(pthread_setspecific(key, (void *)(round + 1)) == 0);
+}
+
+static void destroy_before(void *round) { destroy(before_ours, (intptr_t)round); }
+static void destroy_after(void *round) { destroy(after_ours, (intptr_t)round); }
+
+static void *with_keys(void *first_upcall) {
+    if (first_upcall)
+        CHECK(guest_call_pooled(returns_0, NULL) == 0);
+    pthread_setspecific(before_ours, (void *)1);
+    pthread_setspecific(after_ours, (void *)1);
+    return NULL;
+}
+
+static void key_destructors(void) {
+    CHECK(pthread_key_create(&before_ours, destroy_before) == 0);
+    CHECK(guest_empty() == 0);
+    CHECK(pthread_key_create(&after_ours, destroy_after) == 0);
+    for (int i = 0; i < 20; i++) {
+        destructor_calls = 0;
+        on_thread(NULL, 0, with_keys, (void *)(intptr_t)(i % 2));
+        CHECK(destructor_calls == 2 * PTHREAD_DESTRUCTOR_ITERATIONS);
+        CHECK(guest_attached_threads() == 1);
+        CHECK(guest_stacks_in_use() == 0);
+    }
+}
+
+/* exit() in the middle of a nested upcall, with handlers that call Rust, as the last thing of the process. */
+static int handlers_run;
+
+static void at_exit_call(void) {
+    handlers_run++;
+    CHECK(guest_increment(handlers_run) == handlers_run + 1);
+    CHECK(guest_call_pooled(returns_0, NULL) == 0);
+    if (handlers_run == 2)
+        puts("both handlers ran");
+}
+
+static int exits(void *unused) {
+    (void)unused;
+    exit(0);
+}
+
+static int nested_exit(void *unused) {
+    (void)unused;
+    return guest_call_pooled(exits, NULL);
+}
+
+static void exit_inside(void) {
+    atexit(at_exit_call);
+    atexit(at_exit_call);
+    guest_call(nested_exit, NULL);
+    CHECK(!"exit returned");
+}
+
+static void exit_on_coroutine_body(struct coroutine *c, void *unused) {
+    (void)c;
+    (void)unused;
+    exit_inside();
+}
+
+static void exit_on_coroutine(void) {
+    static struct coroutine c;
+    struct memory stack = memory_new(GUARDED, 256 << 10);
+    coroutine_init(&c, stack.base, stack.size, exit_on_coroutine_body, NULL);
+    coroutine_resume(&c);
+}
+
+static void *exit_on_pthread_body(void *unused) {
+    exit_inside();
+    return unused;
+}
+
+static void exit_on_pthread(void) { on_thread(NULL, 0, exit_on_pthread_body, NULL); }
+
+/* A coroutine that holds Rust frames is resumed on another thread: reported by name, and stopped. */
+static struct coroutine migrant;
+
+static int yield_in_upcall(void *unused) {
+    (void)unused;
+    coroutine_yield(&migrant);
+    return 0;
+}
+
+static void migrant_body(struct coroutine *c, void *unused) {
+    (void)c;
+    (void)unused;
+    guest_call(yield_in_upcall, NULL);
+}
+
+static void *resume_migrant(void *unused) {
+    CHECK(guest_empty() == 0);
+    coroutine_resume(&migrant);
+    CHECK(!"came back");
+    return unused;
+}
+
+static void another_thread(void) {
+    struct memory stack = memory_new(GUARDED, 64 << 10);
+    coroutine_init(&migrant, stack.base, stack.size, migrant_body, NULL);
+    coroutine_resume(&migrant);
+    on_thread(NULL, 0, resume_migrant, NULL);
+}
+
+int main(int argc, char **argv) {
+    static const struct named_case cases[] = {
+        {"sixty_four", sixty_four},
+        {"detached", detached},
+        {"tiny_stacks", tiny_stacks},
+        {"hundred_thousand", hundred_thousand},
+        {"key_destructors", key_destructors},
+        {"exit_inside", exit_inside},
+        {"exit_on_coroutine", exit_on_coroutine},
+        {"exit_on_pthread", exit_on_pthread},
+        {"another_thread", another_thread},
+        {NULL, NULL},
+    };
+    return run_case(cases, argc, argv);
+}

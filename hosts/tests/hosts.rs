@@ -1,0 +1,83 @@
+//! Runs the C programs of `c/`: each case in a process of its own, with a time limit, linked to the static and to the
+//! shared guest library.
+
+mod program;
+
+use program::{Link, Outcome, Program};
+
+/// Declares a test for each case of a C program; `=> Outcome` for those that do more than exit with 0.
+macro_rules! cases {
+    ($($program:ident { $($case:ident $([$($variable:ident = $value:literal)+])? $(=> $outcome:expr)?,)* })*) => { $(
+        mod $program {
+            use super::*;
+            $( #[test] fn $case() {
+                let variables: &[(&str, &str)] = &[$($((stringify!($variable), $value)),+)?];
+                let outcome = [$($outcome,)? Outcome::Success][0];
+                for link in [Link::Static, Link::Shared] {
+                    Program::built(stringify!($program), link).run(stringify!($case), variables, outcome);
+                }
+            } )*
+        }
+    )* };
+}
+
+cases! {
+    stack_switch {
+        on_main, on_pthread, above_and_below, first_on_coroutine, first_on_coroutine_pthread, registered,
+    }
+    deep_stack {
+        first_calls, later_calls, on_main, different_depths, caller_refused, sized,
+        out_of_memory,
+    }
+    nested {
+        over_200_stacks, over_200_stacks_pthread, ten_thousand_levels, pooled_levels, plain_calls, first_in_first_out,
+    }
+    repeat_on_main {
+        own_stack => Outcome::Prints("1000000 upcalls under strict seccomp"),
+        own_stack_downcall => Outcome::Prints("1000000 upcalls under strict seccomp"),
+        own_stack_pooled => Outcome::Prints("1000000 upcalls under strict seccomp"),
+        foreign_stack => Outcome::Prints("1000000 upcalls under strict seccomp"),
+        foreign_stack_downcall => Outcome::Prints("1000000 upcalls under strict seccomp"),
+    }
+    threads {
+        sixty_four, detached, tiny_stacks, hundred_thousand, key_destructors,
+        exit_inside => Outcome::Prints("both handlers ran"),
+        exit_on_coroutine => Outcome::Prints("both handlers ran"),
+        exit_on_pthread => Outcome::Prints("both handlers ran"),
+        another_thread => Outcome::Aborts("came back on thread"),
+    }
+    panic {
+        without_downcall, one_frame, several_frames, inner_only, above_and_below, same_coroutine,
+        suspended_is_not_concerned, payloads, while_dropping, many,
+    }
+    guard {
+        overflow => Outcome::Prints("overflow stopped by the guard"),
+        foreign_served, idle_stacks,
+        foreign_refused [UPCALL_FOREIGN_STACKS = "refuse"],
+    }
+}
+
+#[test]
+fn overflow_is_stopped_by_mprotect_too() {
+    let variables = [("UPCALL_GUARD_PAGES", "mprotect")];
+    let stopped = Outcome::Prints("overflow stopped by the guard");
+    Program::built("guard", Link::Static).run("overflow", &variables, stopped);
+}
+
+#[test]
+fn foreign_stacks_are_reported_once_a_thread() {
+    let variables = [("UPCALL_FOREIGN_STACKS", "report")];
+    let reported = if cfg!(stackbounds_no_query) {
+        Outcome::Success // no stack is known, so none is foreign
+    } else {
+        Outcome::SaysOnce("upcall from an undescribed stack: SP")
+    };
+    Program::built("guard", Link::Static).run("foreign_served", &variables, reported);
+}
+
+#[test]
+fn a_variable_that_means_nothing_is_named_and_ignored() {
+    let variables = [("UPCALL_MIN_STACK", "plenty")];
+    let named = Outcome::SaysOnce("UPCALL_MIN_STACK=\"plenty\" is ignored: it takes a number of bytes");
+    Program::built("guard", Link::Static).run("foreign_served", &variables, named);
+}
