@@ -41,6 +41,20 @@ static int inner_catch(void *text) {
 
 static void inner_only(void) { CHECK(guest_catch(inner_catch, "inner", message, sizeof message) == 9); }
 
+/* Whether a panic on a coroutine, under a downcall on the thread's own stack, was raised there. Where it is not known
+   which stack is the thread's own, nothing says that this downcall is beneath, and the panic is left for C. */
+static int caught_outside(guest_callback callback, void *argument, int returned, const char *text) {
+    memset(message, 0, sizeof message);
+    int result = guest_catch(callback, argument, message, sizeof message);
+    if (no_query()) {
+        CHECK(result == returned);
+        CHECK(upcall_last_panic(message, sizeof message) > 0);
+    } else {
+        CHECK(result == -2);
+    }
+    return strcmp(message, text) == 0;
+}
+
 /* The upcall comes from a coroutine above or below the stack of the downcall. */
 static char *block;
 enum { PART = 256 << 10 };
@@ -60,9 +74,7 @@ static int via_coroutine(void *stack) {
 
 static void *above_and_below_there(void *unused) {
     for (int i = 0; i < 3; i += 2) {
-        message[0] = 0;
-        CHECK(guest_catch(via_coroutine, block + i * PART, message, sizeof message) == -2);
-        CHECK(strcmp(message, "from a coroutine") == 0);
+        CHECK(caught_outside(via_coroutine, block + i * PART, 3, "from a coroutine"));
     }
     return unused;
 }
@@ -131,8 +143,7 @@ static int b_panics_while_a_waits(void *unused) {
 static void suspended_is_not_concerned(void) {
     CHECK(b_panics_while_a_waits(NULL) == 2);
     CHECK(upcall_last_panic(message, sizeof message) > 0 && strcmp(message, "from b") == 0);
-    CHECK(guest_catch(b_panics_while_a_waits, NULL, message, sizeof message) == -2);
-    CHECK(strcmp(message, "from b") == 0);
+    CHECK(caught_outside(b_panics_while_a_waits, NULL, 2, "from b"));
 }
 
 /* Payloads are carried as they are; one that panics on drop harms nobody. */
