@@ -6,10 +6,12 @@
 
 use std::cell::UnsafeCell;
 use std::hint::spin_loop;
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, forget};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use corosensei::stack::valgrind::ValgrindStackRegistration;
 
 use super::{switch, sys};
 use crate::config::GuardPages;
@@ -26,7 +28,8 @@ struct Memory(UnsafeCell<MaybeUninit<[u8; SIZE]>>);
 struct Service {
     memory: Memory,
     taken: AtomicBool,
-    guarded: AtomicBool,
+    /// Has its guard, and Valgrind, where it runs, knows it.
+    known: AtomicBool,
 }
 
 // SAFETY: the memory is used only by the thread that set `taken`, until it clears it.
@@ -36,7 +39,7 @@ static SERVICES: [Service; COUNT] = [const {
     Service {
         memory: Memory(UnsafeCell::new(MaybeUninit::uninit())),
         taken: AtomicBool::new(false),
-        guarded: AtomicBool::new(false),
+        known: AtomicBool::new(false),
     }
 }; COUNT];
 
@@ -51,8 +54,9 @@ pub(crate) fn run<R>(f: impl FnOnce() -> R) -> R {
     unsafe {
         switch::on_block(low, low + SIZE, || {
             // Only the first time, and here: on the caller's stack there may be no room to call libc.
-            if !service.guarded.load(Relaxed) {
-                service.guarded.store(sys::guard(low as *mut u8, GUARD, GuardPages::Mprotect), Relaxed);
+            if !service.known.swap(true, Relaxed) {
+                sys::guard(low as *mut u8, GUARD, GuardPages::Mprotect);
+                forget(ValgrindStackRegistration::new((low + GUARD) as *mut u8, SIZE - GUARD));
             }
             result = Some(catch_unwind(AssertUnwindSafe(f)));
         })

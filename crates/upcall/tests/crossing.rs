@@ -1,0 +1,171 @@
+//! The crossing as Rust code sees it; `hosts/` has it as C sees it.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
+use std::rc::Rc;
+
+use stackbounds::{current, remaining, stack_pointer};
+use upcall::{Direction, Refusal, StackChoice, StackKind, downcall, enter, entry, snapshot, with_stack};
+
+const QUERIED: bool = !cfg!(stackbounds_no_query);
+
+/// Drops with it, to see where a closure went.
+struct CountsDrops<'a>(&'a Cell<u32>);
+
+impl Drop for CountsDrops<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() + 1);
+    }
+}
+
+#[test]
+fn a_value_comes_back_from_every_choice_of_stack() {
+    let not_sent = Rc::new(String::from("borrowed"));
+    for choice in [StackChoice::Auto, StackChoice::Caller, StackChoice::Pooled] {
+        let length = entry().stack(choice).enter(|| not_sent.len()).unwrap();
+        assert_eq!(length, 8);
+    }
+    assert!(entry().min_stack(3 << 20).enter(|| remaining().unwrap() >= 3 << 20).unwrap());
+}
+
+#[test]
+fn a_closure_is_run_or_dropped_once_wherever_it_ends() {
+    let drops = Cell::new(0);
+    let counts = CountsDrops(&drops);
+    enter(move || drop(counts)).unwrap();
+    assert_eq!(drops.get(), 1);
+    let counts = CountsDrops(&drops);
+    let refused = entry().min_stack(usize::MAX).enter(move || drop(counts)).unwrap_err();
+    assert_eq!(refused.refusal(), Some(&Refusal::OutOfMemory { bytes: usize::MAX }));
+    assert_eq!(drops.get(), 2);
+    let counts = CountsDrops(&drops);
+    let panicked = entry().stack(StackChoice::Pooled).enter(move || {
+        let _counts = counts;
+        panic!("in the middle");
+    });
+    assert_eq!(panicked.unwrap_err().message(), "in the middle");
+    assert_eq!(drops.get(), 3);
+}
+
+#[test]
+fn an_error_has_the_message_and_the_payload() {
+    let error = enter(|| panic_any(42u8)).unwrap_err();
+    assert_eq!(error.to_string(), "a panic whose payload is not a string");
+    assert_eq!(*error.into_payload().unwrap().downcast::<u8>().unwrap(), 42);
+    let error = enter(|| panic!("formatted {}", 1)).unwrap_err();
+    assert_eq!(format!("{error:?}"), "Panicked(\"formatted 1\")");
+}
+
+#[test]
+fn an_enclosing_downcall_has_the_payload_and_the_error_the_message() {
+    let raised = catch_unwind(|| {
+        downcall(|| {
+            let error = enter(|| panic_any(7u16)).unwrap_err();
+            assert!(error.into_payload().is_none());
+            "C goes on until it returns"
+        })
+    });
+    assert_eq!(*raised.unwrap_err().downcast::<u16>().unwrap(), 7);
+}
+
+#[test]
+fn what_c_raises_itself_comes_first() {
+    let raised = catch_unwind(|| {
+        downcall(|| {
+            let _ = enter(|| panic!("inner"));
+            panic!("outer");
+        })
+    });
+    assert_eq!(*raised.unwrap_err().downcast::<&str>().unwrap(), "outer");
+}
+
+#[test]
+fn a_downcall_from_a_pooled_stack_is_on_the_callers_stack_below_its_frames() {
+    let outside = stack_pointer();
+    let own = current();
+    let pooled = entry().stack(StackChoice::Pooled);
+    pooled
+        .enter(|| {
+            assert_ne!(current(), own);
+            let inside = downcall(stack_pointer);
+            assert!(inside < outside && outside - inside < 64 << 10);
+            // And so with another pooled stack in between.
+            let inside = with_stack(4 << 20, || downcall(stack_pointer));
+            assert!(inside < outside && outside - inside < 64 << 10);
+        })
+        .unwrap();
+}
+
+#[test]
+fn with_stack_recurses_as_deep_as_memory_goes() {
+    fn depth(level: usize) -> usize {
+        let frame = std::hint::black_box([level; 64]);
+        if level == 0 {
+            0
+        } else {
+            with_stack(32 << 10, || depth(level - 1)) + usize::from(frame[0] == level)
+        }
+    }
+    let levels = 200_000;
+    std::thread::Builder::new()
+        .stack_size(64 << 10)
+        .spawn(move || assert_eq!(depth(levels), levels))
+        .unwrap()
+        .join()
+        .unwrap();
+}
+
+#[test]
+fn with_stack_says_how_much_was_wanted_when_there_is_not_so_much() {
+    let dropped = Cell::new(0);
+    let counts = CountsDrops(&dropped);
+    let raised = catch_unwind(AssertUnwindSafe(|| with_stack(usize::MAX / 2, move || drop(counts))));
+    let message = raised.unwrap_err().downcast::<String>().unwrap();
+    assert!(message.starts_with("with_stack: there is no memory for a stack of 9223372036854775807 bytes"));
+    assert_eq!(dropped.get(), 1);
+}
+
+#[test]
+fn panics_pass_through_with_stack_as_they_are() {
+    let raised = catch_unwind(|| with_stack(8 << 20, || panic_any(3u32)));
+    assert_eq!(*raised.unwrap_err().downcast::<u32>().unwrap(), 3);
+}
+
+#[test]
+fn a_snapshot_in_the_middle_shows_calls_in_order_and_after_them_none() {
+    let seen = entry()
+        .stack(StackChoice::Pooled)
+        .enter(|| downcall(|| enter(|| downcall(snapshot))))
+        .unwrap()
+        .unwrap();
+    let thread = seen.threads.iter().find(|thread| thread.current).unwrap();
+    let directions: Vec<_> = thread.calls.iter().map(|call| call.direction).collect();
+    use Direction::{Downcall, Upcall};
+    assert_eq!(directions, [Upcall, Downcall, Upcall, Downcall]);
+    let on = if QUERIED { StackKind::Own } else { StackKind::Undescribed };
+    assert!(thread.calls.iter().all(|call| call.stack == on), "{seen}");
+    assert!(thread.calls.windows(2).all(|pair| pair[0].sp >= pair[1].sp), "{seen}");
+    assert!(seen.to_string().contains("Rust → C, C runs on"), "{seen}");
+    let after = snapshot();
+    assert!(after.threads.iter().find(|thread| thread.current).unwrap().calls.is_empty(), "{after}");
+}
+
+#[test]
+fn a_snapshot_of_busy_threads_is_whole() {
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let busy = || {
+        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            enter(|| downcall(|| enter(|| downcall(|| ())))).unwrap().unwrap();
+            std::thread::spawn(|| enter(|| downcall(|| ()))).join().unwrap().unwrap();
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(busy);
+        scope.spawn(busy);
+        for _ in 0..300 {
+            let text = snapshot().to_string();
+            assert!(text.starts_with("upcall "));
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
