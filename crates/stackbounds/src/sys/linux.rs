@@ -16,7 +16,7 @@ pub(crate) fn thread_stack(sp: usize) -> Option<ThreadStack> {
         // SAFETY: `attributes` is valid for writing and `pthread_self` names a live thread: us.
         unsafe { libc::pthread_getattr_np(libc::pthread_self(), attributes) }
     })?;
-    if !is_main_thread() {
+    if !is_main_stack(low, high) {
         return Some(ThreadStack { low, high, may_grow_to: low });
     }
     // The main thread's stack grows on demand. musl reports what it has grown to so far. glibc
@@ -35,9 +35,13 @@ pub(crate) fn thread_stack(sp: usize) -> Option<ThreadStack> {
     }
 }
 
-fn is_main_thread() -> bool {
-    // SAFETY: neither call takes an argument or can fail.
-    unsafe { libc::getpid() == libc::gettid() }
+/// Whether the stack is the one that the process began on: above it, arguments, environment and some random bytes lie where the
+/// kernel left them, 6 MiB at most, part of which glibc counts as stack. Nothing else is mapped within
+/// 128 MiB of it. Costs no system call, as comparing thread and process numbers would.
+fn is_main_stack(low: usize, high: usize) -> bool {
+    // SAFETY: reads what the loader kept of the auxiliary vector; 0 if the entry is missing.
+    let random_bytes = unsafe { libc::getauxval(libc::AT_RANDOM) } as usize;
+    low <= random_bytes && random_bytes < high.saturating_add(6 << 20)
 }
 
 /// The limit of the main stack in bytes, if it has one.

@@ -64,6 +64,8 @@ impl OpenCall {
 pub(crate) struct CallId {
     place: &'static OpenCall,
     serial: usize,
+    /// What was free behind the place.
+    next: *const OpenCall,
 }
 
 impl CallId {
@@ -93,24 +95,29 @@ impl Calls {
         }
         // SAFETY: free places are in blocks that live until their thread's record is freed, and longer if a call is open.
         let place: &'static OpenCall = unsafe { &*self.free.get() };
-        self.free.set(place.next.get());
+        let next = place.next.get();
+        self.free.set(next);
         let serial = self.last_serial.get() + 1;
         self.last_serial.set(serial);
         place.c_sp.store(c_sp, Relaxed);
         place.rust_sp.store(rust_sp, Relaxed);
         place.upcall_sp.store(upcall_sp, Relaxed);
         place.serial.store(serial, Relaxed);
-        CallId { place, serial }
+        CallId { place, serial, next }
     }
 
     /// Notes that a downcall returned, and hands over what is to be raised.
     #[inline(always)]
-    pub fn close(&self, CallId { place, serial }: CallId) -> Option<Payload> {
+    pub fn close(&self, CallId { place, serial, next }: CallId) -> Option<Payload> {
         if place.serial.load(Relaxed) != serial {
             closed_twice();
         }
         place.serial.store(0, Relaxed);
-        place.next.set(self.free.get());
+        // Calls that end in the reverse order of their beginning leave the chain as it was: not writing it again keeps the
+        // next call from waiting for this one's stores.
+        if self.free.get() != next {
+            place.next.set(self.free.get());
+        }
         self.free.set(place);
         // SAFETY: only this thread touches payloads, and no reference to this one is alive.
         let payload = unsafe { &mut *place.payload.get() };

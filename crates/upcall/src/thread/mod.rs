@@ -181,7 +181,11 @@ impl Hot {
     /// Puts a spare back that nothing runs on any more.
     #[inline(always)]
     pub fn put_spare(&self, stack: &'static Control) {
-        stack.next.set(self.spares.get());
+        // Mostly the stack was the last one taken, and leads to the rest as it did before: then not writing that again keeps the
+        // next upcall from waiting for this one's stores.
+        if stack.next.get() != self.spares.get() {
+            stack.next.set(self.spares.get());
+        }
         self.spares.set(stack);
     }
 
