@@ -8,9 +8,9 @@ mod slots;
 mod sys;
 
 pub use bounds::{Accuracy, StackBounds};
-pub use registration::{RegisterError, Registration, register};
 #[doc(hidden)]
-pub use registration::{register_slots, slot_at};
+pub use registration::register_slots;
+pub use registration::{RegisterError, Registration, register};
 pub use sys::isa::stack_pointer;
 
 /// The bounds of the stack in use, whichever it is: the thread's own, a [`register`]ed one, or, when nobody
@@ -92,6 +92,12 @@ pub fn thread_at(sp: usize) -> Option<StackBounds> {
 #[doc(hidden)]
 pub fn undescribed_around(sp: usize) -> Option<(usize, usize, usize)> {
     slots::undescribed_around(sp)
+}
+
+/// The stack around `sp`, under the terms of [`at`], if it is one of a [`register_slots`] array. Not public API.
+#[doc(hidden)]
+pub fn slot_at(sp: usize) -> Option<StackBounds> {
+    slots::slot_at(sp)
 }
 
 /// Counts the registrations and unregistrations of the process. Not public API.

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::registry::{self, Kind, Range, Slots};
+use crate::registry::{self, Range, Slots};
 use crate::{StackBounds, slots, stack_pointer};
 
 /// Describes a stack of the host's own making (a coroutine's), so that bounds on it are exact, for every thread, until
@@ -69,13 +69,6 @@ fn insert(range: Range) -> Result<Registration, RegisterError> {
         }
         Err(clash) => Err(RegisterError::Overlaps { low: clash.low, high: clash.high }),
     }
-}
-
-/// The stack around `addr`, if it is one of a [`register_slots`] array. Not public API.
-#[doc(hidden)]
-pub fn slot_at(addr: usize) -> Option<StackBounds> {
-    let (found, _) = registry::find(addr);
-    (found.kind == Kind::Slot).then(|| StackBounds::exact(found.low, found.high))
 }
 
 /// A registered stack; unregisters it when dropped, on any thread.

@@ -122,20 +122,18 @@ impl Block {
     }
 }
 
-/// The number of `lows`, which ascend, that are at or below `sp`.
+/// The number of `lows`, which ascend, that are at or below `sp`. Without a branch on what is found: addresses that hosts ask about
+/// come in no order that a processor could predict.
 #[inline]
 fn rank(lows: &[AtomicUsize], sp: usize) -> usize {
+    let at_or_below = |i: usize| usize::from(lows[i].load(Relaxed) <= sp);
     let (mut base, mut left) = (0, lows.len());
-    while left > 0 {
-        let half = left.div_ceil(2);
-        if lows[base + half - 1].load(Relaxed) <= sp {
-            base += half;
-            left -= half;
-        } else {
-            left = half - 1;
-        }
+    while left > 1 {
+        let half = left / 2;
+        base += half * at_or_below(base + half);
+        left -= half;
     }
-    base
+    if left == 1 { base + at_or_below(base) } else { 0 }
 }
 
 /// The array of blocks, with the lowest address of each beside it.

@@ -46,7 +46,7 @@ pub(crate) struct Slots {
     own_may_grow_to: Cell<usize>,
     /// The stack in use when last looked up, if not the own one: a described stack, or a range in which none is.
     recent: Slot,
-    recent_is_described: Cell<bool>,
+    recent_kind: Cell<Kind>,
     /// The registry's version that `recent` holds for.
     recent_version: Cell<usize>,
 }
@@ -59,7 +59,7 @@ thread_local! {
             asked: Cell::new(false),
             own_may_grow_to: Cell::new(0),
             recent: Slot::new(),
-            recent_is_described: Cell::new(false),
+            recent_kind: Cell::new(Kind::Gap),
             recent_version: Cell::new(0),
         }
     };
@@ -84,8 +84,17 @@ pub(crate) fn at(sp: usize) -> StackBounds {
 pub(crate) fn undescribed_around(sp: usize) -> Option<(usize, usize, usize)> {
     SLOTS.with(|slots| {
         let (low, size) = (slots.recent.low.get(), slots.recent.size.get());
-        let known = slots.recent.contains(sp) && !slots.recent_is_described.get();
+        let known = slots.recent.contains(sp) && slots.recent_kind.get() == Kind::Gap;
         known.then(|| (low, low + size, slots.recent_version.get()))
+    })
+}
+
+/// The stack around `sp`, if it is one of an array of slots.
+pub(crate) fn slot_at(sp: usize) -> Option<StackBounds> {
+    let bounds = at(sp);
+    SLOTS.with(|slots| {
+        let is_slot = slots.recent.contains(sp) && slots.recent_kind.get() == Kind::Slot;
+        is_slot.then_some(bounds)
     })
 }
 
@@ -102,7 +111,7 @@ pub(crate) fn own(sp: usize) -> Option<StackBounds> {
 impl Slots {
     #[inline]
     fn recent_bounds(&self, sp: usize) -> StackBounds {
-        if self.recent_is_described.get() { self.recent.bounds() } else { StackBounds::estimated(sp) }
+        if self.recent_kind.get() == Kind::Gap { StackBounds::estimated(sp) } else { self.recent.bounds() }
     }
 
     /// The one routine behind the first question of a thread and every later change of stacks.
@@ -131,7 +140,7 @@ impl Slots {
                 self.recent.set(found.low, found.high.min(self.own_may_grow_to.get()));
             }
         }
-        self.recent_is_described.set(described);
+        self.recent_kind.set(found.kind);
         self.recent_version.set(version);
         self.recent_bounds(sp)
     }
