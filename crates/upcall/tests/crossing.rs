@@ -69,6 +69,22 @@ fn an_enclosing_downcall_has_the_payload_and_the_error_the_message() {
 }
 
 #[test]
+fn the_value_of_a_downcall_is_dropped_when_a_panic_takes_its_place() {
+    let drops = Cell::new(0);
+    let replaced = || {
+        downcall(|| {
+            let _ = enter(|| panic!("inner"));
+            CountsDrops(&drops)
+        })
+    };
+    // On a thread new to us, on its own stack, and from a pooled stack.
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(replaced()))).is_err());
+    assert!(enter(|| drop(replaced())).is_err());
+    assert!(entry().stack(StackChoice::Pooled).enter(|| drop(replaced())).is_err());
+    assert_eq!(drops.get(), 3);
+}
+
+#[test]
 fn what_c_raises_itself_comes_first() {
     let raised = catch_unwind(|| {
         downcall(|| {

@@ -58,12 +58,12 @@ pub fn downcall<R>(f: impl FnOnce() -> R) -> R {
     if hot.owns(sp) {
         let call = begin(hot, sp, sp);
         let result = catch_unwind(AssertUnwindSafe(f));
-        end(close(hot, call), result)
+        value_or_panic(returned(close(hot, call), result))
     } else {
         let mut slot = Slot::new(f);
-        elsewhere(hot, sp, &mut slot);
+        let left = elsewhere(hot, sp, &mut slot);
         // SAFETY: `elsewhere` unwinds, or ran the body to its end.
-        unsafe { slot.result() }
+        value_or_panic((unsafe { slot.result() }, left))
     }
 }
 
@@ -81,16 +81,11 @@ fn close(hot: &Hot, call: CallId) -> Option<Payload> {
     hot.calls.close(call)
 }
 
-/// Returns what the call returned, or raises what it raised itself, or else what an enclosed upcall left.
+/// Raises what the call raised itself; else there is what it returned, and what an enclosed upcall left.
 #[inline(always)]
-fn end<R>(left: Option<Payload>, result: std::thread::Result<R>) -> R {
+fn returned<R>(left: Option<Payload>, result: std::thread::Result<R>) -> (R, Option<Payload>) {
     match result {
-        Ok(value) => {
-            if let Some(payload) = left {
-                raise(payload);
-            }
-            value
-        }
+        Ok(value) => (value, left),
         Err(payload) => {
             if let Some(left) = left {
                 discard(left);
@@ -98,6 +93,15 @@ fn end<R>(left: Option<Payload>, result: std::thread::Result<R>) -> R {
             resume_unwind(payload)
         }
     }
+}
+
+/// The value, unless there is a panic to be raised in its place.
+#[inline(always)]
+fn value_or_panic<R>((value, left): (R, Option<Payload>)) -> R {
+    if let Some(payload) = left {
+        raise(payload);
+    }
+    value
 }
 
 #[cold]
@@ -110,9 +114,9 @@ fn raise(payload: Payload) {
     }
 }
 
-/// A downcall from any other stack than the thread's own.
+/// A downcall from any other stack than the thread's own. Raises what the body raises; returns what an enclosed upcall left.
 #[inline(never)]
-fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, slot: &mut Slot<F, R>) {
+fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, slot: &mut Slot<F, R>) -> Option<Payload> {
     let Some(stack) = hot.pooled_at(sp).or_else(|| control_at(sp)) else {
         return not_pooled(hot, sp, slot.body());
     };
@@ -123,14 +127,14 @@ fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, slot: &mut Slot<
     let result = catch_unwind(AssertUnwindSafe(|| unsafe { switch::on_system(system_sp, || slot.run()) }));
     hot.check_same_thread("a downcall");
     hot.pooled.set(stack);
-    end(close(hot, call), result);
+    returned(close(hot, call), result).1
 }
 
 /// On a stack that is neither the thread's own nor pooled: a thread that is new to us, a registered stack,
 /// or a foreign one, on which an upcall runs by its own choice.
 #[cold]
 #[inline(never)]
-fn not_pooled(hot: &'static Hot, sp: usize, body: Body) {
+fn not_pooled(hot: &'static Hot, sp: usize, body: Body) -> Option<Payload> {
     if hot.record().is_none() {
         record::attach(hot, sp);
     }
@@ -138,5 +142,5 @@ fn not_pooled(hot: &'static Hot, sp: usize, body: Body) {
     let result = run_here(hot, body, "a downcall");
     let left = close(hot, call);
     record::detach_if_exiting(hot, sp);
-    end(left, result);
+    returned(left, result).1
 }

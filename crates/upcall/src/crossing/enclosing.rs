@@ -25,7 +25,7 @@ pub(super) fn of_upcall(hot: &Hot, upcall_sp: usize) -> Option<&OpenCall> {
     if stack.is_exact() {
         let here = |call: &OpenCall| {
             let c_sp = call.c_sp.load(Relaxed);
-            (stack.contains(c_sp) && c_sp > upcall_sp).then_some(c_sp)
+            (stack.contains(c_sp) && c_sp >= upcall_sp).then_some(c_sp)
         };
         if let Some(call) = nearest(record, here) {
             return Some(call);
@@ -91,14 +91,16 @@ impl Walk<'_> {
         // one of the two is on a pooled stack, whose bounds are exact.
         let same_stack = last < cfa && if from.is_exact() { from == to } else { !to.is_exact() };
         let passes = |sp: usize| same_stack && last <= sp && sp < cfa;
+        // The frame that made the upcall may have made the downcall too, when no C code is in between.
+        let least = if self.outside { 0 } else { self.upcall_sp };
+        self.outside |= passes(self.upcall_sp);
         if !self.outside {
-            self.outside = passes(self.upcall_sp);
             return GO_ON;
         }
         let pooled = (!same_stack).then(|| control_at(cfa)).flatten();
         let enclosing = |call: &OpenCall| {
             let sp = call.rust_sp.load(Relaxed);
-            (passes(sp) || pooled.is_some_and(|stack| stack.contains(sp))).then_some(sp)
+            (passes(sp) && sp >= least || pooled.is_some_and(|stack| stack.contains(sp))).then_some(sp)
         };
         self.found = nearest(self.record, enclosing);
         if self.found.is_some() { STOP } else { GO_ON }
