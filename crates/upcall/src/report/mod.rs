@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::stack::pool::{self, PoolUse};
 use crate::thread::{Hot, OpenCall, Record, record, thread_name};
 
-/// The state of the process at one moment; `Display` prints it as a tree. Made by [`snapshot`].
+/// The state of the process at one moment; `Display` prints it as a tree, in which a call on another stack than the one before it begins a
+/// new branch. Made by [`snapshot`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Snapshot {
@@ -45,6 +46,16 @@ pub struct Call {
     pub sp: usize,
     /// The kind of stack that `sp` is on.
     pub stack: StackKind,
+}
+
+impl Call {
+    /// Whether the call was certainly or, on a stack that nobody described, very likely made under `other`: further down on the same stack.
+    /// A call on another stack may have been made under any call.
+    fn is_below(&self, other: &Call) -> bool {
+        const NEAR: usize = 64 << 10;
+        let near = self.stack == StackKind::Own || other.sp.wrapping_sub(self.sp) < NEAR;
+        self.stack == other.stack && self.sp <= other.sp && near
+    }
 }
 
 /// Which way a call goes.
@@ -132,9 +143,10 @@ impl fmt::Display for Snapshot {
         let pool = &self.pool;
         writeln!(
             out,
-            "upcall {}: {} threads; pool: {} stacks in use, {} idle, {} MiB of addresses",
+            "upcall {}: {} attached thread{}; pool: {} stacks handed out, {} idle, {} MiB of addresses",
             env!("CARGO_PKG_VERSION"),
             self.threads.len(),
+            if self.threads.len() == 1 { "" } else { "s" },
             pool.in_use,
             pool.idle,
             pool.reserved_bytes >> 20
@@ -150,7 +162,9 @@ impl fmt::Display for Snapshot {
                 None => write!(out, ", own stack not known")?,
             }
             writeln!(out, "{}", if thread.current { ", took this snapshot" } else { "" })?;
-            for (depth, call) in thread.calls.iter().enumerate() {
+            let mut depth = 0;
+            for (i, call) in thread.calls.iter().enumerate() {
+                depth = if i > 0 && call.is_below(&thread.calls[i - 1]) { depth + 1 } else { 0 };
                 let what = match call.direction {
                     Direction::Upcall => "C → Rust, called from",
                     Direction::Downcall => "Rust → C, C runs on",

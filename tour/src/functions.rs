@@ -1,0 +1,87 @@
+//! SQL functions written in Rust: what a SQLite extension looks like with upcall.
+
+use std::ffi::{CStr, c_char, c_int};
+use std::rc::Rc;
+
+use libsqlite3_sys::{
+    sqlite3_context, sqlite3_result_error, sqlite3_user_data, sqlite3_value, sqlite3_value_int64,
+    sqlite3_value_text,
+};
+
+use crate::parts;
+use crate::probe::Probe;
+use crate::sqlite::{Connection, Function, Value};
+
+/// Makes all functions of this file known to SQL on `db`; `probe` watches their calls.
+pub fn register(db: &Connection, probe: &Rc<Probe>) {
+    let functions: [(&CStr, c_int, Function); 4] =
+        [(c"with_tax", 1, with_tax), (c"cost", 2, cost), (c"eval", 1, eval), (c"snapshot", 0, snapshot)];
+    for (name, arguments, function) in functions {
+        // SAFETY: each function below reads as many arguments as stand here, and its data as a `Probe`.
+        unsafe { db.create_function(name, arguments, function, probe.clone()) }
+    }
+}
+
+/// `with_tax(price)`: C → Rust.
+unsafe extern "C" fn with_tax(call: *mut sqlite3_context, _: c_int, arguments: *mut *mut sqlite3_value) {
+    // SAFETY: SQLite makes this call, and passes the one argument that the function is registered with.
+    unsafe {
+        let price = sqlite3_value_int64(*arguments);
+        answer(call, |_| parts::with_tax(price));
+    }
+}
+
+/// `cost(id, price)`, of a part with all that is in it: C → Rust → C → Rust …, as deep as parts are in parts.
+unsafe extern "C" fn cost(call: *mut sqlite3_context, _: c_int, arguments: *mut *mut sqlite3_value) {
+    // SAFETY: SQLite makes this call, and passes the two arguments that the function is registered with.
+    unsafe {
+        let (id, price) = (sqlite3_value_int64(*arguments), sqlite3_value_int64(*arguments.add(1)));
+        answer(call, |db| {
+            let inside: i64 = db.query(parts::COST_INSIDE, &[id]).unwrap();
+            parts::with_tax(price) + inside
+        });
+    }
+}
+
+/// `eval(sql)`: the answer to a question that is asked on the same connection.
+unsafe extern "C" fn eval(call: *mut sqlite3_context, _: c_int, arguments: *mut *mut sqlite3_value) {
+    // SAFETY: SQLite makes this call, and passes the one argument that the function is registered with. Its text lasts as
+    // long as the call.
+    unsafe {
+        let sql = sqlite3_value_text(*arguments).cast::<c_char>();
+        answer(call, |db| {
+            assert!(!sql.is_null(), "eval(NULL)");
+            db.query::<String>(CStr::from_ptr(sql), &[]).unwrap()
+        });
+    }
+}
+
+/// `snapshot()`: every thread and its open calls, as text.
+unsafe extern "C" fn snapshot(call: *mut sqlite3_context, _: c_int, _: *mut *mut sqlite3_value) {
+    // SAFETY: SQLite makes this call.
+    unsafe { answer(call, |_| upcall::snapshot().to_string()) }
+}
+
+/// Answers a call with the value of `body`, or if it panics, with the message of the panic as an SQL error.
+///
+/// # Safety
+/// SQLite is making `call`, to a function that was registered with a [`Probe`].
+unsafe fn answer<T: Value>(call: *mut sqlite3_context, body: impl FnOnce(&Connection) -> T) {
+    // SAFETY: the caller vouches for the call and its data, and the last use of both is below.
+    let (db, probe) = unsafe { (Connection::of(call), &*sqlite3_user_data(call).cast::<Probe>()) };
+    let caller = probe.at_c();
+    let value = upcall::enter(|| {
+        probe.in_rust(caller);
+        body(&db)
+    });
+    // SAFETY: the caller vouches for the call. SQLite copies the message.
+    unsafe {
+        match value {
+            Ok(value) => value.answer(call),
+            Err(panicked) => {
+                let message = panicked.message();
+                sqlite3_result_error(call, message.as_ptr().cast(), message.len() as c_int);
+            }
+        }
+    }
+}
