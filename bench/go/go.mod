@@ -1,0 +1,3 @@
+module benchguest
+
+go 1.21

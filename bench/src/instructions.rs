@@ -1,0 +1,56 @@
+//! Counting the instructions of warm calls: exact where nanoseconds are not, so that a limit can be held.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::programs::{Library, build};
+use crate::{Failure, folder};
+
+/// Calls in the shorter run and the longer: what they differ in is warm calls alone.
+const CALLS: [u64; 2] = [1_000, 11_000];
+
+/// Compares each kind of call that `instructions.txt` names with its limit there.
+pub fn check() -> Result<(), Failure> {
+    if Command::new("valgrind").arg("--version").output().is_err() {
+        println!("SKIPPED: counting instructions needs valgrind, which is not installed");
+        return Ok(());
+    }
+    let program = build(Library::Static)?;
+    let limits = std::fs::read_to_string(folder().join("instructions.txt"))?;
+    let mut exceeded = Vec::new();
+    for line in limits.lines() {
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let (kind, limit) = line.split_once(' ').ok_or_else(|| format!("instructions.txt: `{line}`"))?;
+        let limit: u64 = limit.trim().parse()?;
+        let counted = instructions_a_call(&program, kind)?;
+        println!("{kind}: {counted} instructions a call, limit {limit}");
+        if counted > limit {
+            exceeded.push(kind);
+        }
+    }
+    if exceeded.is_empty() { Ok(()) } else { Err(format!("over the limit: {}", exceeded.join(", ")).into()) }
+}
+
+/// To the nearest: what a run does besides calls depends a little on how many there are.
+fn instructions_a_call(program: &Path, kind: &str) -> Result<u64, Failure> {
+    let [few, many] = CALLS;
+    let more = instructions(program, kind, many)? - instructions(program, kind, few)?;
+    let calls = many - few;
+    Ok((more + calls / 2) / calls)
+}
+
+/// The instructions of a whole run, as callgrind collects them.
+fn instructions(program: &Path, kind: &str, calls: u64) -> Result<u64, Failure> {
+    let mut valgrind = Command::new("valgrind");
+    valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(program);
+    valgrind.args(["0", "main", "later", "count", kind]).arg(calls.to_string());
+    let output = valgrind.output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let collected = said.lines().find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok());
+    match collected {
+        Some(collected) if output.status.success() => Ok(collected),
+        _ => Err(format!("{valgrind:?}: {}\n{said}", output.status).into()),
+    }
+}

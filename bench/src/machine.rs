@@ -1,0 +1,38 @@
+//! What the figures were measured on, and with.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::{go, programs};
+
+/// Names and values, in the order to show them.
+pub fn describe(go: Option<&Path>) -> Vec<(&'static str, String)> {
+    vec![
+        ("date", printed("date", &["-u", "+%Y-%m-%d"])),
+        ("processor", processor()),
+        ("cores", (last_core() + 1).to_string()),
+        ("system", printed("uname", &["-srm"])),
+        ("libc", printed("getconf", &["GNU_LIBC_VERSION"])),
+        ("rustc", printed("rustc", &["--version"])),
+        ("cc", printed("cc", &["--version"])),
+        ("go", go.and_then(go::version).unwrap_or_else(|| "not found".to_owned())),
+    ]
+}
+
+/// The number of the last processor that is online.
+pub fn last_core() -> usize {
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    online.trim().rsplit([',', '-']).next().and_then(|last| last.parse().ok()).unwrap_or(0)
+}
+
+fn processor() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    name.map_or_else(|| "unknown".to_owned(), |(_, name)| name.trim().to_owned())
+}
+
+/// The first line that a command prints.
+fn printed(program: &str, arguments: &[&str]) -> String {
+    let printed = programs::run(Command::new(program).args(arguments)).unwrap_or_default();
+    printed.lines().next().unwrap_or("unknown").to_owned()
+}

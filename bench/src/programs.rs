@@ -1,0 +1,74 @@
+//! Building: the C programs of `c/`, each linked to one library.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::{Failure, folder};
+
+/// The library that a program calls.
+#[derive(Clone, Copy)]
+pub enum Library<'a> {
+    /// The Rust one, as an archive.
+    Static,
+    /// The Rust one, as a shared object.
+    Shared,
+    /// The Go one, as an archive: this one.
+    Go(&'a Path),
+}
+
+/// The folder for what is built here, beside this executable.
+pub fn output_folder() -> Result<PathBuf, Failure> {
+    let folder = beside_executable("bench-programs")?;
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+fn beside_executable(name: &str) -> Result<PathBuf, Failure> {
+    Ok(std::env::current_exe()?.parent().ok_or("this executable is in no folder")?.join(name))
+}
+
+/// Compiles the C sources and links them to `library`. Returns the program's path.
+pub fn build(library: Library) -> Result<PathBuf, Failure> {
+    // What Cargo built for this executable, and not what an earlier build left one folder higher.
+    let rust = |file: &str| beside_executable("deps").map(|deps| deps.join(file));
+    let (name, archive, system) = match library {
+        Library::Static => {
+            let system: &[&str] = &["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl"];
+            ("static", rust("libbenchguest.a")?, system)
+        }
+        Library::Shared => ("shared", rust("libbenchguest.so")?, &["-lpthread"][..]),
+        Library::Go(archive) => ("go", archive.to_owned(), &["-lpthread"][..]),
+    };
+    let program = output_folder()?.join(name);
+    let mut cc = Command::new("cc");
+    cc.args(["-O2", "-Wall", "-Wextra", "-Werror"]);
+    if let Library::Go(_) = library {
+        cc.arg("-DGO_GUEST");
+    }
+    // Without debug information, which valgrind reads, and not all of it.
+    run(cc.args(sources()?).arg(archive).args(system).arg("-s").arg("-o").arg(&program))?;
+    Ok(program)
+}
+
+fn sources() -> Result<Vec<PathBuf>, Failure> {
+    let mut sources = Vec::new();
+    for file in std::fs::read_dir(folder().join("c"))? {
+        let path = file?.path();
+        if path.extension().is_some_and(|extension| extension == "c") {
+            sources.push(path);
+        }
+    }
+    sources.sort();
+    Ok(sources)
+}
+
+/// Runs a command to its end; returns what it printed.
+pub fn run(command: &mut Command) -> Result<String, Failure> {
+    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+    if !output.status.success() {
+        return Err(
+            format!("{command:?}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr)).into()
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
