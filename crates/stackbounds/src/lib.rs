@@ -8,10 +8,10 @@ mod slots;
 mod sys;
 
 pub use bounds::{Accuracy, StackBounds};
-#[doc(hidden)]
-pub use registration::register_slots;
 pub use registration::{RegisterError, Registration, register};
 pub use sys::isa::stack_pointer;
+#[doc(hidden)]
+pub use {registration::register_slots, registry::Kind, slots::Around};
 
 /// The bounds of the stack in use, whichever it is: the thread's own, a [`register`]ed one, or, when nobody
 /// described it, an [`Accuracy::Estimated`] window from 32 KiB below the stack pointer to 1 KiB above it.
@@ -87,17 +87,11 @@ pub fn thread_at(sp: usize) -> Option<StackBounds> {
     slots::own(sp)
 }
 
-/// The range `low..high` around `sp` that certainly holds no described stack for as long as [`version`] stays the third number; for
-/// callers that keep slots of their own. `None` if the last answer of [`at`] was another. Not public API.
+/// [`at`], for callers that keep slots of their own: the range around `sp` that has one answer, unless that is the thread's own
+/// stack. Not public API.
 #[doc(hidden)]
-pub fn undescribed_around(sp: usize) -> Option<(usize, usize, usize)> {
-    slots::undescribed_around(sp)
-}
-
-/// The stack around `sp`, under the terms of [`at`], if it is one of a [`register_slots`] array. Not public API.
-#[doc(hidden)]
-pub fn slot_at(sp: usize) -> Option<StackBounds> {
-    slots::slot_at(sp)
+pub fn around(sp: usize) -> Option<Around> {
+    slots::around(sp)
 }
 
 /// Counts the registrations and unregistrations of the process. Not public API.

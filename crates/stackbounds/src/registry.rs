@@ -67,8 +67,9 @@ pub(crate) struct Found {
     pub kind: Kind,
 }
 
+/// What a range is to the registry. Not public API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// Between described stacks: certainly none of them.
     Gap,
     /// A stack described by itself.

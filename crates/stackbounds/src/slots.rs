@@ -11,6 +11,19 @@ use crate::bounds::StackBounds;
 use crate::registry::{self, Kind};
 use crate::sys;
 
+/// A range of addresses of which one thing is true while the registry has this version. Not public API.
+#[derive(Clone, Copy, Debug)]
+pub struct Around {
+    /// The lowest address.
+    pub low: usize,
+    /// One past the highest.
+    pub high: usize,
+    /// What the range is.
+    pub kind: Kind,
+    /// See [`version`](crate::version).
+    pub version: usize,
+}
+
 /// A range kept for reuse; `size` 0 until it is known.
 struct Slot {
     low: Cell<usize>,
@@ -79,22 +92,14 @@ pub(crate) fn at(sp: usize) -> StackBounds {
     })
 }
 
-/// The range around `sp` in which no stack is described, the thread's own included, and the version of the registry
-/// for which that holds; if the slots, filled by [`at`], say so.
-pub(crate) fn undescribed_around(sp: usize) -> Option<(usize, usize, usize)> {
+/// What the registry says of the surroundings of `sp`, by way of the slots; `None` on the thread's own stack, and on the signal
+/// stack of a thread that has not asked for its own.
+pub(crate) fn around(sp: usize) -> Option<Around> {
+    at(sp);
     SLOTS.with(|slots| {
         let (low, size) = (slots.recent.low.get(), slots.recent.size.get());
-        let known = slots.recent.contains(sp) && slots.recent_kind.get() == Kind::Gap;
-        known.then(|| (low, low + size, slots.recent_version.get()))
-    })
-}
-
-/// The stack around `sp`, if it is one of an array of slots.
-pub(crate) fn slot_at(sp: usize) -> Option<StackBounds> {
-    let bounds = at(sp);
-    SLOTS.with(|slots| {
-        let is_slot = slots.recent.contains(sp) && slots.recent_kind.get() == Kind::Slot;
-        is_slot.then_some(bounds)
+        let (kind, version) = (slots.recent_kind.get(), slots.recent_version.get());
+        slots.recent.contains(sp).then(|| Around { low, high: low + size, kind, version })
     })
 }
 

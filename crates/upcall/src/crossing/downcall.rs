@@ -1,6 +1,7 @@
 //! Rust calls C back, on the stack that C was on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::Ordering::Relaxed;
 
 use stackbounds::stack_pointer;
 
@@ -56,7 +57,7 @@ pub fn downcall<R>(f: impl FnOnce() -> R) -> R {
     let sp = stack_pointer();
     let hot = Hot::here();
     if hot.owns(sp) {
-        let call = begin(hot, sp, sp);
+        let call = begin(hot, sp);
         let result = catch_unwind(AssertUnwindSafe(f));
         value_or_panic(returned(close(hot, call), result))
     } else {
@@ -67,17 +68,16 @@ pub fn downcall<R>(f: impl FnOnce() -> R) -> R {
     }
 }
 
-/// Notes the call. While C runs, no upcall does.
+/// Notes the call.
 #[inline(always)]
-fn begin(hot: &'static Hot, c_sp: usize, rust_sp: usize) -> CallId {
-    let upcall_sp = hot.begin_upcall(0);
-    hot.calls.open(c_sp, rust_sp, upcall_sp, || record::add_call_places(hot))
+fn begin(hot: &'static Hot, sp: usize) -> CallId {
+    hot.calls.open(sp, hot.upcall_sp.load(Relaxed), || record::add_call_places(hot))
 }
 
 /// Notes that the call returned, and that the upcall which made it goes on.
 #[inline(always)]
 fn close(hot: &Hot, call: CallId) -> Option<Payload> {
-    hot.end_upcall(call.upcall_sp());
+    hot.set_upcall(call.upcall_sp);
     hot.calls.close(call)
 }
 
@@ -115,13 +115,13 @@ fn raise(payload: Payload) {
 }
 
 /// A downcall from any other stack than the thread's own. Raises what the body raises; returns what an enclosed upcall left.
-#[inline(never)]
+#[inline(always)]
 fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, slot: &mut Slot<F, R>) -> Option<Payload> {
     let Some(stack) = hot.pooled_at(sp).or_else(|| control_at(sp)) else {
         return not_pooled(hot, sp, slot.body());
     };
-    let system_sp = stack.system_sp.get();
-    let call = begin(hot, system_sp, sp);
+    let system_sp = stack.system_sp.load(Relaxed);
+    let call = begin(hot, sp);
     // SAFETY: this runs on `stack`, whose `system_sp` was set when it was entered; the frames above it are those that wait for us.
     // The slot has not run.
     let result = catch_unwind(AssertUnwindSafe(|| unsafe { switch::on_system(system_sp, || slot.run()) }));
@@ -138,7 +138,7 @@ fn not_pooled(hot: &'static Hot, sp: usize, body: Body) -> Option<Payload> {
     if hot.record().is_none() {
         record::attach(hot, sp);
     }
-    let call = begin(hot, sp, sp);
+    let call = begin(hot, sp);
     let result = run_here(hot, body, "a downcall");
     let left = close(hot, call);
     record::detach_if_exiting(hot, sp);

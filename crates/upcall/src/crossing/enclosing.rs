@@ -24,7 +24,7 @@ pub(super) fn of_upcall(hot: &Hot, upcall_sp: usize) -> Option<&OpenCall> {
     let stack = stackbounds::at(upcall_sp);
     if stack.is_exact() {
         let here = |call: &OpenCall| {
-            let c_sp = call.c_sp.load(Relaxed);
+            let c_sp = call.c_sp();
             (stack.contains(c_sp) && c_sp >= upcall_sp).then_some(c_sp)
         };
         if let Some(call) = nearest(record, here) {
@@ -35,7 +35,7 @@ pub(super) fn of_upcall(hot: &Hot, upcall_sp: usize) -> Option<&OpenCall> {
         if hot.owns(upcall_sp) {
             return None;
         }
-        nearest(record, |call| Some(call.c_sp.load(Relaxed)).filter(|&c_sp| hot.owns(c_sp)))
+        nearest(record, |call| Some(call.c_sp()).filter(|&c_sp| hot.owns(c_sp)))
     })
 }
 

@@ -33,8 +33,9 @@ mod panicked;
 mod with_stack;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering::Relaxed;
 
-use stackbounds::{StackBounds, stack_pointer};
+use stackbounds::{Kind, StackBounds, stack_pointer};
 
 pub use downcall::downcall;
 pub use panicked::{Panicked, Refusal};
@@ -146,9 +147,9 @@ impl Entry {
         let sp = stack_pointer();
         let hot = Hot::here();
         if self.is_default() && hot.has_room_at(sp) {
-            let outer = hot.begin_upcall(sp);
+            hot.set_upcall(sp);
             let result = catch_unwind(AssertUnwindSafe(f));
-            hot.end_upcall(outer);
+            hot.set_upcall(0);
             return result.map_err(|payload| panicked::caught(hot, payload, sp));
         }
         let mut slot = Slot::new(f);
@@ -177,13 +178,21 @@ impl Entry {
 /// have left 1 KiB; what needs more runs on a service stack.
 #[inline(never)]
 fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, slot: &mut Slot<F, R>) -> Option<Panicked> {
-    let Some(stack) = hot.take_spare_at(sp) else { return chosen(hot, sp, slot.body(), entry()) };
-    let outer = hot.begin_upcall(sp);
-    // SAFETY: the slot has not run.
-    let result = run_pooled(hot, stack, None, || unsafe { slot.run() }, "an upcall");
-    hot.put_spare(stack);
-    hot.end_upcall(outer);
-    // A thread that has spares was attached before: there is nothing to detach.
+    let result = if hot.to_spare.holds(sp) {
+        let Some(stack) = hot.take_spare() else { return chosen(hot, sp, slot.body(), entry()) };
+        hot.set_upcall(sp);
+        // SAFETY: the slot has not run.
+        let result = run_pooled(hot, stack, None, || unsafe { slot.run() }, "an upcall");
+        hot.put_spare(stack);
+        result
+    } else if hot.in_place.holds(sp) {
+        hot.set_upcall(sp);
+        run_here(hot, slot.body(), "an upcall")
+    } else {
+        return chosen(hot, sp, slot.body(), entry());
+    };
+    hot.set_upcall(0);
+    // What is noted was noted by an upcall, which attached the thread: there is nothing to detach.
     result.err().map(|payload| panicked::caught(hot, payload, sp))
 }
 
@@ -201,12 +210,12 @@ fn chosen(hot: &'static Hot, sp: usize, body: Body, entry: Entry) -> Option<Pani
             return Some(refused);
         }
     };
-    let outer = hot.begin_upcall(sp);
+    hot.set_upcall(sp);
     let result = match &place {
         Place::Caller => run_here(hot, body, "an upcall"),
         Place::Pooled(pooled) => pooled.run(hot, body, "an upcall"),
     };
-    hot.end_upcall(outer);
+    hot.set_upcall(0);
     let failed = result.err().map(|payload| panicked::caught(hot, payload, sp));
     record::detach_if_exiting(hot, sp);
     failed
@@ -276,7 +285,7 @@ impl Pooled {
         // A caller on a pooled stack, C code that Rust code there called without a downcall or Rust code that wants more room, has
         // its system stack beneath that stack's first frame.
         let beneath = if from.is_exact() && !hot.owns(sp) { control_at(sp) } else { None };
-        Ok(Pooled { stack, kept, system_sp: beneath.map(|stack| stack.system_sp.get()) })
+        Ok(Pooled { stack, kept, system_sp: beneath.map(|stack| stack.system_sp.load(Relaxed)) })
     }
 
     /// Runs `body` on the stack and gives the stack back.
@@ -303,15 +312,12 @@ fn from_pool(bytes: usize) -> Result<&'static Control, Refusal> {
 /// Decides where an upcall runs.
 fn place(hot: &'static Hot, entry: Entry, sp: usize) -> Result<Place, Refusal> {
     let from = stackbounds::at(sp);
-    if !from.is_exact() {
-        if hot.checks_foreign() {
-            check_foreign(hot, sp)?;
-        } else {
-            hot.note_foreign(sp);
-        }
-    } else if !hot.owns(sp) {
+    if !from.is_exact() && hot.checks_foreign() {
+        check_foreign(hot, sp)?;
+    } else if from.is_exact() && !hot.owns(sp) {
         record::learn_own_stack(hot, &from);
     }
+    note_surroundings(hot, sp);
     let room = from.room_below(sp);
     let needed = entry.min_stack.unwrap_or(match entry.choice {
         StackChoice::Caller => CALLER_MIN_STACK,
@@ -322,6 +328,21 @@ fn place(hot: &'static Hot, entry: Entry, sp: usize) -> Result<Place, Refusal> {
         (StackChoice::Caller, _) => Ok(Place::Caller),
         (StackChoice::Auto, Some(left)) if left >= needed => Ok(Place::Caller),
         _ => Pooled::take(hot, needed, sp, &from).map(Place::Pooled),
+    }
+}
+
+/// Notes for later upcalls from there what is to be done with those of the default size: a stack switched to once is
+/// switched to again.
+fn note_surroundings(hot: &Hot, sp: usize) {
+    let Some(around) = stackbounds::around(sp) else { return };
+    let floor = around.low.saturating_add(hot.min_stack());
+    match around.kind {
+        Kind::Gap if hot.checks_foreign() => {}
+        Kind::Gap => hot.to_spare.note(around.low, around.high, around.version),
+        Kind::Stack | Kind::Slot if sp >= floor => hot.in_place.note(floor, around.high, around.version),
+        Kind::Stack => hot.to_spare.note(around.low, floor.min(around.high), around.version),
+        // On a pooled stack, what the system stack is has to be looked up.
+        Kind::Slot => {}
     }
 }
 

@@ -1,11 +1,14 @@
 //! What is going on: every attached thread, its open calls, the pool.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::ptr;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::stack::pool::{self, PoolUse};
-use crate::thread::{Hot, OpenCall, Record, record, thread_name};
+use stackbounds::Kind;
+
+use crate::thread::{Hot, Record, record, thread_name};
 
 /// The state of the process at one moment; `Display` prints it as a tree, in which a call on another stack than the one before it begins a
 /// new branch. Made by [`snapshot`].
@@ -24,15 +27,15 @@ pub struct Snapshot {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Thread {
-    /// The number that the system's tools show.
-    pub id: u64,
+    /// Its `pthread_t`, which debuggers show.
+    pub id: usize,
     /// Its name, where the system tells it.
     pub name: Option<String>,
     /// Its own stack, `low..high`, if that is known.
     pub own_stack: Option<(usize, usize)>,
     /// Whether it is the one that took the snapshot.
     pub current: bool,
-    /// Its open calls, the oldest first.
+    /// Its open calls: those on its own stack first, those on one stack from the outermost inwards.
     pub calls: Vec<Call>,
 }
 
@@ -99,9 +102,6 @@ pub enum StackKind {
 pub fn snapshot() -> Snapshot {
     let mut threads = Vec::new();
     record::for_each(|record| threads.push(thread(record)));
-    for thread in &mut threads {
-        thread.name = thread_name(thread.id);
-    }
     Snapshot { threads, pool: pool::usage(), foreign_upcalls: record::FOREIGN_UPCALLS.load(Relaxed) }
 }
 
@@ -112,30 +112,29 @@ fn thread(record: &Record) -> Thread {
     let own_stack = hot.own_stack();
     let kind = |sp: usize| match own_stack {
         Some((low, high)) if low <= sp && sp < high => StackKind::Own,
-        _ if stackbounds::slot_at(sp).is_some() => StackKind::Pooled,
-        _ if stackbounds::at(sp).is_exact() => StackKind::Registered,
-        _ => StackKind::Undescribed,
+        _ => match stackbounds::around(sp).map(|around| around.kind) {
+            Some(Kind::Slot) => StackKind::Pooled,
+            Some(Kind::Stack) => StackKind::Registered,
+            _ => StackKind::Undescribed,
+        },
     };
     let call = |direction, sp| Call { direction, sp, stack: kind(sp) };
-    let fields =
-        |call: &OpenCall| [&call.serial, &call.upcall_sp, &call.c_sp].map(|field| field.load(Relaxed));
-    let mut open: Vec<_> = record.open_calls().map(fields).collect();
-    open.sort_unstable();
     let mut calls = Vec::new();
-    let mut last_upcall = 0;
-    for [_, upcall_sp, c_sp] in open {
-        if upcall_sp != 0 && upcall_sp != last_upcall {
-            calls.push(call(Direction::Upcall, upcall_sp));
-        }
-        last_upcall = upcall_sp;
-        calls.push(call(Direction::Downcall, c_sp));
+    let mut upcalls = vec![hot.upcall_sp.load(Relaxed)];
+    for open in record.open_calls() {
+        calls.push(call(Direction::Downcall, open.c_sp()));
+        upcalls.push(open.upcall_sp.load(Relaxed));
     }
-    let running = hot.upcall_sp.load(Relaxed);
-    if running != 0 && running != last_upcall {
-        calls.push(call(Direction::Upcall, running));
-    }
+    upcalls.sort_unstable();
+    upcalls.dedup();
+    calls.extend(upcalls.into_iter().filter(|&sp| sp != 0).map(|sp| call(Direction::Upcall, sp)));
+    // The own stack first; on each stack from the outermost call inwards.
+    calls.sort_by_key(|call| {
+        (call.stack != StackKind::Own, Reverse(call.sp), call.direction == Direction::Downcall)
+    });
     let current = ptr::eq(hot, Hot::here());
-    Thread { id: record.thread_id, name: None, own_stack, current, calls }
+    let (id, name) = (record.thread_id, thread_name(record.thread_id));
+    Thread { id, name, own_stack, current, calls }
 }
 
 impl fmt::Display for Snapshot {
@@ -154,7 +153,7 @@ impl fmt::Display for Snapshot {
         for (i, thread) in self.threads.iter().enumerate() {
             let last = i + 1 == self.threads.len();
             let name = thread.name.as_deref().unwrap_or("unnamed");
-            write!(out, "{} thread {} ({name})", if last { "└─" } else { "├─" }, thread.id)?;
+            write!(out, "{} thread {:#x} ({name})", if last { "└─" } else { "├─" }, thread.id)?;
             match thread.own_stack {
                 Some((low, high)) => {
                     write!(out, ", own stack {low:#x}..{high:#x}, exact, {} KiB", (high - low) >> 10)?

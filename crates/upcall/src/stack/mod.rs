@@ -6,6 +6,9 @@ pub(crate) mod switch;
 mod sys;
 
 use std::cell::Cell;
+use std::sync::atomic::AtomicUsize;
+
+use stackbounds::Kind;
 
 /// What we keep at the high end of each stack of ours, above its base.
 ///
@@ -27,8 +30,8 @@ pub(crate) struct Control {
     /// Lowest usable address.
     pub low: Cell<usize>,
     /// Where C goes on when the Rust code on this stack makes a downcall: below the frames of whoever entered it
-    /// last, on the system stack.
-    pub system_sp: Cell<usize>,
+    /// last, on the system stack. Atomic for the sake of snapshots of other threads.
+    pub system_sp: AtomicUsize,
     /// The next stack in the list that this one is in.
     pub next: Cell<*const Control>,
     /// Which region and slot this is.
@@ -52,8 +55,8 @@ impl Control {
 
 /// The pooled stack that `sp` is on, looked up in the registry of stackbounds.
 pub(crate) fn control_at(sp: usize) -> Option<&'static Control> {
-    let slot = stackbounds::slot_at(sp)?;
+    let slot = stackbounds::around(sp).filter(|around| around.kind == Kind::Slot)?;
     // SAFETY: in this process, arrays of slots are registered only by the pool. A stack that code runs on has been taken
     // from it, so its Control is written. Rule: the memory of a Control is a Control for ever.
-    Some(unsafe { &*((slot.high() - size_of::<Control>()) as *const Control) })
+    Some(unsafe { &*((slot.high - size_of::<Control>()) as *const Control) })
 }

@@ -8,6 +8,7 @@
 use std::cell::Cell;
 use std::mem::size_of;
 use std::ptr;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Mutex, MutexGuard};
 
 use corosensei::stack::valgrind::ValgrindStackRegistration;
@@ -110,7 +111,7 @@ pub(crate) fn take(slot_size: usize) -> Option<&'static Control> {
     unsafe {
         control.write(Control {
             low: Cell::new(low as usize + GUARD),
-            system_sp: Cell::new(0),
+            system_sp: AtomicUsize::new(0),
             next: Cell::new(ptr::null()),
             region: Cell::new(index as u32),
             slot: Cell::new(slot),

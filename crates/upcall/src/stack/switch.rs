@@ -4,6 +4,7 @@
 //! left it, with room for a red zone and what the switch itself pushes.
 
 use std::num::NonZeroUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 use corosensei::stack::{STACK_ALIGNMENT, Stack, StackPointer};
 use stackbounds::stack_pointer;
@@ -38,7 +39,7 @@ pub(crate) fn on_pooled(stack: &Control, system_sp: Option<usize>, f: impl FnOnc
         fn base(&self) -> StackPointer {
             let here = stack_pointer();
             let below_frame = || (here - BELOW_FRAME) & !(STACK_ALIGNMENT - 1);
-            self.0.system_sp.set(self.1.unwrap_or_else(below_frame));
+            self.0.system_sp.store(self.1.unwrap_or_else(below_frame), Relaxed);
             let top = self.0.base();
             pointer(top - ((top.wrapping_sub(here) + COLOR / 2) & (COLOR - STACK_ALIGNMENT)))
         }

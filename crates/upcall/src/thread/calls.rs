@@ -1,7 +1,7 @@
 //! The downcalls of a thread that have not returned.
 //!
 //! Rule: **nothing about a call lives only on a host's stack, and SP alone is no identity.** A downcall's frame holds a pointer to a
-//! place here and the serial number of its call; the rest is in the place. Places are never moved, and are used again in whatever
+//! place here and the place's generation; the rest is in the place. Places are never moved, and are used again in whatever
 //! order calls return, so there are at most twice as many (but 16) as were in use at one time.
 
 use std::any::Any;
@@ -10,16 +10,16 @@ use std::ptr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::stack::control_at;
+
 /// What a panic carries.
 pub(crate) type Payload = Box<dyn Any + Send>;
 
-/// One downcall. The numbers are atomic for the sake of snapshots of other threads.
+/// A place for one downcall at a time. The numbers are atomic for the sake of snapshots of other threads.
 #[repr(align(64))]
 pub(crate) struct OpenCall {
-    /// Unique among the thread's calls, rising; 0 when the place is free.
-    pub serial: AtomicUsize,
-    /// Where C began to use the system stack.
-    pub c_sp: AtomicUsize,
+    /// Counted up when the place is taken and when it is given back: odd while a call is open.
+    generation: AtomicUsize,
     /// SP of the Rust code that makes the call.
     pub rust_sp: AtomicUsize,
     /// SP at the entry of the upcall that the Rust code belongs to; 0 if it belongs to none.
@@ -31,19 +31,24 @@ pub(crate) struct OpenCall {
 }
 
 impl OpenCall {
-    fn free(next: *const OpenCall) -> Self {
+    fn free() -> Self {
         Self {
-            serial: AtomicUsize::new(0),
-            c_sp: AtomicUsize::new(0),
+            generation: AtomicUsize::new(0),
             rust_sp: AtomicUsize::new(0),
             upcall_sp: AtomicUsize::new(0),
             payload: UnsafeCell::new(None),
-            next: Cell::new(next),
+            next: Cell::new(ptr::null()),
         }
     }
 
     pub fn is_open(&self) -> bool {
-        self.serial.load(Relaxed) != 0
+        self.generation.load(Relaxed) % 2 == 1
+    }
+
+    /// Where C began to use the system stack.
+    pub fn c_sp(&self) -> usize {
+        let rust_sp = self.rust_sp.load(Relaxed);
+        control_at(rust_sp).map_or(rust_sp, |stack| stack.system_sp.load(Relaxed))
     }
 
     /// Leaves a payload to be raised when the call returns, unless one waits there already, which came first; then
@@ -63,33 +68,26 @@ impl OpenCall {
 #[derive(Clone, Copy)]
 pub(crate) struct CallId {
     place: &'static OpenCall,
-    serial: usize,
+    generation: usize,
     /// What was free behind the place.
     next: *const OpenCall,
-}
-
-impl CallId {
     /// The upcall that the call belongs to.
-    #[inline(always)]
-    pub fn upcall_sp(&self) -> usize {
-        self.place.upcall_sp.load(Relaxed)
-    }
+    pub upcall_sp: usize,
 }
 
-/// The free places of a thread, and the last serial number given.
+/// The free places of a thread.
 pub(crate) struct Calls {
     free: Cell<*const OpenCall>,
-    last_serial: Cell<usize>,
 }
 
 impl Calls {
     pub const fn new() -> Self {
-        Self { free: Cell::new(ptr::null()), last_serial: Cell::new(0) }
+        Self { free: Cell::new(ptr::null()) }
     }
 
     /// Notes a downcall. `more` is called when no place is free, and adds some.
     #[inline(always)]
-    pub fn open(&self, c_sp: usize, rust_sp: usize, upcall_sp: usize, more: impl FnOnce()) -> CallId {
+    pub fn open(&self, rust_sp: usize, upcall_sp: usize, more: impl FnOnce()) -> CallId {
         if self.free.get().is_null() {
             more();
         }
@@ -97,22 +95,20 @@ impl Calls {
         let place: &'static OpenCall = unsafe { &*self.free.get() };
         let next = place.next.get();
         self.free.set(next);
-        let serial = self.last_serial.get() + 1;
-        self.last_serial.set(serial);
-        place.c_sp.store(c_sp, Relaxed);
+        let generation = place.generation.load(Relaxed) + 1;
+        place.generation.store(generation, Relaxed);
         place.rust_sp.store(rust_sp, Relaxed);
         place.upcall_sp.store(upcall_sp, Relaxed);
-        place.serial.store(serial, Relaxed);
-        CallId { place, serial, next }
+        CallId { place, generation, next, upcall_sp }
     }
 
     /// Notes that a downcall returned, and hands over what is to be raised.
     #[inline(always)]
-    pub fn close(&self, CallId { place, serial, next }: CallId) -> Option<Payload> {
-        if place.serial.load(Relaxed) != serial {
+    pub fn close(&self, CallId { place, generation, next, .. }: CallId) -> Option<Payload> {
+        if place.generation.load(Relaxed) != generation {
             closed_twice();
         }
-        place.serial.store(0, Relaxed);
+        place.generation.store(generation + 1, Relaxed);
         // Calls that end in the reverse order of their beginning leave the chain as it was: not writing it again keeps the
         // next call from waiting for this one's stores.
         if self.free.get() != next {
@@ -126,7 +122,7 @@ impl Calls {
 
     /// Adds a block of free places, to be kept for as long as the thread's record, or as one of them is open.
     pub fn add(&self, count: usize) -> Box<[OpenCall]> {
-        let places: Box<[OpenCall]> = (0..count).map(|_| OpenCall::free(ptr::null())).collect();
+        let places: Box<[OpenCall]> = (0..count).map(|_| OpenCall::free()).collect();
         for place in &places {
             place.next.set(self.free.get());
             self.free.set(place);

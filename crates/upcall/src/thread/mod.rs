@@ -36,18 +36,17 @@ pub(crate) struct Hot {
     /// The process's settings, as far as every upcall away from the thread's own stack looks at them.
     min_stack: Cell<usize>,
     checks_foreign: Cell<bool>,
-    /// SP at the entry of the upcall that runs now; 0 if none does, in a downcall too. Upcalls and downcalls restore
-    /// what they found.
+    /// SP at the entry of the upcall that runs now or has made the downcall that runs now; 0 if none has. For snapshots only: an upcall
+    /// that C made without a downcall between leaves 0 when it returns into the outer one.
     pub upcall_sp: AtomicUsize,
     /// The pooled stack that was entered or returned to last: a hint, to be believed only when SP is on it.
     pub pooled: Cell<*const Control>,
     /// The downcalls that have not returned.
     pub calls: Calls,
-    /// A range that holds no described stack, in the version of the registry given. Empty until an upcall came from it,
-    /// and while such upcalls are reported or refused.
-    foreign_low: Cell<usize>,
-    foreign_size: Cell<usize>,
-    foreign_version: Cell<usize>,
+    /// A range, not of the own stack, from which upcalls of the default size go to a spare stack, their system stack being the one that
+    /// they came from; and one in which they run in place. Where upcalls came from last.
+    pub to_spare: Noted,
+    pub in_place: Noted,
     spares: Cell<*const Control>,
     /// How many stacks are spares, those in use included.
     owned_spares: Cell<usize>,
@@ -75,9 +74,8 @@ thread_local! {
             calls: Calls::new(),
             spares: Cell::new(ptr::null()),
             owned_spares: Cell::new(0),
-            foreign_low: Cell::new(0),
-            foreign_size: Cell::new(0),
-            foreign_version: Cell::new(0),
+            to_spare: Noted::nothing(),
+            in_place: Noted::nothing(),
             record: Cell::new(ptr::null()),
             exiting: Cell::new(false),
             token: Cell::new(0),
@@ -152,23 +150,6 @@ impl Hot {
         }
     }
 
-    /// A spare stack for an upcall of the default size at `sp`, if that is where no stack is known to be, nobody
-    /// wants to know of such upcalls, and there is one: the usual case away from the thread's own stack.
-    #[inline(always)]
-    pub fn take_spare_at(&self, sp: usize) -> Option<&'static Control> {
-        let foreign = sp.wrapping_sub(self.foreign_low.get()) < self.foreign_size.get();
-        if foreign && self.foreign_version.get() == stackbounds::version() { self.take_spare() } else { None }
-    }
-
-    /// Notes the range around `sp` that holds no described stack, if there is one.
-    pub fn note_foreign(&self, sp: usize) {
-        if let Some((low, high, version)) = stackbounds::undescribed_around(sp) {
-            self.foreign_low.set(low);
-            self.foreign_size.set(high - low);
-            self.foreign_version.set(version);
-        }
-    }
-
     /// Takes a spare stack, if there is one.
     #[inline(always)]
     pub fn take_spare(&self) -> Option<&'static Control> {
@@ -215,16 +196,33 @@ impl Hot {
         }
     }
 
-    /// Notes that an upcall runs that began at `sp`, or none; returns what to restore afterwards.
+    /// Notes that an upcall runs that began at `sp`; 0 for none.
     #[inline(always)]
-    pub fn begin_upcall(&self, sp: usize) -> usize {
-        let outer = self.upcall_sp.load(Relaxed);
+    pub fn set_upcall(&self, sp: usize) {
         self.upcall_sp.store(sp, Relaxed);
-        outer
+    }
+}
+
+/// A range of addresses of which something was found out that holds for one version of the registry of stackbounds.
+pub(crate) struct Noted {
+    low: Cell<usize>,
+    size: Cell<usize>,
+    version: Cell<usize>,
+}
+
+impl Noted {
+    const fn nothing() -> Self {
+        Self { low: Cell::new(0), size: Cell::new(0), version: Cell::new(0) }
     }
 
     #[inline(always)]
-    pub fn end_upcall(&self, outer: usize) {
-        self.upcall_sp.store(outer, Relaxed);
+    pub fn holds(&self, sp: usize) -> bool {
+        sp.wrapping_sub(self.low.get()) < self.size.get() && self.version.get() == stackbounds::version()
+    }
+
+    pub fn note(&self, low: usize, high: usize, version: usize) {
+        self.low.set(low);
+        self.size.set(high.saturating_sub(low));
+        self.version.set(version);
     }
 }

@@ -18,7 +18,7 @@ use crate::stack::service;
 /// What is kept for a thread besides its [`Hot`].
 pub(crate) struct Record {
     pub hot: *const Hot,
-    pub thread_id: u64,
+    pub thread_id: usize,
     /// The message of the last panic that no downcall raised again.
     pub last_panic: RefCell<Option<String>>,
     /// Upcalls from undescribed stacks were reported once.
@@ -167,11 +167,11 @@ pub(crate) fn add_call_places(hot: &'static Hot) {
     });
 }
 
-/// A thread as messages name it.
-fn describe(id: u64) -> String {
+/// A thread, which is alive, as messages name it.
+fn describe(id: usize) -> String {
     match thread_name(id) {
-        Some(name) => format!("thread {id} ({name})"),
-        None => format!("thread {id}"),
+        Some(name) => format!("thread {id:#x} ({name})"),
+        None => format!("thread {id:#x}"),
     }
 }
 
@@ -182,10 +182,10 @@ pub(crate) fn abort_on_wrong_thread(began: &Hot, what: &str) -> ! {
     let mut began_on = None;
     for_each(|record| {
         if ptr::eq(record.hot, began) {
-            began_on = Some(record.thread_id);
+            began_on = Some(describe(record.thread_id));
         }
     });
-    let began_on = began_on.map_or("a thread that has exited".to_owned(), describe);
+    let began_on = began_on.unwrap_or("a thread that has exited".to_owned());
     eprintln!(
         "upcall: {what} that began on {began_on} came back on {}: the host resumed a stack that holds Rust frames on another thread. \
          Such a stack must be resumed on the thread that it was suspended on; the process is stopped",

@@ -1,32 +1,29 @@
-//! How people name threads: in messages and snapshots, never for identity.
+//! How threads are told apart, and how people name them in messages and snapshots.
 
 #[cfg(target_os = "linux")]
-mod selected {
-    /// The kernel's number of the calling thread: what `ps -T` and gdb show.
-    pub fn thread_id() -> u64 {
-        // SAFETY: no arguments, cannot fail.
-        unsafe { libc::gettid() as u64 }
-    }
+use std::ffi::CStr;
 
-    /// The thread's name, if it is alive and has one.
-    pub fn thread_name(id: u64) -> Option<String> {
-        let name = std::fs::read_to_string(format!("/proc/self/task/{id}/comm")).ok()?;
-        Some(name.trim_end().to_owned())
-    }
+/// The calling thread's `pthread_t`, as debuggers show it.
+pub(crate) fn thread_id() -> usize {
+    // SAFETY: no arguments, cannot fail.
+    unsafe { libc::pthread_self() as usize }
 }
 
-#[cfg(not(target_os = "linux"))]
-mod selected {
-    /// The thread's `pthread_t`.
-    pub fn thread_id() -> u64 {
-        // SAFETY: no arguments, cannot fail.
-        unsafe { libc::pthread_self() as u64 }
-    }
+/// The name of the thread whose `pthread_t` is `id`, which is alive.
+#[cfg(target_os = "linux")]
+pub(crate) fn thread_name(id: usize) -> Option<String> {
+    let mut name = [0u8; 16];
+    // SAFETY: the caller says that the thread is alive; the buffer has the size that is given, which is that of any name.
+    let failed =
+        unsafe { libc::pthread_getname_np(id as libc::pthread_t, name.as_mut_ptr().cast(), name.len()) };
+    let name = CStr::from_bytes_until_nul(&name).ok()?;
+    (failed == 0).then(|| name.to_string_lossy().into_owned())
+}
 
-    /// Not looked up here.
-    pub fn thread_name(_id: u64) -> Option<String> {
-        None
-    }
+/// Not looked up here.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn thread_name(_id: usize) -> Option<String> {
+    None
 }
 
 /// A number that two threads alive at one time do not share, read anew at each call: the address
@@ -58,5 +55,3 @@ pub(crate) fn thread_token() -> usize {
     // SAFETY: no arguments, cannot fail.
     unsafe { libc::pthread_self() as usize }
 }
-
-pub(crate) use selected::{thread_id, thread_name};
