@@ -18,6 +18,7 @@ int guest_empty(void);
 int guest_increment(int x);
 int guest_call(guest_callback callback, void *argument);
 int guest_call_pooled(guest_callback callback, void *argument);
+int guest_call_caller(guest_callback callback, void *argument);
 int guest_call_plain(guest_callback callback, void *argument);
 int guest_panic(const char *message);
 int guest_panic_with_bomb(void);

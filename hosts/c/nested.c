@@ -151,6 +151,27 @@ static void first_in_first_out(void) {
     }
 }
 
+/* With UPCALL_IDLE_STACKS=0: stacks that were given back, with their pages, are not taken for those in use. */
+static int returns_5(void *unused) {
+    (void)unused;
+    return 5;
+}
+
+static void call_on_this_stack(struct coroutine *c, void *unused) {
+    (void)c;
+    (void)unused;
+    CHECK(guest_call_caller(returns_5, NULL) == 5);
+}
+
+static void given_back_stacks(void) {
+    first_in_first_out();
+    struct coroutine c;
+    struct memory stack = memory_new(MALLOCED, 64 << 10);
+    coroutine_init(&c, stack.base, stack.size, call_on_this_stack, NULL);
+    coroutine_resume(&c);
+    CHECK(c.done);
+}
+
 int main(int argc, char **argv) {
     static const struct named_case cases[] = {
         {"over_200_stacks", over_200_stacks},
@@ -159,6 +180,7 @@ int main(int argc, char **argv) {
         {"pooled_levels", pooled_levels},
         {"plain_calls", plain_calls},
         {"first_in_first_out", first_in_first_out},
+        {"given_back_stacks", given_back_stacks},
         {NULL, NULL},
     };
     return run_case(cases, argc, argv);

@@ -47,6 +47,12 @@ pub extern "C" fn guest_call_pooled(callback: Callback, argument: *mut c_void) -
     or_failed(entry().stack(StackChoice::Pooled).enter(|| downcall(|| callback(argument))))
 }
 
+/// The same on the caller's stack.
+#[unsafe(no_mangle)]
+pub extern "C" fn guest_call_caller(callback: Callback, argument: *mut c_void) -> c_int {
+    or_failed(entry().stack(StackChoice::Caller).enter(|| downcall(|| callback(argument))))
+}
+
 /// An upcall that calls C as a plain function, on the stack that the upcall runs on.
 #[unsafe(no_mangle)]
 pub extern "C" fn guest_call_plain(callback: Callback, argument: *mut c_void) -> c_int {

@@ -31,6 +31,7 @@ cases! {
     }
     nested {
         over_200_stacks, over_200_stacks_pthread, ten_thousand_levels, pooled_levels, plain_calls, first_in_first_out,
+        given_back_stacks [UPCALL_IDLE_STACKS = "0"],
     }
     repeat_on_main {
         own_stack => Outcome::Prints("1000000 upcalls under strict seccomp"),

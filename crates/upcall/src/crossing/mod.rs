@@ -276,11 +276,11 @@ impl Pooled {
     fn take(hot: &'static Hot, bytes: usize, sp: usize, from: &StackBounds) -> Result<Pooled, Refusal> {
         let default = hot.min_stack();
         let (stack, kept) = if bytes > default {
-            (from_pool(bytes)?, Kept::Pool)
+            (from_pool(bytes, sp)?, Kept::Pool)
         } else if let Some(spare) = hot.take_spare() {
             (spare, Kept::Spare)
         } else {
-            (from_pool(default)?, Kept::NewSpare)
+            (from_pool(default, sp)?, Kept::NewSpare)
         };
         // A caller on a pooled stack, C code that Rust code there called without a downcall or Rust code that wants more room, has
         // its system stack beneath that stack's first frame.
@@ -296,7 +296,7 @@ impl Pooled {
         match self.kept {
             Kept::Spare => hot.put_spare(self.stack),
             Kept::NewSpare => hot.put_new_spare(self.stack),
-            Kept::Pool => pool::give_back(self.stack),
+            Kept::Pool => hot.give_back(self.stack),
         }
         result
     }
@@ -304,8 +304,8 @@ impl Pooled {
 
 #[cold]
 #[inline(never)]
-fn from_pool(bytes: usize) -> Result<&'static Control, Refusal> {
-    let taken = service::run(|| pool::slot_size_for(bytes).and_then(pool::take));
+fn from_pool(bytes: usize, sp: usize) -> Result<&'static Control, Refusal> {
+    let taken = service::run(|| pool::slot_size_for(bytes).and_then(|size| pool::take(size, sp)));
     taken.ok_or(Refusal::OutOfMemory { bytes })
 }
 

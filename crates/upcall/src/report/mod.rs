@@ -122,7 +122,8 @@ fn thread(record: &Record) -> Thread {
     let mut calls = Vec::new();
     let mut upcalls = vec![hot.upcall_sp.load(Relaxed)];
     for open in record.open_calls() {
-        calls.push(call(Direction::Downcall, open.c_sp()));
+        let rust_sp = open.rust_sp.load(Relaxed);
+        calls.push(call(Direction::Downcall, pool::system_sp_at(rust_sp).unwrap_or(rust_sp)));
         upcalls.push(open.upcall_sp.load(Relaxed));
     }
     upcalls.sort_unstable();

@@ -20,11 +20,15 @@ use stackbounds::Kind;
 ///         │    frames    │
 ///         ├──────────────┤ base          = address of the Control
 ///         │   Control    │
+///         ├──────────────┤
+///         │    colour    │               less than a page
+///         ├──────────────┤
+///         │   address    │               of the Control
 ///         └──────────────┘ high of the slot, a multiple of the slot's size
 /// ```
 ///
-/// Rule: **the memory of a Control is a Control for ever.** Regions of slots are never unmapped (their
-/// pages are given back instead), so a stale pointer to one is harmless to read.
+/// Rule: **a Control is valid from when its stack is taken from the pool until it is given back.** The region stays mapped after that,
+/// but its pages may be given back, and the next user writes another Control.
 #[repr(C, align(64))]
 pub(crate) struct Control {
     /// Lowest usable address.
@@ -47,16 +51,17 @@ impl Control {
         sp.wrapping_sub(low) < self.base() - low
     }
 
+    /// Where the first frame begins, and grows downwards from.
     #[inline]
     pub fn base(&self) -> usize {
         std::ptr::from_ref(self) as usize
     }
 }
 
-/// The pooled stack that `sp` is on, looked up in the registry of stackbounds.
+/// The pooled stack that `sp`, where this thread's code runs or waits, is on, looked up in the registry of stackbounds.
 pub(crate) fn control_at(sp: usize) -> Option<&'static Control> {
     let slot = stackbounds::around(sp).filter(|around| around.kind == Kind::Slot)?;
-    // SAFETY: in this process, arrays of slots are registered only by the pool. A stack that code runs on has been taken
-    // from it, so its Control is written. Rule: the memory of a Control is a Control for ever.
-    Some(unsafe { &*((slot.high - size_of::<Control>()) as *const Control) })
+    // SAFETY: in this process, arrays of slots are registered only by the pool, which wrote the Control's address at the high end of the
+    // slot when the stack was taken; and code runs on it, so it has not been given back.
+    Some(unsafe { &**(slot.high as *const *const Control).sub(1) })
 }

@@ -9,17 +9,23 @@ use std::cell::Cell;
 use std::mem::size_of;
 use std::ptr;
 use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard};
 
 use corosensei::stack::valgrind::ValgrindStackRegistration;
 
-use super::switch::COLOR;
 use super::{Control, sys};
 use crate::config::settings;
 
 /// The guard below each stack: 64 KiB, more than one page for the sake of C code, whose larger frames are
 /// not probed page by page as Rust's are.
 pub(crate) const GUARD: usize = 64 << 10;
+/// Stacks are coloured: their bases lie at different places in a page, half a page away from the frames that they are first
+/// used from. Processors take a load for dependent on an earlier store whose address agrees with it in the low 12 bits;
+/// stacks begin at page boundaries, so frames of two stacks easily agree there, and a crossing then took 15 ns in place of 9.
+const COLOURS: usize = 4096;
+/// What a slot holds besides guard and frames, at most.
+const OVERHEAD: usize = COLOURS + 2 * size_of::<Control>();
 /// A region holds this many bytes of small stacks, or one large stack.
 const REGION: usize = 16 << 20;
 /// Slots in a region at most: bits in a word.
@@ -27,7 +33,7 @@ const SLOTS: usize = u64::BITS as usize;
 
 /// The smallest slot that leaves `bytes` for frames; `None` if there is no such size.
 pub(crate) fn slot_size_for(bytes: usize) -> Option<usize> {
-    let size = bytes.checked_add(GUARD + COLOR + size_of::<Control>())?;
+    let size = bytes.checked_add(GUARD + OVERHEAD)?;
     if size > isize::MAX as usize / 4 { None } else { Some(size.next_power_of_two().max(2 * GUARD)) }
 }
 
@@ -72,8 +78,8 @@ pub(crate) fn usage() -> PoolUse {
     PoolUse { in_use: pool.in_use, idle: pool.warm, reserved_bytes }
 }
 
-/// Takes a stack out of the pool whose slot has `slot_size` bytes; `None` when there is no memory for it.
-pub(crate) fn take(slot_size: usize) -> Option<&'static Control> {
+/// Takes a stack out of the pool whose slot has `slot_size` bytes, for a caller at `sp`; `None` when there is no memory for it.
+pub(crate) fn take(slot_size: usize, sp: usize) -> Option<&'static Control> {
     let mut pool = lock();
     let fits = |region: &Region| region.slot_size == slot_size && region.free != 0;
     let index = match pool.regions.iter().position(|r| fits(r) && r.warm != 0) {
@@ -105,9 +111,13 @@ pub(crate) fn take(slot_size: usize) -> Option<&'static Control> {
     region.warm &= !bit;
     pool.warm -= usize::from(was_warm);
     pool.in_use += 1;
-    let control = low.wrapping_add(slot_size - size_of::<Control>()).cast::<Control>();
-    // SAFETY: the high end of a slot is mapped, aligned to a power of two larger than a Control, and kept
-    // for its Control; the slot was free, so nobody else writes it.
+    let high = low.wrapping_add(slot_size);
+    let top = high.wrapping_sub(2 * size_of::<Control>());
+    let colour =
+        (top as usize).wrapping_sub(sp).wrapping_add(COLOURS / 2) & (COLOURS - align_of::<Control>());
+    let control = top.wrapping_sub(colour).cast::<Control>();
+    // SAFETY: the high end of a slot is mapped and kept for its Control, aligned because the slot's end and the colour are,
+    // and for the Control's address; the slot was free, so nobody else writes it.
     unsafe {
         control.write(Control {
             low: Cell::new(low as usize + GUARD),
@@ -116,8 +126,25 @@ pub(crate) fn take(slot_size: usize) -> Option<&'static Control> {
             region: Cell::new(index as u32),
             slot: Cell::new(slot),
         });
+        high.cast::<*const Control>().sub(1).write(control);
         Some(&*control)
     }
+}
+
+/// Where downcalls from the pooled stack around `sp` continue, for those who look at another thread: `sp` may be on no pooled stack, or on one
+/// that was just given back.
+pub(crate) fn system_sp_at(sp: usize) -> Option<usize> {
+    let pool = lock();
+    let offset = |region: &Region| sp.wrapping_sub(region.low as usize);
+    let region = pool.regions.iter().find(|region| offset(region) < region.slots * region.slot_size)?;
+    let slot = offset(region) / region.slot_size;
+    if region.free & (1 << slot) != 0 {
+        return None;
+    }
+    let high = region.low.wrapping_add((slot + 1) * region.slot_size);
+    // SAFETY: the slot is taken, and cannot be given back while the lock is held: its Control is valid.
+    let control = unsafe { &**high.cast::<*const Control>().sub(1) };
+    Some(control.system_sp.load(Relaxed))
 }
 
 /// Returns a stack that nothing runs on any more.

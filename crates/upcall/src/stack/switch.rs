@@ -16,14 +16,10 @@ use super::pool::GUARD;
 /// aarch64 (none, 128 on Apple's) calling conventions, and a return address and saved registers.
 const BELOW_FRAME: usize = 256;
 
-/// A pooled stack is entered half a page, modulo a page, away from the frames that it is entered from. Processors take
-/// a load for dependent on an earlier store whose address agrees with it in the low 12 bits; stacks begin at page boundaries, so frames of
-/// two stacks easily agree there, and a crossing then costs twice or five times as much.
-pub(super) const COLOR: usize = 4096;
-
 #[inline(always)]
 fn pointer(address: usize) -> StackPointer {
-    NonZeroUsize::new(address).expect("a stack does not begin at address 0")
+    // SAFETY: an address inside a stack, or at one end of it: none is 0.
+    unsafe { NonZeroUsize::new_unchecked(address) }
 }
 
 /// Runs `f` on a pooled stack. While it runs, C's stack continues at `system_sp`, or if that is
@@ -40,8 +36,7 @@ pub(crate) fn on_pooled(stack: &Control, system_sp: Option<usize>, f: impl FnOnc
             let here = stack_pointer();
             let below_frame = || (here - BELOW_FRAME) & !(STACK_ALIGNMENT - 1);
             self.0.system_sp.store(self.1.unwrap_or_else(below_frame), Relaxed);
-            let top = self.0.base();
-            pointer(top - ((top.wrapping_sub(here) + COLOR / 2) & (COLOR - STACK_ALIGNMENT)))
+            pointer(self.0.base())
         }
 
         fn limit(&self) -> StackPointer {

@@ -45,7 +45,7 @@ impl OpenCall {
         self.generation.load(Relaxed) % 2 == 1
     }
 
-    /// Where C began to use the system stack.
+    /// Where C began to use the system stack. On the call's own thread.
     pub fn c_sp(&self) -> usize {
         let rust_sp = self.rust_sp.load(Relaxed);
         control_at(rust_sp).map_or(rust_sp, |stack| stack.system_sp.load(Relaxed))

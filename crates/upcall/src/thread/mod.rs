@@ -39,7 +39,8 @@ pub(crate) struct Hot {
     /// SP at the entry of the upcall that runs now or has made the downcall that runs now; 0 if none has. For snapshots only: an upcall
     /// that C made without a downcall between leaves 0 when it returns into the outer one.
     pub upcall_sp: AtomicUsize,
-    /// The pooled stack that was entered or returned to last: a hint, to be believed only when SP is on it.
+    /// The pooled stack that was entered or returned to last, or null: a hint, to be believed only when SP is on it. Rule: **the hint is a stack
+    /// that this thread has**, in use or spare.
     pub pooled: Cell<*const Control>,
     /// The downcalls that have not returned.
     pub calls: Calls,
@@ -143,7 +144,7 @@ impl Hot {
     /// The pooled stack that `sp` is on.
     #[inline(always)]
     pub fn pooled_at(&self, sp: usize) -> Option<&'static Control> {
-        // SAFETY: null, or a Control. Rule: the memory of a Control is a Control for ever.
+        // SAFETY: null, or a stack that this thread has: that is the hint's rule, and its Control is valid.
         match unsafe { self.pooled.get().as_ref() } {
             Some(hint) if hint.contains(sp) => Some(hint),
             _ => None,
@@ -173,16 +174,22 @@ impl Hot {
     /// Makes a stack that came from the pool one of the thread's spares, or puts it back if there are enough.
     pub fn put_new_spare(&self, stack: &'static Control) {
         if self.owned_spares.get() == SPARES {
-            return pool::give_back(stack);
+            return self.give_back(stack);
         }
         self.owned_spares.set(self.owned_spares.get() + 1);
         self.put_spare(stack);
     }
 
+    /// Returns a stack to the pool that nothing runs on any more.
+    pub fn give_back(&self, stack: &'static Control) {
+        self.pooled.set(ptr::null());
+        pool::give_back(stack);
+    }
+
     /// Returns the spares to the pool.
     pub fn give_back_spares(&self) {
         while let Some(spare) = self.take_spare() {
-            pool::give_back(spare);
+            self.give_back(spare);
         }
         self.owned_spares.set(0);
     }
