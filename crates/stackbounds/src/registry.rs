@@ -98,11 +98,9 @@ impl Block {
         Self { len: AtomicUsize::new(0), low: zeros(), high: zeros(), slots: zeros() }
     }
 
-    /// How many ranges start at or below `sp`. A reader that came too late may see any `len`:
-    /// it never looks beyond the array.
-    #[inline]
-    fn rank(&self, sp: usize) -> usize {
-        rank(&self.low[..self.len.load(Relaxed).min(BLOCK)], sp)
+    fn lows(&self) -> &[AtomicUsize] {
+        // A reader that mixes versions may see any length.
+        &self.low[..self.len.load(Relaxed).min(BLOCK)]
     }
 
     fn range(&self, i: usize) -> Range {
@@ -123,18 +121,19 @@ impl Block {
     }
 }
 
-/// The number of `lows`, which ascend, that are at or below `sp`. Without a branch on what is found: addresses that hosts ask about
-/// come in no order that a processor could predict.
+/// The number of `lows`, which ascend, that are at or below `sp`. Without a branch on what is found, since addresses come in no order
+/// that a processor could predict; and counting through the last few, whose loads do not wait for each other.
 #[inline]
 fn rank(lows: &[AtomicUsize], sp: usize) -> usize {
-    let at_or_below = |i: usize| usize::from(lows[i].load(Relaxed) <= sp);
+    const FEW: usize = 24;
+    let at_or_below = |low: &AtomicUsize| usize::from(low.load(Relaxed) <= sp);
     let (mut base, mut left) = (0, lows.len());
-    while left > 1 {
+    while left > FEW {
         let half = left / 2;
-        base += half * at_or_below(base + half);
+        base += half * at_or_below(&lows[base + half]);
         left -= half;
     }
-    if left == 1 { base + at_or_below(base) } else { 0 }
+    base + lows[base..base + left].iter().map(at_or_below).sum::<usize>()
 }
 
 /// The array of blocks, with the lowest address of each beside it.
@@ -199,23 +198,25 @@ fn look(top: &Top, sp: usize) -> Found {
     let Some(table) = top.table() else { return gap(0, usize::MAX) };
     let len = top.len.load(Relaxed).min(table.first.len());
     let i = rank(&table.first[..len], sp);
-    let next_block = table.first[..len].get(i).map_or(usize::MAX, |first| first.load(Relaxed));
+    let next_block = || table.first[..len].get(i).map_or(usize::MAX, |first| first.load(Relaxed));
     if i == 0 {
-        return gap(0, next_block);
+        return gap(0, next_block());
     }
     // SAFETY: an entry below `len` was stored before `len` was raised, so it is null only if this reader
     // mixes versions; otherwise it is a leaked block. Rule: published memory stays a block for ever.
     let Some(block) = (unsafe { table.block[i - 1].load(Acquire).as_ref() }) else {
         return gap(0, usize::MAX);
     };
-    let n = block.rank(sp);
-    let next =
-        block.low[..block.len.load(Relaxed).min(BLOCK)].get(n).map_or(next_block, |low| low.load(Relaxed));
-    if n == 0 {
-        return gap(0, next);
+    // 0 only for a reader that mixes versions.
+    let n = rank(block.lows(), sp);
+    let range = block.range(n.saturating_sub(1));
+    if n > 0 && sp < range.high {
+        return range.slots.narrow(range.low, range.high, sp);
     }
-    let range = block.range(n - 1);
-    if sp < range.high { range.slots.narrow(range.low, range.high, sp) } else { gap(range.high, next) }
+    gap(
+        if n > 0 { range.high } else { 0 },
+        block.lows().get(n).map_or_else(next_block, |low| low.load(Relaxed)),
+    )
 }
 
 /// The writer's side, behind the lock.
@@ -273,7 +274,7 @@ impl Registry {
     fn position(&self, low: usize) -> Option<(usize, usize)> {
         let after = self.blocks.partition_point(|block| block.low[0].load(Relaxed) <= low);
         let b = after.saturating_sub(1);
-        self.blocks.get(b).map(|block| (b, block.rank(low)))
+        self.blocks.get(b).map(|block| (b, rank(block.lows(), low)))
     }
 
     fn ranges(&self, b: usize) -> Vec<Range> {
