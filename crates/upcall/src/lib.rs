@@ -16,6 +16,11 @@
 //! The [`crossing`](self#) of one call is told step by step at the top of `crossing/mod.rs` in the sources; `ARCHITECTURE.md` has the map.
 #![warn(missing_debug_implementations)]
 
+/// The README's example is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+
 mod capi;
 mod config;
 mod crossing;
