@@ -161,9 +161,12 @@ impl Slots {
         }
         let first = !self.asked.replace(true);
         let Some(stack) = sys::thread_stack(sp) else { return };
-        self.own.set(stack.low, stack.high);
-        // What did not reach `sp` when asked again will not do so later.
-        let grows = first || self.own.contains(sp);
-        self.own_may_grow_to.set(if grows { stack.may_grow_to } else { stack.low });
+        // Asked again, it may be about an address that is not on this stack: then what was known stays.
+        if first || (stack.low..stack.high).contains(&sp) {
+            self.own.set(stack.low, stack.high);
+            self.own_may_grow_to.set(stack.may_grow_to);
+        } else {
+            self.own_may_grow_to.set(self.own.low.get());
+        }
     }
 }

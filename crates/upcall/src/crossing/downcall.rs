@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use stackbounds::stack_pointer;
 
 use super::body::{Body, Slot};
-use super::panicked::discard;
+use super::panicked::quietly;
 use super::run_here;
 use crate::stack::{control_at, switch};
 use crate::thread::{CallId, Hot, Payload, record};
@@ -19,6 +19,10 @@ use crate::thread::{CallId, Hot, Payload, record};
 /// them panics, the panic is raised here with its original payload once C has returned. Only the first such panic is
 /// raised, and none while this thread is unwinding already, when raising a second would abort the process: both are told
 /// to C as the last panic.
+///
+/// Which downcall encloses an upcall from a coroutine is found by walking the frames, which takes C code with unwind tables. Where the walk ends early,
+/// and between coroutines, whose resumers nobody knows, it is the innermost downcall on the thread's own stack; downcalls on other
+/// coroutines are passed over, since they may be suspended. Without one there, the panic is told to C only.
 ///
 /// Outside any upcall, and in an upcall that runs in place, `f` runs where it is; panics travel all the same.
 ///
@@ -51,7 +55,8 @@ use crate::thread::{CallId, Hot, Payload, record};
 /// When `f` does, and when an enclosed upcall did.
 ///
 /// # Aborts
-/// When the call comes back on another thread than it began on, because the host moved a suspended stack.
+/// When the call comes back on another thread than it began on, because the host moved a suspended coroutine there. A host that continues
+/// a thread's own stack on another thread is not noticed.
 #[inline]
 pub fn downcall<R>(f: impl FnOnce() -> R) -> R {
     let sp = stack_pointer();
@@ -88,7 +93,7 @@ fn returned<R>(left: Option<Payload>, result: std::thread::Result<R>) -> (R, Opt
         Ok(value) => (value, left),
         Err(payload) => {
             if let Some(left) = left {
-                discard(left);
+                quietly(|| drop(left));
             }
             resume_unwind(payload)
         }
@@ -98,20 +103,22 @@ fn returned<R>(left: Option<Payload>, result: std::thread::Result<R>) -> (R, Opt
 /// The value, unless there is a panic to be raised in its place.
 #[inline(always)]
 fn value_or_panic<R>((value, left): (R, Option<Payload>)) -> R {
-    if let Some(payload) = left {
-        raise(payload);
+    match left {
+        None => value,
+        Some(payload) => raise_in_place_of(value, payload),
     }
-    value
 }
 
 #[cold]
 #[inline(never)]
-fn raise(payload: Payload) {
+fn raise_in_place_of<R>(value: R, payload: Payload) -> R {
     if std::thread::panicking() {
-        discard(payload);
-    } else {
-        resume_unwind(payload);
+        quietly(|| drop(payload));
+        return value;
     }
+    // A value that panics when it is dropped must not do so while the other panic unwinds.
+    quietly(|| drop(value));
+    resume_unwind(payload)
 }
 
 /// A downcall from any other stack than the thread's own. Raises what the body raises; returns what an enclosed upcall left.
@@ -121,11 +128,12 @@ fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, slot: &mut Slot<
         return not_pooled(hot, sp, slot.body());
     };
     let system_sp = stack.system_sp.load(Relaxed);
+    let mark = hot.mark();
     let call = begin(hot, sp);
     // SAFETY: this runs on `stack`, whose `system_sp` was set when it was entered; the frames above it are those that wait for us.
     // The slot has not run.
     let result = catch_unwind(AssertUnwindSafe(|| unsafe { switch::on_system(system_sp, || slot.run()) }));
-    hot.check_same_thread("a downcall");
+    hot.check_same_thread(mark, "a downcall");
     hot.pooled.set(stack);
     returned(close(hot, call), result).1
 }
@@ -141,6 +149,6 @@ fn not_pooled(hot: &'static Hot, sp: usize, body: Body) -> Option<Payload> {
     let call = begin(hot, sp);
     let result = run_here(hot, body, "a downcall");
     let left = close(hot, call);
-    record::detach_if_exiting(hot, sp);
+    record::detach_if_exiting(hot);
     returned(left, result).1
 }

@@ -12,19 +12,20 @@
 //!       ├─ the entry insists on the caller's stack                      → run in place, or refuse
 //!       └─ otherwise                                                    → take a pooled stack
 //!          │    filling the thread's spares, when there are none        service stack
-//!          └─ catch_unwind                                              system stack or pooled stack
+//!          └─ catch_unwind; a panic is seen to                          system stack or pooled stack
 //!             └─ the Rust body
 //!                └─ downcall: noted in the thread's open calls
 //!                   ├─ SP on a pooled stack → switch back               system stack, below enter's frames
 //!                   └─ otherwise            → call in place             the stack that it is on
 //!                      └─ C … may switch stacks, and call us again
 //!                   ←  same thread?  a panic left here by an upcall? → raise it
-//!    ←  same thread?  what this upcall changed in Hot is set back to what its frame says it was
+//!    ←  same thread?  the stack goes back to the thread's spares, or to the pool
 //! ← value, or a Panicked after a panic or refusal; nothing of this call remains
 //! ```
 //!
 //! Two rules. **An estimate never carries a promise**: in place needs exact bounds, or an entry that insists. **A return sets the
-//! state from the frame that returns**, not from what the last call left behind: calls may return in any order.
+//! state from the frame that returns**, not from what the last call left behind: calls may return in any order. "Same thread?" is
+//! asked wherever the host could have moved the stack: everywhere but on the thread's own.
 
 mod body;
 mod downcall;
@@ -42,10 +43,11 @@ pub use panicked::{Panicked, Refusal};
 pub use with_stack::with_stack;
 
 use body::{Body, Slot};
+use panicked::caught;
 
 use crate::config::{ForeignStacks, settings};
 use crate::stack::{Control, control_at, pool, service, switch};
-use crate::thread::{Hot, record};
+use crate::thread::{Hot, Payload, record};
 
 /// Which stack an upcall runs on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -110,11 +112,12 @@ pub const fn entry() -> Entry {
 ///
 /// # Errors
 /// When `f` panics, or is refused (see [`Refusal`]). A panic inside a [`downcall`] is also raised
-/// there, when C has returned, with its original payload. Otherwise the message is kept as the thread's last panic, which C reads by
+/// there, when C has returned, with its original payload. The message is kept as the thread's last panic, which C reads by
 /// `upcall_last_panic`.
 ///
 /// # Aborts
-/// When the call comes back on another thread than it began on, because the host moved a suspended stack.
+/// When the call comes back on another thread than it began on, because the host moved a suspended coroutine there. A host that continues
+/// a thread's own stack on another thread is not noticed.
 #[inline]
 pub fn enter<R>(f: impl FnOnce() -> R) -> Result<R, Panicked> {
     entry().enter(f)
@@ -150,7 +153,7 @@ impl Entry {
             hot.set_upcall(sp);
             let result = catch_unwind(AssertUnwindSafe(f));
             hot.set_upcall(0);
-            return result.map_err(|payload| panicked::caught(hot, payload, sp));
+            return result.map_err(|payload| caught(hot, payload, sp));
         }
         let mut slot = Slot::new(f);
         let failed = if self.is_default() {
@@ -158,17 +161,15 @@ impl Entry {
         } else {
             chosen(hot, sp, slot.body(), self)
         };
-        // SAFETY: without an error the body ran to its end; it never ran if it was refused; and if it panicked, there is nothing
-        // left in the slot.
-        unsafe {
-            match failed {
-                None => Ok(slot.result()),
-                Some(error) => {
-                    if error.refusal().is_some() {
-                        slot.drop_unrun();
-                    }
-                    Err(error)
+        match failed {
+            // SAFETY: the body ran to its end.
+            None => Ok(unsafe { slot.result() }),
+            Some(error) => {
+                if error.refusal().is_some() {
+                    // SAFETY: it never ran.
+                    panicked::quietly(|| unsafe { slot.drop_unrun() });
                 }
+                Err(error)
             }
         }
     }
@@ -178,22 +179,22 @@ impl Entry {
 /// have left 1 KiB; what needs more runs on a service stack.
 #[inline(never)]
 fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, slot: &mut Slot<F, R>) -> Option<Panicked> {
-    let result = if hot.to_spare.holds(sp) {
+    let failed = if hot.to_spare.holds(sp) {
         let Some(stack) = hot.take_spare() else { return chosen(hot, sp, slot.body(), entry()) };
         hot.set_upcall(sp);
         // SAFETY: the slot has not run.
-        let result = run_pooled(hot, stack, None, || unsafe { slot.run() }, "an upcall");
+        let failed = run_pooled(hot, stack, None, || unsafe { slot.run() }, |panic| caught(hot, panic, sp));
         hot.put_spare(stack);
-        result
+        failed
     } else if hot.in_place.holds(sp) {
         hot.set_upcall(sp);
-        run_here(hot, slot.body(), "an upcall")
+        run_here(hot, slot.body(), "an upcall").err().map(|panic| caught(hot, panic, sp))
     } else {
         return chosen(hot, sp, slot.body(), entry());
     };
     hot.set_upcall(0);
-    // What is noted was noted by an upcall, which attached the thread: there is nothing to detach.
-    result.err().map(|payload| panicked::caught(hot, payload, sp))
+    record::detach_if_exiting(hot);
+    failed
 }
 
 /// Any upcall: attaches the thread if it is new to us, and decides where the upcall runs.
@@ -202,49 +203,54 @@ fn chosen(hot: &'static Hot, sp: usize, body: Body, entry: Entry) -> Option<Pani
     if hot.record().is_none() {
         record::attach(hot, sp);
     }
-    let place = match place(hot, entry, sp) {
-        Ok(place) => place,
-        Err(refusal) => {
-            let refused = panicked::refused(hot, refusal);
-            record::detach_if_exiting(hot, sp);
-            return Some(refused);
+    let failed = match place(hot, entry, sp) {
+        Err(refusal) => Some(panicked::refused(hot, refusal)),
+        Ok(place) => {
+            hot.set_upcall(sp);
+            let failed = match place {
+                Place::Caller => run_here(hot, body, "an upcall").err().map(|panic| caught(hot, panic, sp)),
+                Place::Pooled(pooled) => pooled.run(hot, body, |panic| caught(hot, panic, sp)),
+            };
+            hot.set_upcall(0);
+            failed
         }
     };
-    hot.set_upcall(sp);
-    let result = match &place {
-        Place::Caller => run_here(hot, body, "an upcall"),
-        Place::Pooled(pooled) => pooled.run(hot, body, "an upcall"),
-    };
-    hot.set_upcall(0);
-    let failed = result.err().map(|payload| panicked::caught(hot, payload, sp));
-    record::detach_if_exiting(hot, sp);
+    record::detach_if_exiting(hot);
     failed
 }
 
 /// Runs `body` in place, on a stack that the host may move to another thread.
 #[inline(always)]
 fn run_here(hot: &Hot, body: Body, what: &str) -> std::thread::Result<()> {
+    let mark = hot.mark();
     // SAFETY: the caller passes a body that has not run, whose slot is in a frame above.
     let result = catch_unwind(AssertUnwindSafe(|| unsafe { body.run() }));
-    hot.check_same_thread(what);
+    hot.check_same_thread(mark, what);
     result
 }
 
-/// Runs `run` on a pooled stack. Downcalls continue at `system_sp`; `None` for below this frame.
+/// Runs `run` on a pooled stack. Downcalls continue at `system_sp`; `None` for below this frame. A panic is seen to there, by `caught`: of the
+/// caller's stack there may be too little left.
 #[inline(always)]
-fn run_pooled(
+fn run_pooled<T>(
     hot: &Hot,
     stack: &'static Control,
     system_sp: Option<usize>,
     run: impl FnOnce(),
-    what: &str,
-) -> std::thread::Result<()> {
+    caught: impl FnOnce(Payload) -> T,
+) -> Option<T> {
+    let what = "a call on a pooled stack";
+    let mark = hot.mark();
     hot.pooled.set(stack);
-    let result = catch_unwind(AssertUnwindSafe(|| {
-        switch::on_pooled(stack, system_sp, run);
-    }));
-    hot.check_same_thread(what);
-    result
+    let mut failed = None;
+    switch::on_pooled(stack, system_sp, || {
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
+            hot.check_same_thread(mark, what);
+            failed = Some(caught(payload));
+        }
+    });
+    hot.check_same_thread(mark, what);
+    failed
 }
 
 /// Where an upcall is to run.
@@ -276,11 +282,11 @@ impl Pooled {
     fn take(hot: &'static Hot, bytes: usize, sp: usize, from: &StackBounds) -> Result<Pooled, Refusal> {
         let default = hot.min_stack();
         let (stack, kept) = if bytes > default {
-            (from_pool(bytes, sp)?, Kept::Pool)
+            (from_pool(hot, bytes, sp)?, Kept::Pool)
         } else if let Some(spare) = hot.take_spare() {
             (spare, Kept::Spare)
         } else {
-            (from_pool(default, sp)?, Kept::NewSpare)
+            (from_pool(hot, default, sp)?, Kept::NewSpare)
         };
         // A caller on a pooled stack, C code that Rust code there called without a downcall or Rust code that wants more room, has
         // its system stack beneath that stack's first frame.
@@ -290,23 +296,25 @@ impl Pooled {
 
     /// Runs `body` on the stack and gives the stack back.
     #[inline(always)]
-    fn run(&self, hot: &Hot, body: Body, what: &str) -> std::thread::Result<()> {
+    fn run<T>(&self, hot: &Hot, body: Body, caught: impl FnOnce(Payload) -> T) -> Option<T> {
         // SAFETY: the caller passes a body that has not run, whose slot is in a frame above.
-        let result = run_pooled(hot, self.stack, self.system_sp, || unsafe { body.run() }, what);
+        let failed = run_pooled(hot, self.stack, self.system_sp, || unsafe { body.run() }, caught);
         match self.kept {
             Kept::Spare => hot.put_spare(self.stack),
             Kept::NewSpare => hot.put_new_spare(self.stack),
             Kept::Pool => hot.give_back(self.stack),
         }
-        result
+        failed
     }
 }
 
 #[cold]
 #[inline(never)]
-fn from_pool(bytes: usize, sp: usize) -> Result<&'static Control, Refusal> {
+fn from_pool(hot: &Hot, bytes: usize, sp: usize) -> Result<&'static Control, Refusal> {
     let taken = service::run(|| pool::slot_size_for(bytes).and_then(|size| pool::take(size, sp)));
-    taken.ok_or(Refusal::OutOfMemory { bytes })
+    let stack = taken.ok_or(Refusal::OutOfMemory { bytes })?;
+    hot.count_out();
+    Ok(stack)
 }
 
 /// Decides where an upcall runs.
@@ -334,7 +342,7 @@ fn place(hot: &'static Hot, entry: Entry, sp: usize) -> Result<Place, Refusal> {
 /// Notes for later upcalls from there what is to be done with those of the default size: a stack switched to once is
 /// switched to again.
 fn note_surroundings(hot: &Hot, sp: usize) {
-    let Some(around) = stackbounds::around(sp) else { return };
+    let Some(around) = stackbounds::around(sp).filter(|_| !hot.is_exiting()) else { return };
     let floor = around.low.saturating_add(hot.min_stack());
     match around.kind {
         Kind::Gap if hot.checks_foreign() => {}

@@ -103,7 +103,7 @@ impl Drop for Panicked {
     fn drop(&mut self) {
         if let Inner::Panicked { payload, .. } = &mut *self.0 {
             if let Some(payload) = payload.take() {
-                discard(payload);
+                quietly(|| drop(payload));
             }
         }
     }
@@ -123,6 +123,9 @@ impl fmt::Display for Panicked {
 }
 
 impl std::error::Error for Panicked {}
+
+// SAFETY: all that is not Sync is the payload, and a shared reference gives no way to it.
+unsafe impl Sync for Panicked {}
 
 /// The error of an upcall that was not run. Made on a service stack: too little room may be the reason.
 #[cold]
@@ -145,7 +148,7 @@ pub(super) fn caught(hot: &Hot, payload: Payload, upcall_sp: usize) -> Panicked 
             Ok(()) => None,
             // The call has the panic that came first; this one is told to C only.
             Err(later) => {
-                discard(later);
+                quietly(|| drop(later));
                 None
             }
         },
@@ -165,9 +168,10 @@ fn message_of(payload: &(dyn Any + Send)) -> String {
     }
 }
 
-/// Drops a payload, which may panic in turn, with a payload that may: the second one is forgotten.
-pub(super) fn discard(payload: Payload) {
-    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+/// Runs the drop of something that is not ours and may panic in turn, with a payload that may when it is dropped: that one
+/// is forgotten.
+pub(super) fn quietly(drop: impl FnOnce()) {
+    if let Err(second) = catch_unwind(AssertUnwindSafe(drop)) {
         std::mem::forget(second);
     }
 }

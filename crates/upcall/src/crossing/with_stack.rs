@@ -6,7 +6,7 @@ use stackbounds::stack_pointer;
 
 use super::body::{Body, Slot};
 use super::{Pooled, Refusal};
-use crate::thread::{Hot, record};
+use crate::thread::{Hot, Payload, record};
 
 /// Runs `f` with at least `bytes` bytes of stack below it: in place where that much is certainly left, else on
 /// a pooled stack. For recursion that is deep at times, on any thread and in any upcall.
@@ -21,8 +21,8 @@ use crate::thread::{Hot, record};
 /// assert_eq!(sum(&vec![1; 100_000]), 100_000);
 /// ```
 ///
-/// A call that stays in place costs about what asking for the bounds does. A pooled stack is kept for the next use; large ones
-/// keep their address space and give their pages back.
+/// A call that stays in place costs about what asking for the bounds does. A pooled stack is kept for the next use; above
+/// 1 MiB it keeps its address space and gives its pages back.
 ///
 /// # Panics
 /// When `f` does, and when there is no memory for a stack of that size.
@@ -39,8 +39,8 @@ pub fn with_stack<R>(bytes: usize, f: impl FnOnce() -> R) -> R {
     let body = slot.body();
     match on_larger(bytes, sp, body) {
         // SAFETY: the body ran to its end.
-        Ok(Ok(())) => unsafe { slot.result() },
-        Ok(Err(payload)) => resume_unwind(payload),
+        Ok(None) => unsafe { slot.result() },
+        Ok(Some(payload)) => resume_unwind(payload),
         Err(refusal) => {
             // SAFETY: refused: the body never ran.
             unsafe { slot.drop_unrun() };
@@ -49,14 +49,15 @@ pub fn with_stack<R>(bytes: usize, f: impl FnOnce() -> R) -> R {
     }
 }
 
+/// Runs `body` on a pooled stack; returns its panic, if it panicked.
 #[inline(never)]
-fn on_larger(bytes: usize, sp: usize, body: Body) -> Result<std::thread::Result<()>, Refusal> {
+fn on_larger(bytes: usize, sp: usize, body: Body) -> Result<Option<Payload>, Refusal> {
     let hot = Hot::here();
     if hot.record().is_none() {
         record::attach(hot, sp);
     }
     let pooled = Pooled::take(hot, bytes, sp, &stackbounds::at(sp));
-    let result = pooled.map(|pooled| pooled.run(hot, body, "a call of with_stack"));
-    record::detach_if_exiting(hot, sp);
+    let result = pooled.map(|pooled| pooled.run(hot, body, |payload| payload));
+    record::detach_if_exiting(hot);
     result
 }

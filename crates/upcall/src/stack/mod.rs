@@ -23,7 +23,7 @@ use stackbounds::Kind;
 ///         ├──────────────┤
 ///         │    colour    │               less than a page
 ///         ├──────────────┤
-///         │   address    │               of the Control
+///         │   SlotEnd    │               where the Control is, and whose
 ///         └──────────────┘ high of the slot, a multiple of the slot's size
 /// ```
 ///
@@ -61,7 +61,17 @@ impl Control {
 /// The pooled stack that `sp`, where this thread's code runs or waits, is on, looked up in the registry of stackbounds.
 pub(crate) fn control_at(sp: usize) -> Option<&'static Control> {
     let slot = stackbounds::around(sp).filter(|around| around.kind == Kind::Slot)?;
-    // SAFETY: in this process, arrays of slots are registered only by the pool, which wrote the Control's address at the high end of the
-    // slot when the stack was taken; and code runs on it, so it has not been given back.
-    Some(unsafe { &**(slot.high as *const *const Control).sub(1) })
+    // SAFETY: a described slot is mapped to its end, and holds two words there. They are ours only if they say so: another version of upcall
+    // may share stackbounds. Then the stack was taken from our pool, and is not given back while code runs on it.
+    unsafe {
+        let end = (slot.high as *const SlotEnd).sub(1);
+        if (*end).owner == pool::owner() { Some(&*(*end).control) } else { None }
+    }
+}
+
+/// The last two words of a slot.
+#[repr(C)]
+struct SlotEnd {
+    control: *const Control,
+    owner: usize,
 }

@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use corosensei::stack::valgrind::ValgrindStackRegistration;
 
-use super::{Control, sys};
+use super::{Control, SlotEnd, sys};
 use crate::config::settings;
 
 /// The guard below each stack: 64 KiB, more than one page for the sake of C code, whose larger frames are
@@ -28,6 +28,8 @@ const COLOURS: usize = 4096;
 const OVERHEAD: usize = COLOURS + 2 * size_of::<Control>();
 /// A region holds this many bytes of small stacks, or one large stack.
 const REGION: usize = 16 << 20;
+/// Slots up to this size keep their pages when they are idle, as far as the limit on idle stacks allows.
+const KEPT: usize = 1 << 20;
 /// Slots in a region at most: bits in a word.
 const SLOTS: usize = u64::BITS as usize;
 
@@ -126,7 +128,7 @@ pub(crate) fn take(slot_size: usize, sp: usize) -> Option<&'static Control> {
             region: Cell::new(index as u32),
             slot: Cell::new(slot),
         });
-        high.cast::<*const Control>().sub(1).write(control);
+        high.cast::<SlotEnd>().sub(1).write(SlotEnd { control, owner: owner() });
         Some(&*control)
     }
 }
@@ -143,7 +145,7 @@ pub(crate) fn system_sp_at(sp: usize) -> Option<usize> {
     }
     let high = region.low.wrapping_add((slot + 1) * region.slot_size);
     // SAFETY: the slot is taken, and cannot be given back while the lock is held: its Control is valid.
-    let control = unsafe { &**high.cast::<*const Control>().sub(1) };
+    let control = unsafe { &*(*high.cast::<SlotEnd>().sub(1)).control };
     Some(control.system_sp.load(Relaxed))
 }
 
@@ -151,12 +153,11 @@ pub(crate) fn system_sp_at(sp: usize) -> Option<usize> {
 pub(crate) fn give_back(stack: &'static Control) {
     let (mut pool, idle) = (lock(), settings().idle_stacks);
     let bit = 1 << stack.slot.get();
-    let keeps_pages = pool.warm < idle;
-    pool.in_use -= 1;
-    pool.warm += usize::from(keeps_pages);
+    let enough = pool.warm >= idle;
     let region = &mut pool.regions[stack.region.get() as usize];
     assert!(region.free & bit == 0, "a stack is returned to the pool once");
     region.free |= bit;
+    let keeps_pages = !enough && region.slot_size <= KEPT;
     if keeps_pages {
         region.warm |= bit;
     } else {
@@ -164,6 +165,8 @@ pub(crate) fn give_back(stack: &'static Control) {
         // lock, so nobody has taken it yet.
         unsafe { sys::give_back(stack.low.get() as *mut u8, region.slot_size - GUARD) };
     }
+    pool.in_use -= 1;
+    pool.warm += usize::from(keeps_pages);
 }
 
 impl Region {
@@ -188,6 +191,11 @@ impl Region {
         }
         Some(Region { low, slot_size, slots, free: u64::MAX >> (SLOTS - slots), warm: 0, guarded: 0 })
     }
+}
+
+/// What tells this pool's slots from those of another upcall in the process.
+pub(super) fn owner() -> usize {
+    ptr::from_ref(&POOL) as usize
 }
 
 fn lock() -> MutexGuard<'static, Pool> {

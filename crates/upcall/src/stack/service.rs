@@ -5,7 +5,6 @@
 //! service stack is not in the pool because filling the pool is one of those paths.
 
 use std::cell::UnsafeCell;
-use std::hint::spin_loop;
 use std::mem::{MaybeUninit, forget};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::AtomicBool;
@@ -50,12 +49,15 @@ pub(crate) fn run<R>(f: impl FnOnce() -> R) -> R {
     let service = take();
     let low = service.memory.0.get() as usize;
     let mut result = None;
-    // SAFETY: `take` gave the memory to this thread alone. The lowest GUARD bytes are, or are about to be, its guard.
+    // SAFETY: `take` gave the memory to this thread alone. The lowest GUARD bytes are, or are about to be, its guard, and hold nothing.
     unsafe {
         switch::on_block(low, low + SIZE, || {
             // Only the first time, and here: on the caller's stack there may be no room to call libc.
             if !service.known.swap(true, Relaxed) {
-                sys::guard(low as *mut u8, GUARD, GuardPages::Mprotect);
+                // Where pages are larger than that, there is no guard.
+                if sys::page_size() <= GUARD {
+                    sys::guard(low as *mut u8, GUARD, GuardPages::Mprotect);
+                }
                 forget(ValgrindStackRegistration::new((low + GUARD) as *mut u8, SIZE - GUARD));
             }
             result = Some(catch_unwind(AssertUnwindSafe(f)));
@@ -69,12 +71,14 @@ pub(crate) fn run<R>(f: impl FnOnce() -> R) -> R {
 }
 
 fn take() -> &'static Service {
-    loop {
+    for round in 0.. {
         for service in &SERVICES {
             if !service.taken.swap(true, Acquire) {
                 return service;
             }
         }
-        spin_loop();
+        // The holders need the core that this thread has; if they have a lower priority, yielding does not give it to them.
+        sys::wait_a_little(round);
     }
+    unreachable!("rounds do not end")
 }

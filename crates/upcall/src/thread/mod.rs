@@ -51,14 +51,16 @@ pub(crate) struct Hot {
     spares: Cell<*const Control>,
     /// How many stacks are spares, those in use included.
     owned_spares: Cell<usize>,
+    /// How many others are in use.
+    others_out: Cell<usize>,
     /// Null until the thread is attached.
     record: Cell<*const Record>,
-    /// The thread's exit has freed its record once: from now on, a record is freed by the upcall that made it.
+    /// The thread's exit has been, or will not be noticed: from now on, a record is freed by the last call that needs it.
     exiting: Cell<bool>,
     /// The thread's [`thread_token`].
     token: Cell<usize>,
-    /// SP of the call that attached the thread.
-    attached_at: Cell<usize>,
+    /// Unique in the process, since a token is used again after a thread's end; 0 until the thread attaches.
+    serial: Cell<usize>,
 }
 
 thread_local! {
@@ -75,12 +77,13 @@ thread_local! {
             calls: Calls::new(),
             spares: Cell::new(ptr::null()),
             owned_spares: Cell::new(0),
+            others_out: Cell::new(0),
             to_spare: Noted::nothing(),
             in_place: Noted::nothing(),
             record: Cell::new(ptr::null()),
             exiting: Cell::new(false),
             token: Cell::new(0),
-            attached_at: Cell::new(0),
+            serial: Cell::new(0),
         }
     };
 }
@@ -171,34 +174,72 @@ impl Hot {
         self.spares.set(stack);
     }
 
+    /// Notes that a stack of the pool is in use by this thread.
+    pub fn count_out(&self) {
+        self.others_out.set(self.others_out.get() + 1);
+    }
+
     /// Makes a stack that came from the pool one of the thread's spares, or puts it back if there are enough.
     pub fn put_new_spare(&self, stack: &'static Control) {
         if self.owned_spares.get() == SPARES {
             return self.give_back(stack);
         }
+        self.others_out.set(self.others_out.get() - 1);
         self.owned_spares.set(self.owned_spares.get() + 1);
         self.put_spare(stack);
     }
 
     /// Returns a stack to the pool that nothing runs on any more.
     pub fn give_back(&self, stack: &'static Control) {
+        self.others_out.set(self.others_out.get() - 1);
         self.pooled.set(ptr::null());
         pool::give_back(stack);
     }
 
-    /// Returns the spares to the pool.
+    /// Whether any pooled stack of this thread is in use.
+    pub fn has_stacks_out(&self) -> bool {
+        let mut spares = 0;
+        let mut next = self.spares.get();
+        // SAFETY: the list holds Controls of stacks that belong to this thread.
+        while let Some(spare) = unsafe { next.as_ref() } {
+            spares += 1;
+            next = spare.next.get();
+        }
+        self.others_out.get() != 0 || spares != self.owned_spares.get()
+    }
+
+    /// Returns the spares, all of which are there, to the pool.
     pub fn give_back_spares(&self) {
+        self.pooled.set(ptr::null());
         while let Some(spare) = self.take_spare() {
-            self.give_back(spare);
+            pool::give_back(spare);
         }
         self.owned_spares.set(0);
     }
 
-    /// Stops with a message unless this, which a frame remembers from before it let other code run, is still the
-    /// calling thread's.
+    /// Forgets where upcalls came from last. An exiting thread notes nothing, so that its calls take the long way, past the look
+    /// whether it can be detached.
+    pub fn forget_surroundings(&self) {
+        self.to_spare.note(0, 0, 0);
+        self.in_place.note(0, 0, 0);
+    }
+
+    /// Whether the thread's exit has been.
+    pub fn is_exiting(&self) -> bool {
+        self.exiting.get()
+    }
+
+    /// What a frame keeps to tell, after it let other code run, whether it is still on this thread.
     #[inline(always)]
-    pub fn check_same_thread(&self, what: &str) {
-        if thread_token() != self.token.get() {
+    pub fn mark(&self) -> Mark {
+        Mark { token: self.token.get(), serial: self.serial.get() }
+    }
+
+    /// Stops with a message unless this, which a frame remembers from before it let other code run, is still the calling thread's. If it is
+    /// not, its thread may be gone: it is looked at only if the thread pointer is the same, and so is this memory.
+    #[inline(always)]
+    pub fn check_same_thread(&self, mark: Mark, what: &str) {
+        if thread_token() != mark.token || self.serial.get() != mark.serial {
             record::abort_on_wrong_thread(self, what);
         }
     }
@@ -208,6 +249,13 @@ impl Hot {
     pub fn set_upcall(&self, sp: usize) {
         self.upcall_sp.store(sp, Relaxed);
     }
+}
+
+/// See [`Hot::mark`].
+#[derive(Clone, Copy)]
+pub(crate) struct Mark {
+    token: usize,
+    serial: usize,
 }
 
 /// A range of addresses of which something was found out that holds for one version of the registry of stackbounds.

@@ -1,11 +1,12 @@
 //! Attach and detach: a thread's record, made at its first upcall and freed at its exit.
 //!
 //! A pthread key's destructor frees the record. Destructors of other keys may call us after that, in every round that
-//! the system makes; setting the key again would leak in the last round. So a thread that is **exiting** attaches for one
-//! outermost upcall at a time, and the frame that attached it detaches it.
+//! the system makes; setting the key again would leak in the last round. So a thread that is **exiting** is attached for as long
+//! as a call needs it, and each call's end looks whether it was the last.
 
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::ptr;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
@@ -19,7 +20,7 @@ use crate::stack::service;
 pub(crate) struct Record {
     pub hot: *const Hot,
     pub thread_id: usize,
-    /// The message of the last panic that no downcall raised again.
+    /// The message of the last panic that an upcall caught, or of its last refusal.
     pub last_panic: RefCell<Option<String>>,
     /// Upcalls from undescribed stacks were reported once.
     pub reported_foreign: Cell<bool>,
@@ -40,7 +41,7 @@ impl Record {
 /// Places for downcalls that a thread begins with.
 const FIRST_CALL_BLOCK: usize = 16;
 
-/// The records of all attached threads.
+/// The records of the attached threads that are not exiting.
 struct Records(Vec<*const Record>);
 
 // SAFETY: a record is in the list from attach to detach, both under the lock, and lives longer. Others than its thread
@@ -54,7 +55,7 @@ fn lock() -> MutexGuard<'static, Records> {
     RECORDS.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Calls `look` for the record of each attached thread; none of them can detach meanwhile.
+/// Calls `look` for the record of each attached thread, but exiting ones; none of them can detach or end meanwhile.
 pub(crate) fn for_each(mut look: impl FnMut(&Record)) {
     for &record in &lock().0 {
         // SAFETY: in the list and the lock held: not freed.
@@ -81,29 +82,28 @@ pub(crate) fn attach(hot: &'static Hot, sp: usize) {
             reported_foreign: Cell::new(false),
             call_blocks: UnsafeCell::new(Vec::new()),
         }));
-        lock().0.push(record);
         hot.record.set(record);
         hot.token.set(thread_token());
-        hot.attached_at.set(sp);
-        if !hot.exiting.get() && !free_at_exit(record) {
-            // No key left in this process: as good as exiting.
+        if hot.serial.get() == 0 {
+            static LAST_SERIAL: AtomicUsize = AtomicUsize::new(0);
+            hot.serial.set(LAST_SERIAL.fetch_add(1, Relaxed) + 1);
+        }
+        if hot.exiting.get() || !free_at_exit(record) {
+            // Where no key is left in the process, a thread is as good as exiting. Nothing takes its record off the list if
+            // it ends inside a call, so it is never on it.
             hot.exiting.set(true);
+        } else {
+            lock().0.push(record);
         }
     });
 }
 
-/// At the end of a call that began at `sp`: frees the thread's record if that call made it and the thread's exit will not free it.
+/// At the end of a call: frees the record of a thread whose exit has been and will not free it, if nothing needs it.
 #[inline(always)]
-pub(crate) fn detach_if_exiting(hot: &'static Hot, sp: usize) {
-    if hot.exiting.get() && hot.attached_at.get() == sp {
-        detach_now(hot);
+pub(crate) fn detach_if_exiting(hot: &'static Hot) {
+    if hot.exiting.get() {
+        service::run(|| detach(hot));
     }
-}
-
-#[cold]
-#[inline(never)]
-fn detach_now(hot: &'static Hot) {
-    service::run(|| detach(hot));
 }
 
 /// Takes notice of an exact stack that may be the thread's own: it was not known when the thread attached, on
@@ -116,21 +116,22 @@ pub(crate) fn learn_own_stack(hot: &Hot, stack: &StackBounds) {
     }
 }
 
+/// Frees the thread's record. Calls that are still open, and stacks in use, belong to coroutines that may yet go on: then everything stays
+/// for now. Rule: whatever might still be live is never freed.
 fn detach(hot: &'static Hot) {
-    hot.forget_own_stack();
-    let record = hot.record.replace(ptr::null());
+    let Some(record) = hot.record() else { return };
     let mut records = lock();
     records.0.retain(|&other| !ptr::eq(other, record));
     drop(records);
-    // SAFETY: made by `attach`, out of the list, and `hot`, which pointed to it, is this thread's.
-    let mut record = unsafe { Box::from_raw(record.cast_mut()) };
-    hot.calls.forget_places();
-    if record.open_calls().next().is_some() {
-        // They belong to coroutines that may yet go on. Rule: whatever might still be live is never freed.
-        std::mem::forget(std::mem::take(record.call_blocks.get_mut()));
+    hot.forget_surroundings();
+    if record.open_calls().next().is_some() || hot.has_stacks_out() {
+        return;
     }
-    drop(record);
+    hot.forget_own_stack();
+    hot.calls.forget_places();
     hot.give_back_spares();
+    // SAFETY: made by `attach`, out of the list, and the pointer in `hot`, which is this thread's, is gone now.
+    drop(unsafe { Box::from_raw(hot.record.replace(ptr::null()).cast_mut()) });
 }
 
 /// Has the record freed when the calling thread exits.
@@ -140,9 +141,7 @@ fn free_at_exit(record: *const Record) -> bool {
     extern "C" fn at_exit(_: *mut libc::c_void) {
         let hot = Hot::here();
         hot.exiting.set(true);
-        if hot.record().is_some() {
-            detach(hot);
-        }
+        detach(hot);
     }
 
     let key = KEY.get_or_init(|| {
@@ -194,7 +193,7 @@ pub(crate) fn abort_on_wrong_thread(began: &Hot, what: &str) -> ! {
     std::process::abort()
 }
 
-/// The message of the last panic on this thread that no downcall raised again.
+/// Keeps the message of the last panic or refusal on this thread, for C to ask for.
 pub(crate) fn set_last_panic(hot: &Hot, message: &str) {
     if let Some(record) = hot.record() {
         *record.last_panic.borrow_mut() = Some(message.to_owned());
@@ -202,7 +201,7 @@ pub(crate) fn set_last_panic(hot: &Hot, message: &str) {
 }
 
 /// Counts upcalls from undescribed stacks, of all threads, when they are not simply allowed.
-pub(crate) static FOREIGN_UPCALLS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+pub(crate) static FOREIGN_UPCALLS: AtomicUsize = AtomicUsize::new(0);
 
 /// Reports an upcall from an undescribed stack, once a thread.
 pub(crate) fn report_foreign(hot: &Hot, sp: usize) {

@@ -1,7 +1,8 @@
 //! Memory for stacks from the operating system.
 //!
 //! Contract: `reserve` maps memory that costs nothing until it is touched; `guard` makes a range of it fault for ever
-//! when touched; `give_back` returns the pages of a range, which reads as zeros afterwards.
+//! when touched; `give_back` returns the pages of a range, which reads as zeros afterwards. `page_size` and
+//! `wait_a_little` are what they say.
 
 #[cfg(unix)]
 #[path = "unix.rs"]
@@ -10,4 +11,4 @@ mod selected;
 #[cfg(not(unix))]
 compile_error!("upcall runs on Unix so far; stackbounds alone runs elsewhere too");
 
-pub(super) use selected::{give_back, guard, reserve};
+pub(super) use selected::{give_back, guard, page_size, reserve, wait_a_little};

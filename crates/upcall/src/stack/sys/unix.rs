@@ -23,9 +23,7 @@ pub fn reserve(size: usize, align: usize) -> Option<*mut u8> {
         if before != 0 {
             libc::munmap(at, before);
         }
-        if before != align {
-            libc::munmap(low.wrapping_byte_add(size), align - before);
-        }
+        libc::munmap(low.wrapping_byte_add(size), align - before);
     }
     // SAFETY: the range is ours. A huge page would make each stack cost 2 MiB; failing is harmless.
     #[cfg(target_os = "linux")]
@@ -38,7 +36,7 @@ pub fn reserve(size: usize, align: usize) -> Option<*mut u8> {
 /// Makes `low..low + size` fault when touched; says whether it did.
 ///
 /// # Safety
-/// The range is part of what `reserve` returned, and nothing is kept in it.
+/// The range is whole pages of memory that is ours to protect, and nothing is kept in it, now or later.
 pub unsafe fn guard(low: *mut u8, size: usize, how: GuardPages) -> bool {
     // SAFETY: the caller gives us the range, which holds nothing. An older kernel, or an mlocked range, answers EINVAL and
     // changes nothing.
@@ -59,4 +57,22 @@ pub unsafe fn guard(low: *mut u8, size: usize, how: GuardPages) -> bool {
 pub unsafe fn give_back(low: *mut u8, size: usize) {
     // SAFETY: the caller says that the contents are not needed; failing leaves them there, which is harmless.
     unsafe { libc::madvise(low.cast(), size, libc::MADV_DONTNEED) };
+}
+
+/// The size of a page in bytes.
+pub fn page_size() -> usize {
+    // SAFETY: asks for a constant that every system has.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as usize }
+}
+
+/// Lets other threads run, those of a lower priority too when it has taken some rounds. Needs next to no stack.
+pub fn wait_a_little(round: u32) {
+    // SAFETY: neither has a precondition.
+    unsafe {
+        if round < 100 {
+            libc::sched_yield();
+        } else {
+            libc::usleep(100);
+        }
+    }
 }
