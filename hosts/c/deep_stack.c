@@ -1,17 +1,7 @@
 /* Upcalls at very different depths of one stack, and with next to nothing left of it. */
 #include "host.h"
 
-#include <alloca.h>
 #include <sys/resource.h>
-
-/* Calls `then` with about `left` bytes between its caller's stack pointer and `low`. */
-static __attribute__((noinline)) void with_left(uintptr_t low, size_t left, void (*then)(void)) {
-    size_t used = (uintptr_t)__builtin_frame_address(0) - low;
-    CHECK(used > left + 512);
-    volatile char *filler = alloca(used - left - 256);
-    filler[0] = 1;
-    then();
-}
 
 static uintptr_t low_end(void) {
     pthread_attr_t attr;
@@ -52,8 +42,7 @@ static void *later_call_with_left(void *left) {
 
 static const size_t lefts[] = {64 << 10, 16 << 10, 4 << 10, 2 << 10, 1 << 10};
 
-/* Unoptimised code of the library's own needs the second KiB for its frames. */
-static int lefts_here(void) { return getenv("HOST_UNOPTIMISED") ? 4 : 5; }
+static int lefts_here(void) { return unoptimised() ? 3 : 5; }
 
 static void first_calls(void) {
     CHECK(guest_increment(0) == 1); /* binds the symbol: that is the dynamic linker's need of stack, not ours */

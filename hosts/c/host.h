@@ -3,6 +3,7 @@
 #define HOST_H
 
 #define _GNU_SOURCE
+#include <alloca.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -107,6 +108,18 @@ static inline void on_thread(char *low, size_t size, void *(*body)(void *), void
     CHECK(pthread_join(thread, NULL) == 0);
     pthread_attr_destroy(&attr);
 }
+
+/* Calls `then` with about `left` bytes between its caller's stack pointer and `low`, the low end of the stack. */
+static __attribute__((noinline, unused)) void with_left(uintptr_t low, size_t left, void (*then)(void)) {
+    size_t used = (uintptr_t)__builtin_frame_address(0) - low;
+    CHECK(used > left + 512);
+    volatile char *filler = alloca(used - left - 256);
+    filler[0] = 1;
+    then();
+}
+
+/* Unoptimised code of the library's own needs some KiB more for its frames. */
+static inline int unoptimised(void) { return getenv("HOST_UNOPTIMISED") != NULL; }
 
 /* ---- cases ---- */
 

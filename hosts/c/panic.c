@@ -174,6 +174,34 @@ static void while_dropping(void) {
     CHECK(guest_open_calls() == 0);
 }
 
+/* From a coroutine that has next to nothing left: the panic is seen to on the pooled stack, message, walk and all. */
+static struct memory small;
+
+static void panic_here(void) { message[0] = (char)guest_panic("from a small stack"); }
+
+static void panic_with_little_left(struct coroutine *c, void *left) {
+    (void)c;
+    with_left((uintptr_t)small.base, (size_t)left, panic_here);
+}
+
+static int small_stack_under(void *left) {
+    struct coroutine c;
+    small = memory_new(GUARDED, 16 << 10);
+    coroutine_init(&c, small.base, small.size, panic_with_little_left, left);
+    coroutine_resume(&c);
+    CHECK(c.done && message[0] == -1);
+    memory_free(small);
+    return 1;
+}
+
+static void small_stack(void) {
+    CHECK(guest_panic("bind the symbols") == -1);
+    for (size_t left = 8 << 10; left >= (size_t)(unoptimised() ? 4 << 10 : 1 << 10); left /= 2) {
+        CHECK(small_stack_under((void *)left) == 1);
+        CHECK(caught_outside(small_stack_under, (void *)left, 1, "from a small stack"));
+    }
+}
+
 static void many(void) {
     for (int i = 0; i < 2000; i++) {
         CHECK(guest_catch(two_deep, "again", message, sizeof message) == -2);
@@ -192,6 +220,7 @@ int main(int argc, char **argv) {
         {"suspended_is_not_concerned", suspended_is_not_concerned},
         {"payloads", payloads},
         {"while_dropping", while_dropping},
+        {"small_stack", small_stack},
         {"many", many},
         {NULL, NULL},
     };

@@ -213,6 +213,68 @@ static void another_thread(void) {
     on_thread(NULL, 0, resume_migrant, NULL);
 }
 
+/* The same after its thread has exited, by a thread that may well have got the same thread pointer. */
+static void *suspend_migrant(void *unused) {
+    coroutine_resume(&migrant);
+    return unused;
+}
+
+static void *resume_migrant_first(void *unused) {
+    coroutine_resume(&migrant);
+    CHECK(!"came back");
+    return unused;
+}
+
+static void after_its_thread(void) {
+    struct memory stack = memory_new(GUARDED, 64 << 10);
+    coroutine_init(&migrant, stack.base, stack.size, migrant_body, NULL);
+    on_thread(NULL, 64 << 10, suspend_migrant, NULL);
+    on_thread(NULL, 64 << 10, resume_migrant_first, NULL);
+}
+
+/* A host that cleans up after a thread finishes its coroutines in a key destructor, before ours and after. */
+static pthread_key_t cleanup;
+
+static void finish_coroutine(void *coroutine) {
+    coroutine_resume(coroutine);
+    CHECK(((struct coroutine *)coroutine)->done);
+    CHECK(guest_call_pooled(returns_0, NULL) == 0);
+}
+
+static int yield_there(void *coroutine) {
+    coroutine_yield(coroutine);
+    return 0;
+}
+
+static void call_yielding(struct coroutine *c, void *unused) {
+    (void)unused;
+    CHECK(guest_call(yield_there, c) == 0);
+    CHECK(guest_call(returns_0, c) == 0);
+}
+
+static void *leave_suspended(void *stack) {
+    struct coroutine *c = malloc(sizeof *c);
+    coroutine_init(c, stack, 64 << 10, call_yielding, NULL);
+    coroutine_resume(c);
+    pthread_setspecific(cleanup, c);
+    return NULL;
+}
+
+static void finished_by_destructor(void) {
+    struct memory stack = memory_new(GUARDED, 64 << 10);
+    for (int before = 0; before < 2; before++) {
+        if (before)
+            CHECK(pthread_key_create(&cleanup, finish_coroutine) == 0);
+        attach_main();
+        if (!before)
+            CHECK(pthread_key_create(&cleanup, finish_coroutine) == 0);
+        for (int i = 0; i < 20; i++)
+            on_thread(NULL, 0, leave_suspended, stack.base);
+        CHECK(guest_attached_threads() == 1);
+        CHECK(guest_stacks_in_use() == mains);
+    }
+}
+
 int main(int argc, char **argv) {
     static const struct named_case cases[] = {
         {"sixty_four", sixty_four},
@@ -224,6 +286,8 @@ int main(int argc, char **argv) {
         {"exit_on_coroutine", exit_on_coroutine},
         {"exit_on_pthread", exit_on_pthread},
         {"another_thread", another_thread},
+        {"after_its_thread", after_its_thread},
+        {"finished_by_destructor", finished_by_destructor},
         {NULL, NULL},
     };
     return run_case(cases, argc, argv);

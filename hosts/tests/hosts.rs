@@ -46,10 +46,12 @@ cases! {
         exit_on_coroutine => Outcome::Prints("both handlers ran"),
         exit_on_pthread => Outcome::Prints("both handlers ran"),
         another_thread => Outcome::Aborts("came back on thread"),
+        after_its_thread => Outcome::Aborts("that began on a thread that has exited came back on thread"),
+        finished_by_destructor,
     }
     panic {
         without_downcall, one_frame, several_frames, inner_only, above_and_below, same_coroutine,
-        suspended_is_not_concerned, payloads, while_dropping, many,
+        suspended_is_not_concerned, payloads, while_dropping, small_stack, many,
     }
     guard {
         overflow => Outcome::Prints("overflow stopped by the guard"),

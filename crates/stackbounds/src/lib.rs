@@ -20,8 +20,8 @@ pub use {registration::register_slots, registry::Kind, slots::Around};
 /// costs two comparisons on the thread's own stack, and two or four on another. An estimate is made anew
 /// for each call; it makes no system call.
 ///
-/// In a signal handler on an alternate stack, the bounds are estimated, and nothing is asked if
-/// nothing had been: asking allocates and reads files.
+/// Asking allocates and reads files, so a signal handler must not: on an alternate stack it gets an estimate, and nothing is asked. One that runs on the
+/// thread's stack, or was installed with `SS_AUTODISARM`, does not look like a handler: a thread that has such calls [`thread`] once beforehand.
 ///
 /// The two cached slots, and the rule that an answer not containing the stack pointer is not believed for the
 /// stack in use, follow `callbackUpdateSystemStack` of Go's runtime.

@@ -49,6 +49,14 @@ fn unlimited() {
     let (deep, seen) = seen_from(100 << 20);
     assert!(seen.contains(deep) && seen.accuracy() == Accuracy::Exact, "{deep:x} {seen:x?}");
     assert_eq!(seen.high(), stack.high());
+    // A look at an address that the stack might have reached, but where something else is now, changes nothing.
+    let (rw, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    let hint = ((seen.low() - (4 << 30)) & !4095) as *mut libc::c_void;
+    // SAFETY: a new mapping, not a fixed one, touches nothing that exists.
+    let at = unsafe { libc::mmap(hint, 1 << 20, rw, flags, -1, 0) };
+    assert_eq!(at, hint);
+    assert_eq!(stackbounds::at(at as usize + 1000).accuracy(), Accuracy::Estimated);
+    assert_eq!((current(), thread()), (seen, Some(seen)));
 }
 
 fn main() {

@@ -84,6 +84,61 @@ fn the_value_of_a_downcall_is_dropped_when_a_panic_takes_its_place() {
     assert_eq!(drops.get(), 3);
 }
 
+/// Panics when it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("a bomb");
+    }
+}
+
+#[test]
+fn drops_that_panic_in_the_wrong_moment_harm_nobody() {
+    // A value that a panic takes the place of; on the own stack, and from a pooled one.
+    let replaced = || {
+        downcall(|| {
+            let _ = enter(|| panic!("inner"));
+            Bomb
+        })
+    };
+    let raised = enter(|| std::mem::forget(replaced())).unwrap_err();
+    assert_eq!(raised.message(), "inner");
+    let raised = entry().stack(StackChoice::Pooled).enter(|| std::mem::forget(replaced())).unwrap_err();
+    assert_eq!(raised.message(), "inner");
+    // A closure that is refused.
+    let bomb = Bomb;
+    let refused = entry().min_stack(usize::MAX).enter(move || std::mem::forget(bomb)).unwrap_err();
+    assert!(refused.refusal().is_some());
+    // A payload.
+    drop(enter(|| panic_any(Bomb)).unwrap_err());
+}
+
+#[test]
+fn errors_go_wherever_errors_go() {
+    fn fails() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        Ok(enter(|| panic!("sent"))?)
+    }
+    assert_eq!(fails().unwrap_err().to_string(), "sent");
+}
+
+#[test]
+fn large_idle_stacks_give_their_pages_back() {
+    fn resident_kib() -> usize {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4
+    }
+    fn touch(bytes: usize) {
+        let page = std::hint::black_box([1u8; 4096]);
+        if bytes > 0 {
+            touch(bytes.saturating_sub(4096));
+        }
+        std::hint::black_box(page);
+    }
+    with_stack(256 << 20, || touch(80 << 20));
+    assert!(resident_kib() < 60 << 10, "{} KiB", resident_kib());
+}
+
 #[test]
 fn what_c_raises_itself_comes_first() {
     let raised = catch_unwind(|| {
