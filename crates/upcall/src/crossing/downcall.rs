@@ -128,12 +128,11 @@ fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, slot: &mut Slot<
         return not_pooled(hot, sp, slot.body());
     };
     let system_sp = stack.system_sp.load(Relaxed);
-    let mark = hot.mark();
     let call = begin(hot, sp);
     // SAFETY: this runs on `stack`, whose `system_sp` was set when it was entered; the frames above it are those that wait for us.
     // The slot has not run.
     let result = catch_unwind(AssertUnwindSafe(|| unsafe { switch::on_system(system_sp, || slot.run()) }));
-    hot.check_same_thread(mark, "a downcall");
+    hot.check_same_thread(stack.mark.get(), "a downcall");
     hot.pooled.set(stack);
     returned(close(hot, call), result).1
 }

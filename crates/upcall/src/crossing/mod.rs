@@ -33,6 +33,7 @@ mod enclosing;
 mod panicked;
 mod with_stack;
 
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -153,7 +154,7 @@ impl Entry {
             hot.set_upcall(sp);
             let result = catch_unwind(AssertUnwindSafe(f));
             hot.set_upcall(0);
-            return result.map_err(|payload| caught(hot, payload, sp));
+            return result.map_err(|payload| caught(payload, sp));
         }
         let mut slot = Slot::new(f);
         let failed = if self.is_default() {
@@ -183,12 +184,12 @@ fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, slot: &mut Slot<
         let Some(stack) = hot.take_spare() else { return chosen(hot, sp, slot.body(), entry()) };
         hot.set_upcall(sp);
         // SAFETY: the slot has not run.
-        let failed = run_pooled(hot, stack, None, || unsafe { slot.run() }, |panic| caught(hot, panic, sp));
+        let failed = run_pooled(hot, stack, None, || unsafe { slot.run() }, |panic| caught(panic, sp));
         hot.put_spare(stack);
         failed
     } else if hot.in_place.holds(sp) {
         hot.set_upcall(sp);
-        run_here(hot, slot.body(), "an upcall").err().map(|panic| caught(hot, panic, sp))
+        run_here(hot, slot.body(), "an upcall").err().map(|panic| caught(panic, sp))
     } else {
         return chosen(hot, sp, slot.body(), entry());
     };
@@ -208,8 +209,8 @@ fn chosen(hot: &'static Hot, sp: usize, body: Body, entry: Entry) -> Option<Pani
         Ok(place) => {
             hot.set_upcall(sp);
             let failed = match place {
-                Place::Caller => run_here(hot, body, "an upcall").err().map(|panic| caught(hot, panic, sp)),
-                Place::Pooled(pooled) => pooled.run(hot, body, |panic| caught(hot, panic, sp)),
+                Place::Caller => run_here(hot, body, "an upcall").err().map(|panic| caught(panic, sp)),
+                Place::Pooled(pooled) => pooled.run(hot, body, |panic| caught(panic, sp)),
             };
             hot.set_upcall(0);
             failed
@@ -239,18 +240,32 @@ fn run_pooled<T>(
     run: impl FnOnce(),
     caught: impl FnOnce(Payload) -> T,
 ) -> Option<T> {
-    let what = "a call on a pooled stack";
-    let mark = hot.mark();
-    hot.pooled.set(stack);
-    let mut failed = None;
-    switch::on_pooled(stack, system_sp, || {
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
-            hot.check_same_thread(mark, what);
-            failed = Some(caught(payload));
+    struct There<F, C, T> {
+        run: ManuallyDrop<F>,
+        caught: ManuallyDrop<C>,
+        failed: Option<T>,
+    }
+    impl<F: FnOnce(), C: FnOnce(Payload) -> T, T> There<F, C, T> {
+        /// # Safety
+        /// Called once.
+        #[inline(always)]
+        unsafe fn run(&mut self) {
+            // SAFETY: taken once, says the caller; and `caught` here only.
+            let run = unsafe { ManuallyDrop::take(&mut self.run) };
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
+                // SAFETY: as above.
+                self.failed = Some(unsafe { ManuallyDrop::take(&mut self.caught) }(payload));
+            }
         }
-    });
-    hot.check_same_thread(mark, what);
-    failed
+    }
+    hot.pooled.set(stack);
+    let mut there = There { run: ManuallyDrop::new(run), caught: ManuallyDrop::new(caught), failed: None };
+    // What goes to the other stack is copied there: one pointer.
+    let at = &mut there;
+    // SAFETY: a switch runs what it is given once.
+    switch::on_pooled(stack, system_sp, move || unsafe { at.run() });
+    hot.check_same_thread(stack.mark.get(), "a call on a pooled stack");
+    there.failed
 }
 
 /// Where an upcall is to run.
@@ -313,6 +328,7 @@ impl Pooled {
 fn from_pool(hot: &Hot, bytes: usize, sp: usize) -> Result<&'static Control, Refusal> {
     let taken = service::run(|| pool::slot_size_for(bytes).and_then(|size| pool::take(size, sp)));
     let stack = taken.ok_or(Refusal::OutOfMemory { bytes })?;
+    stack.mark.set(hot.mark());
     hot.count_out();
     Ok(stack)
 }

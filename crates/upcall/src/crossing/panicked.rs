@@ -141,7 +141,8 @@ pub(super) fn refused(hot: &Hot, refusal: Refusal) -> Panicked {
 /// Sends a panic that an upcall caught on its way: to the downcall that encloses the upcall, or into the error.
 #[cold]
 #[inline(never)]
-pub(super) fn caught(hot: &Hot, payload: Payload, upcall_sp: usize) -> Panicked {
+pub(super) fn caught(payload: Payload, upcall_sp: usize) -> Panicked {
+    let hot = Hot::here();
     let message = message_of(&*payload);
     let left_over = match enclosing::of_upcall(hot, upcall_sp) {
         Some(call) => match call.leave(payload) {

@@ -10,6 +10,15 @@ use std::sync::atomic::AtomicUsize;
 
 use stackbounds::Kind;
 
+/// What tells one thread from all others, those before and after it included.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Mark {
+    /// See `thread_token`.
+    pub token: usize,
+    /// Unique in the process, since a token is used again after a thread's end; 0 before the thread attaches.
+    pub serial: usize,
+}
+
 /// What we keep at the high end of each stack of ours, above its base.
 ///
 /// ```text
@@ -36,6 +45,8 @@ pub(crate) struct Control {
     /// Where C goes on when the Rust code on this stack makes a downcall: below the frames of whoever entered it
     /// last, on the system stack. Atomic for the sake of snapshots of other threads.
     pub system_sp: AtomicUsize,
+    /// Which thread has it.
+    pub mark: Cell<Mark>,
     /// The next stack in the list that this one is in.
     pub next: Cell<*const Control>,
     /// Which region and slot this is.

@@ -124,6 +124,7 @@ pub(crate) fn take(slot_size: usize, sp: usize) -> Option<&'static Control> {
         control.write(Control {
             low: Cell::new(low as usize + GUARD),
             system_sp: AtomicUsize::new(0),
+            mark: Cell::default(),
             next: Cell::new(ptr::null()),
             region: Cell::new(index as u32),
             slot: Cell::new(slot),

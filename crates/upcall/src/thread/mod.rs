@@ -17,7 +17,7 @@ pub(crate) use record::Record;
 use sys::thread_token;
 pub(crate) use sys::{thread_id, thread_name};
 
-use crate::stack::{Control, pool};
+use crate::stack::{Control, Mark, pool};
 
 /// Stacks that a thread keeps to itself.
 const SPARES: usize = 8;
@@ -57,10 +57,7 @@ pub(crate) struct Hot {
     record: Cell<*const Record>,
     /// The thread's exit has been, or will not be noticed: from now on, a record is freed by the last call that needs it.
     exiting: Cell<bool>,
-    /// The thread's [`thread_token`].
-    token: Cell<usize>,
-    /// Unique in the process, since a token is used again after a thread's end; 0 until the thread attaches.
-    serial: Cell<usize>,
+    mark: Cell<Mark>,
 }
 
 thread_local! {
@@ -82,8 +79,7 @@ thread_local! {
             in_place: Noted::nothing(),
             record: Cell::new(ptr::null()),
             exiting: Cell::new(false),
-            token: Cell::new(0),
-            serial: Cell::new(0),
+            mark: Cell::new(Mark { token: 0, serial: 0 }),
         }
     };
 }
@@ -232,14 +228,14 @@ impl Hot {
     /// What a frame keeps to tell, after it let other code run, whether it is still on this thread.
     #[inline(always)]
     pub fn mark(&self) -> Mark {
-        Mark { token: self.token.get(), serial: self.serial.get() }
+        self.mark.get()
     }
 
     /// Stops with a message unless this, which a frame remembers from before it let other code run, is still the calling thread's. If it is
     /// not, its thread may be gone: it is looked at only if the thread pointer is the same, and so is this memory.
     #[inline(always)]
     pub fn check_same_thread(&self, mark: Mark, what: &str) {
-        if thread_token() != mark.token || self.serial.get() != mark.serial {
+        if thread_token() != mark.token || self.mark.get().serial != mark.serial {
             record::abort_on_wrong_thread(self, what);
         }
     }
@@ -249,13 +245,6 @@ impl Hot {
     pub fn set_upcall(&self, sp: usize) {
         self.upcall_sp.store(sp, Relaxed);
     }
-}
-
-/// See [`Hot::mark`].
-#[derive(Clone, Copy)]
-pub(crate) struct Mark {
-    token: usize,
-    serial: usize,
 }
 
 /// A range of addresses of which something was found out that holds for one version of the registry of stackbounds.

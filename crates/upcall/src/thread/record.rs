@@ -14,7 +14,7 @@ use stackbounds::StackBounds;
 
 use super::{Hot, OpenCall, thread_id, thread_name, thread_token};
 use crate::config::{ForeignStacks, settings};
-use crate::stack::service;
+use crate::stack::{Mark, service};
 
 /// What is kept for a thread besides its [`Hot`].
 pub(crate) struct Record {
@@ -83,10 +83,10 @@ pub(crate) fn attach(hot: &'static Hot, sp: usize) {
             call_blocks: UnsafeCell::new(Vec::new()),
         }));
         hot.record.set(record);
-        hot.token.set(thread_token());
-        if hot.serial.get() == 0 {
+        if hot.mark.get().serial == 0 {
             static LAST_SERIAL: AtomicUsize = AtomicUsize::new(0);
-            hot.serial.set(LAST_SERIAL.fetch_add(1, Relaxed) + 1);
+            let serial = LAST_SERIAL.fetch_add(1, Relaxed) + 1;
+            hot.mark.set(Mark { token: thread_token(), serial });
         }
         if hot.exiting.get() || !free_at_exit(record) {
             // Where no key is left in the process, a thread is as good as exiting. Nothing takes its record off the list if
