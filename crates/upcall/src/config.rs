@@ -85,7 +85,7 @@ impl Config {
         self
     }
 
-    /// How many idle stacks keep their pages, beyond the few that each thread keeps. Further ones keep only
+    /// How many idle stacks keep their pages, beyond the few that each thread keeps. Further ones, and those larger than 1 MiB, keep only
     /// their address space.
     pub fn idle_stacks(mut self, stacks: usize) -> Self {
         self.idle_stacks = stacks;

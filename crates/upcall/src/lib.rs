@@ -13,7 +13,7 @@
 //! | a host with coroutines whose bounds it knows | [`stackbounds::register`] |
 //! | a process to look into | [`snapshot`] |
 //!
-//! The [`crossing`](self#) of one call is told step by step at the top of `crossing/mod.rs` in the sources; `ARCHITECTURE.md` has the map.
+//! The life of one call is told step by step at the top of `src/crossing/mod.rs`; `ARCHITECTURE.md` has the map.
 #![warn(missing_debug_implementations)]
 
 /// The README's example is compiled and run.
