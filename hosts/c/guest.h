@@ -20,6 +20,8 @@ int guest_call(guest_callback callback, void *argument);
 int guest_call_pooled(guest_callback callback, void *argument);
 int guest_call_caller(guest_callback callback, void *argument);
 int guest_call_plain(guest_callback callback, void *argument);
+int guest_call_plain_then(guest_callback plain, guest_callback then, void *argument);
+int guest_use_and_call(size_t bytes, guest_callback callback, void *argument);
 int guest_panic(const char *message);
 int guest_panic_with_bomb(void);
 int guest_panic_while_dropping(guest_callback callback, void *argument);

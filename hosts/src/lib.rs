@@ -59,6 +59,21 @@ pub extern "C" fn guest_call_plain(callback: Callback, argument: *mut c_void) ->
     or_failed(enter(|| callback(argument)))
 }
 
+/// An upcall that calls C as a plain function, and then makes a downcall.
+#[unsafe(no_mangle)]
+pub extern "C" fn guest_call_plain_then(plain: Callback, then: Callback, argument: *mut c_void) -> c_int {
+    or_failed(enter(|| plain(argument) + downcall(|| then(argument))))
+}
+
+/// An upcall on a pooled stack that uses about `bytes` of it and then makes a downcall.
+#[unsafe(no_mangle)]
+pub extern "C" fn guest_use_and_call(bytes: usize, callback: Callback, argument: *mut c_void) -> c_int {
+    or_failed(entry().stack(StackChoice::Pooled).enter(|| {
+        let used = c_int::from(use_stack(bytes) == 0);
+        used + downcall(|| callback(argument))
+    }))
+}
+
 /// An upcall that panics with `message`.
 ///
 /// # Safety

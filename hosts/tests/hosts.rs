@@ -26,7 +26,7 @@ cases! {
         on_main, on_pthread, above_and_below, first_on_coroutine, first_on_coroutine_pthread, registered,
     }
     deep_stack {
-        first_calls, later_calls, on_main, different_depths, caller_refused, sized,
+        first_calls, later_calls, on_main, first_of_the_process, different_depths, caller_refused, sized,
         out_of_memory,
     }
     nested {
@@ -55,7 +55,8 @@ cases! {
     }
     guard {
         overflow => Outcome::Prints("overflow stopped by the guard"),
-        foreign_served, idle_stacks,
+        foreign_served,
+        idle_stacks [UPCALL_IDLE_STACKS = "16"],
         foreign_refused [UPCALL_FOREIGN_STACKS = "refuse"],
     }
 }
