@@ -5,12 +5,18 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 command -v strace >/dev/null || { echo "SKIPPED: strace is not installed"; exit 0; }
 cargo test --quiet --release -p hosts repeat_on_main::own_stack >/dev/null
+# Without address space randomisation, where that can be switched off: where mappings lie decides how many reads
+# glibc's look into /proc/self/maps takes. Where it cannot, the least of a few runs may differ by one.
+fixed=() differ=1
+setarch -R true 2>/dev/null && fixed=(setarch -R) differ=0
 count() {
-    HOST_CALLS=$1 strace -f -c -o target/strace.out "target/release/deps/c-hosts/repeat_on_main-$2" count
-    awk '$NF == "total" { print $4 }' target/strace.out
+    for _ in 1 2 3 4 5; do
+        HOST_CALLS=$1 "${fixed[@]}" strace -f -c -o target/strace.out "target/release/deps/c-hosts/repeat_on_main-$2" count
+        awk '$NF == "total" { print $4 }' target/strace.out
+    done | sort -n | head -n 1
 }
 for link in Static Shared; do
     few=$(count 1000 $link) many=$(count 1000000 $link)
     echo "$link: $few system calls in a process of 1,000 upcalls, $many in one of 1,000,000"
-    [ -n "$few" ] && [ "$few" = "$many" ]
+    [ -n "$few" ] && [ "$many" -le $((few + differ)) ]
 done
