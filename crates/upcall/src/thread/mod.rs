@@ -236,7 +236,7 @@ impl Hot {
     #[inline(always)]
     pub fn check_same_thread(&self, mark: Mark, what: &str) {
         if thread_token() != mark.token || self.mark.get().serial != mark.serial {
-            record::abort_on_wrong_thread(self, what);
+            record::abort_on_wrong_thread(mark, what);
         }
     }
 

@@ -20,6 +20,8 @@ use crate::stack::{Mark, service};
 pub(crate) struct Record {
     pub hot: *const Hot,
     pub thread_id: usize,
+    /// See [`Mark`].
+    serial: usize,
     /// The message of the last panic that an upcall caught, or of its last refusal.
     pub last_panic: RefCell<Option<String>>,
     /// Upcalls from undescribed stacks were reported once.
@@ -75,19 +77,20 @@ pub(crate) fn attach(hot: &'static Hot, sp: usize) {
         if let Some(own) = stackbounds::thread_at(sp) {
             hot.set_own_stack(own.low(), own.high());
         }
-        let record = Box::into_raw(Box::new(Record {
-            hot,
-            thread_id: thread_id(),
-            last_panic: RefCell::new(None),
-            reported_foreign: Cell::new(false),
-            call_blocks: UnsafeCell::new(Vec::new()),
-        }));
-        hot.record.set(record);
         if hot.mark.get().serial == 0 {
             static LAST_SERIAL: AtomicUsize = AtomicUsize::new(0);
             let serial = LAST_SERIAL.fetch_add(1, Relaxed) + 1;
             hot.mark.set(Mark { token: thread_token(), serial });
         }
+        let record = Box::into_raw(Box::new(Record {
+            hot,
+            thread_id: thread_id(),
+            serial: hot.mark.get().serial,
+            last_panic: RefCell::new(None),
+            reported_foreign: Cell::new(false),
+            call_blocks: UnsafeCell::new(Vec::new()),
+        }));
+        hot.record.set(record);
         if hot.exiting.get() || !free_at_exit(record) {
             // Where no key is left in the process, a thread is as good as exiting. Nothing takes its record off the list if
             // it ends inside a call, so it is never on it.
@@ -177,10 +180,10 @@ fn describe(id: usize) -> String {
 /// Rule: a call that comes back on another thread is reported by name, and the process stopped.
 #[cold]
 #[inline(never)]
-pub(crate) fn abort_on_wrong_thread(began: &Hot, what: &str) -> ! {
+pub(crate) fn abort_on_wrong_thread(began: Mark, what: &str) -> ! {
     let mut began_on = None;
     for_each(|record| {
-        if ptr::eq(record.hot, began) {
+        if record.serial == began.serial {
             began_on = Some(describe(record.thread_id));
         }
     });
