@@ -72,31 +72,23 @@ static void foreign_refused(void) {
 }
 
 /* 200 stacks that deep use has dirtied: with UPCALL_IDLE_STACKS=16, the others give their pages back when they are idle. */
-static long resident(void) {
-    long size, pages;
-    FILE *statm = fopen("/proc/self/statm", "r");
-    CHECK(statm && fscanf(statm, "%ld %ld", &size, &pages) == 2);
-    fclose(statm);
-    return pages * sysconf(_SC_PAGESIZE);
-}
-
 static long deepest;
 
 static int use_and_go_deeper(void *levels) {
     intptr_t left = (intptr_t)levels;
     if (left > 0)
         return guest_use_and_call(100 << 10, use_and_go_deeper, (void *)(left - 1));
-    deepest = resident();
+    deepest = resident_kib();
     return 0;
 }
 
 static void idle_stacks(void) {
     CHECK(guest_empty() == 0);
-    long before = resident();
+    long before = resident_kib();
     CHECK(use_and_go_deeper((void *)200) == 0);
-    long after = resident();
-    printf("%ld KiB in use, %ld KiB kept\n", (deepest - before) >> 10, (after - before) >> 10);
-    CHECK(deepest - before > 9 << 20 && after - before < 4 << 20);
+    long after = resident_kib();
+    printf("%ld KiB in use, %ld KiB kept\n", deepest - before, after - before);
+    CHECK(deepest - before > 9 << 10 && after - before < 4 << 10);
     CHECK(guest_stacks_in_use() <= 8);
 }
 

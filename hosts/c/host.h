@@ -32,6 +32,15 @@ static inline int within(uintptr_t low, uintptr_t high, const void *local) {
     return low <= (uintptr_t)local && (uintptr_t)local < high;
 }
 
+/* The memory of the process that is resident now. */
+static inline long resident_kib(void) {
+    long size, pages;
+    FILE *statm = fopen("/proc/self/statm", "r");
+    CHECK(statm && fscanf(statm, "%ld %ld", &size, &pages) == 2);
+    fclose(statm);
+    return pages * (sysconf(_SC_PAGESIZE) / 1024);
+}
+
 /* ---- memory for stacks ---- */
 
 enum kind { MALLOCED, GUARDED };

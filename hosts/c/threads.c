@@ -72,14 +72,6 @@ static void tiny_stacks(void) {
     CHECK(guest_empty() == 0 && guest_attached_threads() == 1);
 }
 
-static long resident_kib(void) {
-    long size, pages;
-    FILE *statm = fopen("/proc/self/statm", "r");
-    CHECK(statm && fscanf(statm, "%ld %ld", &size, &pages) == 2);
-    fclose(statm);
-    return pages * (sysconf(_SC_PAGESIZE) / 1024);
-}
-
 static void *one_pooled_call(void *argument) {
     CHECK(guest_call_pooled(returns_0, NULL) == 0);
     return argument;

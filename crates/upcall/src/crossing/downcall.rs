@@ -142,9 +142,7 @@ fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, slot: &mut Slot<
 #[cold]
 #[inline(never)]
 fn not_pooled(hot: &'static Hot, sp: usize, body: Body) -> Option<Payload> {
-    if hot.record().is_none() {
-        record::attach(hot, sp);
-    }
+    record::attach_if_new(hot, sp);
     let call = begin(hot, sp);
     let result = run_here(hot, body, "a downcall");
     let left = close(hot, call);

@@ -201,9 +201,7 @@ fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, slot: &mut Slot<
 /// Any upcall: attaches the thread if it is new to us, and decides where the upcall runs.
 #[inline(never)]
 fn chosen(hot: &'static Hot, sp: usize, body: Body, entry: Entry) -> Option<Panicked> {
-    if hot.record().is_none() {
-        record::attach(hot, sp);
-    }
+    record::attach_if_new(hot, sp);
     let failed = match place(hot, entry, sp) {
         Err(refusal) => Some(panicked::refused(hot, refusal)),
         Ok(place) => {

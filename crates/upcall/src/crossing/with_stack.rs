@@ -53,9 +53,7 @@ pub fn with_stack<R>(bytes: usize, f: impl FnOnce() -> R) -> R {
 #[inline(never)]
 fn on_larger(bytes: usize, sp: usize, body: Body) -> Result<Option<Payload>, Refusal> {
     let hot = Hot::here();
-    if hot.record().is_none() {
-        record::attach(hot, sp);
-    }
+    record::attach_if_new(hot, sp);
     let pooled = Pooled::take(hot, bytes, sp, &stackbounds::at(sp));
     let result = pooled.map(|pooled| pooled.run(hot, body, |payload| payload));
     record::detach_if_exiting(hot);

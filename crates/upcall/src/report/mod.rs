@@ -15,7 +15,7 @@ use crate::thread::{Hot, Record, record, thread_name};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// The attached threads, in the order of their first upcalls.
+    /// The attached threads, but those whose exit has begun.
     pub threads: Vec<Thread>,
     /// The stack pool.
     pub pool: PoolUse,

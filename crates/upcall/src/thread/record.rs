@@ -26,7 +26,7 @@ pub(crate) struct Record {
     pub last_panic: RefCell<Option<String>>,
     /// Upcalls from undescribed stacks were reported once.
     pub reported_foreign: Cell<bool>,
-    /// The places of the thread's downcalls, in blocks that double. Only the thread itself adds one, under the lock of
+    /// The places of the thread's downcalls, in blocks each as large as all before it. Only the thread itself adds one, under the lock of
     /// the list, so it may look without.
     call_blocks: UnsafeCell<Vec<Box<[OpenCall]>>>,
 }
@@ -65,11 +65,18 @@ pub(crate) fn for_each(mut look: impl FnMut(&Record)) {
     }
 }
 
-/// Makes a record for the calling thread, whose stack pointer, wherever that is, is `sp`. Needs next to no stack: the work is done
-/// on a service stack.
+/// Makes a record for the calling thread, whose stack pointer, wherever that is, is `sp`, if it has none. Needs next to no stack: the
+/// work is done on a service stack.
+#[inline(always)]
+pub(crate) fn attach_if_new(hot: &'static Hot, sp: usize) {
+    if hot.record().is_none() {
+        attach(hot, sp);
+    }
+}
+
 #[cold]
 #[inline(never)]
-pub(crate) fn attach(hot: &'static Hot, sp: usize) {
+fn attach(hot: &'static Hot, sp: usize) {
     service::run(|| {
         let settings = settings();
         hot.min_stack.set(settings.min_stack);
@@ -165,7 +172,7 @@ pub(crate) fn add_call_places(hot: &'static Hot) {
         let _no_snapshot = lock();
         // SAFETY: this is the record's thread, and nobody else looks while the lock is held.
         let blocks = unsafe { &mut *record.call_blocks.get() };
-        blocks.push(hot.calls.add(FIRST_CALL_BLOCK << blocks.len()));
+        blocks.push(hot.calls.add(FIRST_CALL_BLOCK << blocks.len().saturating_sub(1)));
     });
 }
 

@@ -1,7 +1,11 @@
 //! How threads are told apart, and how people name them in messages and snapshots.
 
+mod isa;
+
 #[cfg(target_os = "linux")]
 use std::ffi::CStr;
+
+pub(crate) use isa::thread_token;
 
 /// The calling thread's `pthread_t`, as debuggers show it.
 pub(crate) fn thread_id() -> usize {
@@ -24,34 +28,4 @@ pub(crate) fn thread_name(id: usize) -> Option<String> {
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn thread_name(_id: usize) -> Option<String> {
     None
-}
-
-/// A number that two threads alive at one time do not share, read anew at each call: the address
-/// of thread-locals, which a compiler may remember across a switch of stacks, will not do. The ABI keeps
-/// the thread control block's own address at its beginning.
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-#[inline(always)]
-pub(crate) fn thread_token() -> usize {
-    let token;
-    // SAFETY: reads the word at the thread pointer, which every thread of the platform has.
-    unsafe { std::arch::asm!("mov {}, fs:0", out(reg) token, options(nostack, preserves_flags, readonly)) };
-    token
-}
-
-/// As on other platforms.
-#[cfg(all(target_arch = "aarch64", target_os = "linux"))]
-#[inline(always)]
-pub(crate) fn thread_token() -> usize {
-    let token;
-    // SAFETY: reads a register that every thread of the platform has its own value in.
-    unsafe { std::arch::asm!("mrs {}, tpidr_el0", out(reg) token, options(nostack, nomem, preserves_flags)) };
-    token
-}
-
-/// As on other platforms.
-#[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), target_os = "linux")))]
-#[inline(never)]
-pub(crate) fn thread_token() -> usize {
-    // SAFETY: no arguments, cannot fail.
-    unsafe { libc::pthread_self() as usize }
 }

@@ -1,0 +1,10 @@
+use std::arch::asm;
+
+/// The address of the thread control block, which the ABI has the block itself begin with.
+#[inline(always)]
+pub(crate) fn thread_token() -> usize {
+    let token;
+    // SAFETY: reads the word at the thread pointer, which every thread of the platform has.
+    unsafe { asm!("mov {}, fs:0", out(reg) token, options(nostack, preserves_flags, readonly)) };
+    token
+}
