@@ -1,8 +1,10 @@
 //! Settings of the process: once, before the first upcall, or from `UPCALL_*` variables.
 
+use crate::quiet::report;
 use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 /// What to do with an upcall from a stack that nobody described: not the thread's own, not registered with
 /// [`stackbounds::register`].
@@ -36,6 +38,9 @@ pub enum GuardPages {
 /// | [`foreign_stacks`](Self::foreign_stacks) | `UPCALL_FOREIGN_STACKS` = `allow`, `report`, `refuse` | `allow` |
 /// | [`idle_stacks`](Self::idle_stacks) | `UPCALL_IDLE_STACKS` (stacks) | 64 |
 /// | [`guard_pages`](Self::guard_pages) | `UPCALL_GUARD_PAGES` = `auto`, `mprotect` | `auto` |
+/// | [`fiber_stack`](Self::fiber_stack) | `UPCALL_FIBER_STACK` (bytes) | 163840 |
+/// | [`workers`](Self::workers) | `UPCALL_WORKERS` (threads) | the cores that the process may use |
+/// | [`wait_warning`](Self::wait_warning) | `UPCALL_WAIT_WARNING` (milliseconds) | 5000 |
 ///
 /// A variable wins over what the program sets: who runs the process has the last word. A variable that cannot be read as
 /// what it should be is named on stderr and ignored.
@@ -45,9 +50,14 @@ pub struct Config {
     pub(crate) foreign_stacks: ForeignStacks,
     pub(crate) idle_stacks: usize,
     pub(crate) guard_pages: GuardPages,
+    pub(crate) fiber_stack: usize,
+    pub(crate) workers: usize,
+    pub(crate) wait_warning: Duration,
+    #[cfg(feature = "tokio")]
+    pub(crate) tokio: Option<tokio::runtime::Handle>,
 }
 
-/// The least and the most that [`Config::min_stack`] takes, in bytes.
+/// The least and the most that [`Config::min_stack`] and [`Config::fiber_stack`] take, in bytes.
 const MIN_STACK: std::ops::RangeInclusive<usize> = 16 << 10..=1 << 30;
 
 static SETTINGS: OnceLock<Config> = OnceLock::new();
@@ -68,6 +78,11 @@ pub fn config() -> Config {
         foreign_stacks: ForeignStacks::Allow,
         idle_stacks: 64,
         guard_pages: GuardPages::Auto,
+        fiber_stack: 160 << 10,
+        workers: 0,
+        wait_warning: Duration::from_secs(5),
+        #[cfg(feature = "tokio")]
+        tokio: None,
     }
 }
 
@@ -98,14 +113,48 @@ impl Config {
         self
     }
 
+    /// The bytes of stack that every fiber has at least, unless its builder says otherwise. Upcalls that C makes [on a fiber's
+    /// stack](crate::downcall_on_fiber) run there while `min_stack` bytes are left, and on a further stack of the fiber's otherwise.
+    pub fn fiber_stack(mut self, bytes: usize) -> Self {
+        self.fiber_stack = bytes;
+        self
+    }
+
+    /// How many worker threads run the fibers of [`spawn`](crate::spawn); 0 for as many as there are cores that the process may use. There are
+    /// more for a time when some are stuck in blocking calls.
+    pub fn workers(mut self, threads: usize) -> Self {
+        self.workers = threads;
+        self
+    }
+
+    /// After how long a wait is reported on stderr that blocks the thread of a current-thread tokio runtime, which can then not serve it
+    /// (feature `tokio`). Zero for never.
+    pub fn wait_warning(mut self, after: Duration) -> Self {
+        self.wait_warning = after;
+        self
+    }
+
+    /// The runtime whose reactor and timers futures find in any [`wait`](crate::wait) that is not in a tokio runtime anyway, or would
+    /// block the only thread of one. It is to be a multi-thread runtime, or one that another thread drives.
+    ///
+    /// A wait inside the poll of a future that is polled so blocks the thread, on a fiber too.
+    #[cfg(feature = "tokio")]
+    pub fn tokio(mut self, handle: tokio::runtime::Handle) -> Self {
+        self.tokio = Some(handle);
+        self
+    }
+
     /// Makes these the settings of the process, for its whole life.
     ///
     /// # Errors
-    /// When settings were installed before, when a thread has made an upcall already (nothing is changed then), or when `min_stack`
-    /// is out of range.
+    /// When settings were installed before, when a thread has made an upcall already (nothing is changed then), or when `min_stack` or
+    /// `fiber_stack` is out of range.
     pub fn install(self) -> Result<(), ConfigError> {
         if !MIN_STACK.contains(&self.min_stack) {
             return Err(ConfigError::MinStack { bytes: self.min_stack });
+        }
+        if !MIN_STACK.contains(&self.fiber_stack) {
+            return Err(ConfigError::FiberStack { bytes: self.fiber_stack });
         }
         if SETTINGS.set(self.with_environment()).is_ok() {
             return Ok(());
@@ -121,6 +170,15 @@ impl Config {
             bytes,
             &mut self.min_stack,
         );
+        variable(
+            "UPCALL_FIBER_STACK",
+            "a number of bytes from 16384 to 1073741824",
+            bytes,
+            &mut self.fiber_stack,
+        );
+        variable("UPCALL_WORKERS", "a number of threads", |s| s.parse().ok(), &mut self.workers);
+        let milliseconds = |s: &str| s.parse().ok().map(Duration::from_millis);
+        variable("UPCALL_WAIT_WARNING", "a number of milliseconds", milliseconds, &mut self.wait_warning);
         let policy = |s: &str| match s {
             "allow" => Some(ForeignStacks::Allow),
             "report" => Some(ForeignStacks::Report),
@@ -144,7 +202,7 @@ fn variable<T>(name: &str, expected: &str, parse: impl FnOnce(&str) -> Option<T>
     let Some(value) = std::env::var_os(name) else { return };
     match value.to_str().and_then(parse) {
         Some(value) => *setting = value,
-        None => eprintln!("upcall: {name}={value:?} is ignored: it takes {expected}"),
+        None => report(format_args!("{name}={value:?} is ignored: it takes {expected}")),
     }
 }
 
@@ -167,6 +225,11 @@ pub enum ConfigError {
         /// As given.
         bytes: usize,
     },
+    /// `fiber_stack` is below 16 KiB or above 1 GiB.
+    FiberStack {
+        /// As given.
+        bytes: usize,
+    },
 }
 
 impl fmt::Display for ConfigError {
@@ -178,16 +241,14 @@ impl fmt::Display for ConfigError {
             Self::InUse => {
                 out.write_str("upcall is in use already: install settings before the first upcall")
             }
-            Self::MinStack { bytes } => {
-                write!(
-                    out,
-                    "min_stack is {bytes} bytes: it takes {} to {}",
-                    MIN_STACK.start(),
-                    MIN_STACK.end()
-                )
-            }
+            Self::MinStack { bytes } => out_of_range(out, "min_stack", *bytes),
+            Self::FiberStack { bytes } => out_of_range(out, "fiber_stack", *bytes),
         }
     }
+}
+
+fn out_of_range(out: &mut fmt::Formatter<'_>, name: &str, bytes: usize) -> fmt::Result {
+    write!(out, "{name} is {bytes} bytes: it takes {} to {}", MIN_STACK.start(), MIN_STACK.end())
 }
 
 impl std::error::Error for ConfigError {}

@@ -1,8 +1,9 @@
-//! C can call Rust from any thread, on any stack, nested to any depth.
+//! C can call Rust from any thread, on any stack, nested to any depth, and that Rust may wait.
 //!
 //! For authors of Rust libraries with a C interface. [`enter`] at the top of an `extern "C"` function runs its body as an *upcall*: with
 //! enough stack whichever stack C was on, its panics caught. [`downcall`] around a call of C's functions
-//! runs them as a *downcall*: on C's own stack again, with the panics of upcalls below carried across.
+//! runs them as a *downcall*: on C's own stack again, with the panics of upcalls below carried across. [`wait`] waits for a future, wherever
+//! the code is; on a *fiber*, Rust code with a stack of its own, that suspends the fiber and not the thread.
 //!
 //! | you have | use |
 //! |---|---|
@@ -12,6 +13,21 @@
 //! | recursion that is sometimes deep | [`with_stack`] |
 //! | a host with coroutines whose bounds it knows | [`stackbounds::register`] |
 //! | a process to look into | [`snapshot`] |
+//! | `block_on` in an exported function, perhaps inside another runtime | [`wait`] |
+//! | a synchronous C library whose callbacks are to wait | [`Fiber`] and [`downcall_on_fiber`] |
+//! | code that is to go on beside C | [`spawn`]; [`scope`] if it borrows |
+//! | a host with an event loop of its own | [`LocalRuntime`] |
+//! | a call that blocks, in a fiber | [`blocking`] |
+//!
+//! # Features
+//! - `runtime` (default): what runs fibers, that is [`spawn`], [`scope`], [`LocalRuntime`], [`blocking`], [`sleep`], [`shutdown`] and their C functions. Without it,
+//!   fibers are for the executor that you bring.
+//! - `tokio`: waits know of tokio. They block the threads of its runtimes as it wants them to be blocked, see to it that what it serves is
+//!   served, and say so when a wait can only be served by the thread that it blocks.
+//!
+//! # Channels and locks
+//! are other crates': those of `async-channel`, `async-lock`, `futures`, `kanal` and `tokio::sync` all work through [`wait`], between fibers, threads and tasks. A
+//! `std::sync::Mutex` is for what is not held across a wait: its guard would lock out the other fibers of the thread.
 //!
 //! The life of one call is told step by step at the top of `src/crossing/mod.rs`; `ARCHITECTURE.md` has the map.
 #![warn(missing_debug_implementations)]
@@ -22,14 +38,34 @@
 struct Readme;
 
 mod capi;
+#[cfg(feature = "runtime")]
+mod capi_runtime;
 mod config;
 mod crossing;
+mod fiber;
+mod quiet;
 mod report;
+#[cfg(feature = "runtime")]
+mod runtime;
 mod stack;
+mod sync;
 mod thread;
 
 pub use capi::{upcall_last_panic, upcall_version};
+#[cfg(feature = "runtime")]
+pub use capi_runtime::{
+    upcall_local_begin, upcall_local_end, upcall_local_fd, upcall_local_run_ready, upcall_local_spawn,
+    upcall_shutdown,
+};
 pub use config::{Config, ConfigError, ForeignStacks, GuardPages, config};
-pub use crossing::{Entry, Panicked, Refusal, StackChoice, downcall, enter, entry, with_stack};
+pub use crossing::{
+    Entry, Panicked, Refusal, StackChoice, downcall, downcall_on_fiber, enter, entry, with_stack,
+};
+pub use fiber::{Builder, Fiber, FiberLocal, wait};
 pub use report::{Call, Direction, Snapshot, StackKind, Thread, snapshot};
+#[cfg(feature = "runtime")]
+pub use runtime::{
+    JoinError, JoinHandle, LocalRuntime, LocalRuntimeError, Scope, ScopedJoinHandle, Unfinished,
+    UnfinishedFiber, blocking, scope, shutdown, sleep, spawn, spawn_local, yield_now,
+};
 pub use stack::pool::PoolUse;

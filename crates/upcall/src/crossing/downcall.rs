@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use stackbounds::stack_pointer;
 
 use super::body::{Body, Slot};
-use super::panicked::quietly;
 use super::run_here;
-use crate::stack::{control_at, switch};
-use crate::thread::{CallId, Hot, Payload, record};
+use crate::quiet::quietly;
+use crate::stack::coroutine::{Cancelled, Running};
+use crate::stack::{Control, control_at, fiber_stack_at, switch};
+use crate::thread::{C_HERE, CallId, Hot, Payload, record};
 
 /// Runs `f`, which calls C, on the system stack: the stack that C itself was on when it made the upcall that this code belongs to,
 /// below C's frames. There C finds the room, the guard and the bounds that the host gave it, and hosts that check their
@@ -73,6 +74,46 @@ pub fn downcall<R>(f: impl FnOnce() -> R) -> R {
     }
 }
 
+/// Runs `f`, which calls C, on the stack of the fiber whose code this is: upcalls that C makes from there run there too, and if they
+/// [`wait`](crate::wait), the fiber is suspended, with C's frames in the middle of it. So a synchronous C library becomes
+/// asynchronous, without a thread of its own:
+///
+/// ```
+/// use std::time::Duration;
+/// # extern "C" fn compare(a: *const libc::c_void, b: *const libc::c_void) -> libc::c_int {
+/// #     // SAFETY: qsort passes elements of the array below.
+/// #     upcall::enter(|| unsafe { upcall::yield_now(); a.cast::<i32>().read().cmp(&b.cast::<i32>().read()) as i32 }).unwrap()
+/// # }
+///
+/// // `compare` is an upcall that waits.
+/// let sorted = upcall::Fiber::new(|| {
+///     let mut numbers = [3, 1, 2];
+///     // SAFETY: the array is valid for the length given, and `compare` reads `i32`s.
+///     upcall::downcall_on_fiber(|| unsafe {
+///         libc::qsort(numbers.as_mut_ptr().cast(), numbers.len(), 4, Some(compare))
+///     });
+///     numbers
+/// });
+/// assert_eq!(upcall::wait(sorted), [1, 2, 3]);
+/// ```
+///
+/// C has what is left of the fiber's stack ([`fiber_stack`](crate::Config::fiber_stack), less what Rust code uses), which suits C code of modest depth, and hosts that do
+/// not check their stack. What it calls must not mind that the thread does other things meanwhile: locks that it holds stay held, and
+/// thread-local state that it keeps is shared with other fibers of the thread.
+///
+/// Outside a fiber, this is [`downcall`], whose panics and aborts it has.
+#[inline]
+pub fn downcall_on_fiber<R>(f: impl FnOnce() -> R) -> R {
+    let sp = stack_pointer();
+    let hot = Hot::here();
+    let Some(stack) = fiber_stack_at(sp, hot.pooled_at(sp)) else { return downcall(f) };
+    let call = begin(hot, sp | C_HERE);
+    let result = catch_unwind(AssertUnwindSafe(f));
+    hot.check_same_thread(stack.mark.get(), "a downcall");
+    hot.pooled.set(stack);
+    value_or_panic(returned(close(hot, call), result))
+}
+
 /// Notes the call.
 #[inline(always)]
 fn begin(hot: &'static Hot, sp: usize) -> CallId {
@@ -112,7 +153,15 @@ fn value_or_panic<R>((value, left): (R, Option<Payload>)) -> R {
 #[cold]
 #[inline(never)]
 fn raise_in_place_of<R>(value: R, payload: Payload) -> R {
-    if std::thread::panicking() {
+    let fiber = fiber_stack_at(stack_pointer(), None).and_then(Control::fiber);
+    if let Some(fiber) = fiber {
+        fiber.refuses.set(false);
+        if payload.is::<Cancelled>() && !fiber.unwinds() {
+            quietly(|| drop(value));
+            fiber.raise_cancelled();
+        }
+    }
+    if fiber.map_or_else(std::thread::panicking, Running::unwinds) {
         quietly(|| drop(payload));
         return value;
     }

@@ -1,6 +1,9 @@
 //! Which open downcall encloses an upcall: asked when the upcall has panicked, never on the warm path.
 //!
-//! The thread's newest downcall will not do: its coroutine may be suspended while another one calls. What is certain is used,
+//! The upcall may belong to a fiber: it came from one of the fiber's stacks, or from a coroutine of C that the fiber called. Then the innermost downcall on the
+//! fiber's stacks encloses it, or none: what is beneath the fiber is whoever polls it, and has nothing to do with its calls.
+//!
+//! Otherwise, the thread's newest downcall will not do: its coroutine may be suspended while another one calls. What is certain is used,
 //! in this order:
 //!
 //! 1. The upcall came from the thread's own stack, or a registered one: frames of one stack are nested, so the nearest
@@ -14,17 +17,21 @@
 use std::ffi::c_void;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::stack::control_at;
+use crate::stack::coroutine::Running;
+use crate::stack::{Control, control_at};
 use crate::thread::{Hot, OpenCall, Record};
 
 /// The open downcall that encloses the upcall which began at `upcall_sp`.
 pub(super) fn of_upcall(hot: &Hot, upcall_sp: usize) -> Option<&OpenCall> {
     let record = hot.record()?;
     record.open_calls().next()?;
+    if let Some(fiber) = control_at(upcall_sp).and_then(Control::fiber) {
+        return of_fiber(record, fiber, upcall_sp);
+    }
     let stack = stackbounds::at(upcall_sp);
     if stack.is_exact() {
         let here = |call: &OpenCall| {
-            let c_sp = call.c_sp();
+            let c_sp = c_sp(call);
             (stack.contains(c_sp) && c_sp >= upcall_sp).then_some(c_sp)
         };
         if let Some(call) = nearest(record, here) {
@@ -35,8 +42,30 @@ pub(super) fn of_upcall(hot: &Hot, upcall_sp: usize) -> Option<&OpenCall> {
         if hot.owns(upcall_sp) {
             return None;
         }
-        nearest(record, |call| Some(call.c_sp()).filter(|&c_sp| hot.owns(c_sp)))
+        // SAFETY: null, or the stack of the fiber that runs, which is not given back meanwhile.
+        if let Some(stack) = unsafe { hot.fiber.get().as_ref() } {
+            // Whoever polled it did so on the thread's own stack, so that it is beneath whatever coroutine runs now.
+            if hot.owns(stack.system_sp.load(Relaxed)) {
+                return of_fiber(record, stack.fiber()?, 0);
+            }
+        }
+        nearest(record, |call| Some(c_sp(call)).filter(|&c_sp| hot.owns(c_sp)))
     })
+}
+
+/// The innermost open call on the fiber's stacks that is not below `upcall_sp`, if that is on one of them.
+fn of_fiber<'a>(record: &'a Record, fiber: &Running, upcall_sp: usize) -> Option<&'a OpenCall> {
+    let least = fiber.stack_with(upcall_sp).map_or((0, 0), |stack| (stack, upcall_sp));
+    let places = record.open_calls().filter_map(|call| {
+        let place = (fiber.stack_with(call.rust_sp())?, call.rust_sp());
+        (place >= least).then_some((place, call))
+    });
+    places.min_by_key(|(place, _)| *place).map(|(_, call)| call)
+}
+
+/// Where the C code of a call of this thread began.
+fn c_sp(call: &OpenCall) -> usize {
+    call.c_sp(|rust_sp| Some(control_at(rust_sp)?.system_sp.load(Relaxed)))
 }
 
 /// The open call with the lowest address of those that `address` gives one for.
@@ -99,7 +128,7 @@ impl Walk<'_> {
         }
         let pooled = (!same_stack).then(|| control_at(cfa)).flatten();
         let enclosing = |call: &OpenCall| {
-            let sp = call.rust_sp.load(Relaxed);
+            let sp = call.rust_sp();
             (passes(sp) && sp >= least || pooled.is_some_and(|stack| stack.contains(sp))).then_some(sp)
         };
         self.found = nearest(self.record, enclosing);

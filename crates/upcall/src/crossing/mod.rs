@@ -14,8 +14,10 @@
 //!          │    filling the thread's spares, when there are none        service stack
 //!          └─ catch_unwind; a panic is seen to                          system stack or pooled stack
 //!             └─ the Rust body
+//!                ├─ wait: as told in `fiber/wait.rs`                      suspends a fiber, or parks the thread
 //!                └─ downcall: noted in the thread's open calls
 //!                   ├─ SP on a pooled stack → switch back               system stack, below enter's frames
+//!                   ├─ on_fiber             → call in place             the fiber's, where upcalls may suspend it
 //!                   └─ otherwise            → call in place             the stack that it is on
 //!                      └─ C … may switch stacks, and call us again
 //!                   ←  same thread?  a panic left here by an upcall? → raise it
@@ -39,14 +41,18 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use stackbounds::{Kind, StackBounds, stack_pointer};
 
-pub use downcall::downcall;
+pub use downcall::{downcall, downcall_on_fiber};
 pub use panicked::{Panicked, Refusal};
 pub use with_stack::with_stack;
 
 use body::{Body, Slot};
 use panicked::caught;
+#[cfg(feature = "runtime")]
+pub(crate) use panicked::message_of;
 
 use crate::config::{ForeignStacks, settings};
+use crate::quiet::quietly;
+use crate::stack::pool::Purpose;
 use crate::stack::{Control, control_at, pool, service, switch};
 use crate::thread::{Hot, Payload, record};
 
@@ -168,7 +174,7 @@ impl Entry {
             Some(error) => {
                 if error.refusal().is_some() {
                     // SAFETY: it never ran.
-                    panicked::quietly(|| unsafe { slot.drop_unrun() });
+                    quietly(|| unsafe { slot.drop_unrun() });
                 }
                 Err(error)
             }
@@ -302,8 +308,11 @@ impl Pooled {
             (from_pool(hot, default, sp)?, Kept::NewSpare)
         };
         // A caller on a pooled stack, C code that Rust code there called without a downcall or Rust code that wants more room, has
-        // its system stack beneath that stack's first frame.
+        // its system stack beneath that stack's first frame. If it is a fiber's code, so is what runs here.
         let beneath = if from.is_exact() && !hot.owns(sp) { control_at(sp) } else { None };
+        if let Some(fiber) = beneath.and_then(Control::fiber) {
+            fiber.continue_on(stack);
+        }
         Ok(Pooled { stack, kept, system_sp: beneath.map(|stack| stack.system_sp.load(Relaxed)) })
     }
 
@@ -312,6 +321,9 @@ impl Pooled {
     fn run<T>(&self, hot: &Hot, body: Body, caught: impl FnOnce(Payload) -> T) -> Option<T> {
         // SAFETY: the caller passes a body that has not run, whose slot is in a frame above.
         let failed = run_pooled(hot, self.stack, self.system_sp, || unsafe { body.run() }, caught);
+        if let Some(fiber) = self.stack.fiber() {
+            fiber.leave(self.stack);
+        }
         match self.kept {
             Kept::Spare => hot.put_spare(self.stack),
             Kept::NewSpare => hot.put_new_spare(self.stack),
@@ -324,7 +336,8 @@ impl Pooled {
 #[cold]
 #[inline(never)]
 fn from_pool(hot: &Hot, bytes: usize, sp: usize) -> Result<&'static Control, Refusal> {
-    let taken = service::run(|| pool::slot_size_for(bytes).and_then(|size| pool::take(size, sp)));
+    let size = pool::slot_size_for(bytes);
+    let taken = service::run(|| size.and_then(|size| pool::take(size, sp, Purpose::Upcall)));
     let stack = taken.ok_or(Refusal::OutOfMemory { bytes })?;
     stack.mark.set(hot.mark());
     hot.count_out();
@@ -338,6 +351,9 @@ fn place(hot: &'static Hot, entry: Entry, sp: usize) -> Result<Place, Refusal> {
         check_foreign(hot, sp)?;
     } else if from.is_exact() && !hot.owns(sp) {
         record::learn_own_stack(hot, &from);
+        if control_at(sp).and_then(Control::fiber).is_some_and(|fiber| fiber.refuses.get()) {
+            return Err(Refusal::FiberDropped);
+        }
     }
     note_surroundings(hot, sp);
     let room = from.room_below(sp);

@@ -5,10 +5,11 @@
 
 use std::any::Any;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::enclosing;
-use crate::stack::service;
+use crate::quiet::quietly;
+use crate::stack::coroutine::Cancelled;
+use crate::stack::{Control, control_at, service};
 use crate::thread::{Hot, Payload, record};
 
 /// Why an upcall gave no value: its Rust code panicked, or could not be run where it was asked to run.
@@ -44,12 +45,16 @@ pub enum Refusal {
         /// The caller's stack pointer.
         sp: usize,
     },
+    /// It came from C code on the stack of a fiber that was dropped while it waited: C is to return.
+    FiberDropped,
     /// There is no memory for a stack.
     OutOfMemory {
         /// Bytes of stack asked for.
         bytes: usize,
     },
 }
+
+impl std::error::Error for Refusal {}
 
 impl fmt::Display for Refusal {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -64,9 +69,12 @@ impl fmt::Display for Refusal {
                 "the upcall came from a stack that nobody described (SP {sp:#x}): register the host's stacks \
                  (stackbounds::register), or allow foreign stacks; if the host never switches stacks, its stack pointer is corrupt"
             ),
+            Self::FiberDropped => out.write_str(
+                "the fiber that the upcall belongs to was dropped: no upcall is served until the C code that made it has returned",
+            ),
             Self::OutOfMemory { bytes } => write!(
                 out,
-                "there is no memory for a stack of {bytes} bytes: lower min_stack, or raise the limit on the \
+                "there is no memory for a stack of {bytes} bytes: lower min_stack or fiber_stack, or raise the limit on the \
                  process's address space or mappings"
             ),
         }
@@ -144,7 +152,13 @@ pub(super) fn refused(hot: &Hot, refusal: Refusal) -> Panicked {
 pub(super) fn caught(payload: Payload, upcall_sp: usize) -> Panicked {
     let hot = Hot::here();
     let message = message_of(&*payload);
-    let left_over = match enclosing::of_upcall(hot, upcall_sp) {
+    let enclosing = enclosing::of_upcall(hot, upcall_sp);
+    if let (Some(fiber), true) = (control_at(upcall_sp).and_then(Control::fiber), payload.is::<Cancelled>()) {
+        // Until C has returned and the payload is raised again.
+        fiber.stop_unwinding(enclosing.is_some());
+        hot.forget_surroundings();
+    }
+    let left_over = match enclosing {
         Some(call) => match call.leave(payload) {
             Ok(()) => None,
             // The call has the panic that came first; this one is told to C only.
@@ -159,20 +173,15 @@ pub(super) fn caught(payload: Payload, upcall_sp: usize) -> Panicked {
     Panicked(Box::new(Inner::Panicked { message, payload: left_over }))
 }
 
-fn message_of(payload: &(dyn Any + Send)) -> String {
+/// What a panic says.
+pub(crate) fn message_of(payload: &(dyn Any + Send)) -> String {
     if let Some(message) = payload.downcast_ref::<&str>() {
         (*message).to_owned()
     } else if let Some(message) = payload.downcast_ref::<String>() {
         message.clone()
+    } else if payload.is::<Cancelled>() {
+        "the fiber was dropped while it waited".to_owned()
     } else {
         "a panic whose payload is not a string".to_owned()
-    }
-}
-
-/// Runs the drop of something that is not ours and may panic in turn, with a payload that may when it is dropped: that one
-/// is forgotten.
-pub(super) fn quietly(drop: impl FnOnce()) {
-    if let Err(second) = catch_unwind(AssertUnwindSafe(drop)) {
-        std::mem::forget(second);
     }
 }

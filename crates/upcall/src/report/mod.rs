@@ -122,8 +122,7 @@ fn thread(record: &Record) -> Thread {
     let mut calls = Vec::new();
     let mut upcalls = vec![hot.upcall_sp.load(Relaxed)];
     for open in record.open_calls() {
-        let rust_sp = open.rust_sp.load(Relaxed);
-        calls.push(call(Direction::Downcall, pool::system_sp_at(rust_sp).unwrap_or(rust_sp)));
+        calls.push(call(Direction::Downcall, open.c_sp(pool::system_sp_at)));
         upcalls.push(open.upcall_sp.load(Relaxed));
     }
     upcalls.sort_unstable();

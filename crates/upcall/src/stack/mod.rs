@@ -1,5 +1,6 @@
 //! Stacks of our own: their memory, the pool that keeps them, and the switch onto one and back.
 
+pub(crate) mod coroutine;
 pub(crate) mod pool;
 pub(crate) mod service;
 pub(crate) mod switch;
@@ -8,6 +9,7 @@ mod sys;
 use std::cell::Cell;
 use std::sync::atomic::AtomicUsize;
 
+use coroutine::Running;
 use stackbounds::Kind;
 
 /// What tells one thread from all others, those before and after it included.
@@ -45,13 +47,22 @@ pub(crate) struct Control {
     /// Where C goes on when the Rust code on this stack makes a downcall: below the frames of whoever entered it
     /// last, on the system stack. Atomic for the sake of snapshots of other threads.
     pub system_sp: AtomicUsize,
+    /// What `system_sp` is to be when a coroutine on this stack is resumed, if its resumer is on a pooled stack itself; else 0.
+    pub beneath_resumer: Cell<usize>,
     /// Which thread has it.
     pub mark: Cell<Mark>,
     /// The next stack in the list that this one is in.
     pub next: Cell<*const Control>,
+    /// The fiber whose code this is, if it is one's: on the fiber's own stack, and on stacks that its code or C code called by it
+    /// continues on without leaving for the system stack.
+    pub fiber: Cell<*const Running>,
     /// Which region and slot this is.
     region: Cell<u32>,
-    slot: Cell<u32>,
+    slot: Cell<u8>,
+    /// Whether a coroutine on it runs.
+    pub runs: Cell<bool>,
+    /// Whether it can be a spare of its thread. Set by whoever takes it for a fiber.
+    pub is_spare_size: Cell<bool>,
 }
 
 impl Control {
@@ -60,6 +71,13 @@ impl Control {
     pub fn contains(&self, sp: usize) -> bool {
         let low = self.low.get();
         sp.wrapping_sub(low) < self.base() - low
+    }
+
+    /// The fiber whose code this is. The reference is good for as long as the caller's frame, which is the fiber's own or beneath it.
+    #[inline(always)]
+    pub fn fiber(&self) -> Option<&'static Running> {
+        // SAFETY: a fiber that begins notes itself here, and what it leaves for it takes the note back before its end.
+        unsafe { self.fiber.get().as_ref() }
     }
 
     /// Where the first frame begins, and grows downwards from.
@@ -78,6 +96,12 @@ pub(crate) fn control_at(sp: usize) -> Option<&'static Control> {
         let end = (slot.high as *const SlotEnd).sub(1);
         if (*end).owner == pool::owner() { Some(&*(*end).control) } else { None }
     }
+}
+
+/// The stack around `sp` that a fiber's code runs on; `hint` is looked at first.
+#[inline(always)]
+pub(crate) fn fiber_stack_at(sp: usize, hint: Option<&'static Control>) -> Option<&'static Control> {
+    hint.or_else(|| control_at(sp)).filter(|stack| stack.fiber().is_some())
 }
 
 /// The last two words of a slot.

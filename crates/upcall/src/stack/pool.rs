@@ -16,6 +16,7 @@ use corosensei::stack::valgrind::ValgrindStackRegistration;
 
 use super::{Control, SlotEnd, sys};
 use crate::config::settings;
+use crate::quiet::report;
 
 /// The guard below each stack: 64 KiB, more than one page for the sake of C code, whose larger frames are
 /// not probed page by page as Rust's are.
@@ -24,6 +25,8 @@ pub(crate) const GUARD: usize = 64 << 10;
 /// used from. Processors take a load for dependent on an earlier store whose address agrees with it in the low 12 bits;
 /// stacks begin at page boundaries, so frames of two stacks easily agree there, and a crossing then took 15 ns in place of 9.
 const COLOURS: usize = 4096;
+/// Stacks of fibers, of which there may be a million, each parked with less than a page of frames, keep to a part of their top page.
+const FIBER_COLOURS: usize = 1024;
 /// What a slot holds besides guard and frames, at most.
 const OVERHEAD: usize = COLOURS + 2 * size_of::<Control>();
 /// A region holds this many bytes of small stacks, or one large stack.
@@ -43,12 +46,21 @@ struct Region {
     low: *mut u8,
     slot_size: usize,
     slots: usize,
-    /// A bit a slot: not in use.
-    free: u64,
-    /// Free, but holding on to its pages.
+    /// A bit a slot: handed out.
+    taken: u64,
+    /// Idle, but holding on to its pages.
     warm: u64,
     /// Has its guard, for ever.
     guarded: u64,
+}
+
+/// The idle slots of one size, so that taking one does not search.
+struct Class {
+    slot_size: usize,
+    /// Those that hold on to their pages: region and slot, the newest last.
+    warm: Vec<(u32, u32)>,
+    /// Regions with others, in no order.
+    cold: Vec<u32>,
 }
 
 // SAFETY: a Region is bookkeeping about memory that belongs to the pool, and is used under its lock only.
@@ -56,11 +68,65 @@ unsafe impl Send for Region {}
 
 struct Pool {
     regions: Vec<Region>,
+    classes: Vec<Class>,
     in_use: usize,
     warm: usize,
 }
 
-static POOL: Mutex<Pool> = Mutex::new(Pool { regions: Vec::new(), in_use: 0, warm: 0 });
+static POOL: Mutex<Pool> = Mutex::new(Pool { regions: Vec::new(), classes: Vec::new(), in_use: 0, warm: 0 });
+
+impl Region {
+    /// The slots that are idle and hold no pages.
+    fn cold(&self) -> u64 {
+        !(self.taken | self.warm) & (u64::MAX >> (SLOTS - self.slots))
+    }
+}
+
+impl Pool {
+    /// Finds an idle slot, mapping a region if there is none, and removes it from its class.
+    fn idle_slot(&mut self, slot_size: usize) -> Option<(u32, u32)> {
+        let index = match self.classes.iter().position(|class| class.slot_size == slot_size) {
+            Some(index) => index,
+            None => {
+                self.classes.push(Class { slot_size, warm: Vec::new(), cold: Vec::new() });
+                self.classes.len() - 1
+            }
+        };
+        let class = &mut self.classes[index];
+        if let Some(slot) = class.warm.pop() {
+            self.warm -= 1;
+            return Some(slot);
+        }
+        if class.cold.is_empty() {
+            let region = Region::map(slot_size)?;
+            class.cold.push(self.regions.len() as u32);
+            self.regions.push(region);
+        }
+        let index = *class.cold.last()?;
+        let cold = self.regions[index as usize].cold();
+        if cold.is_power_of_two() {
+            class.cold.pop();
+        }
+        Some((index, cold.trailing_zeros()))
+    }
+
+    /// Makes a slot idle that holds no pages.
+    fn put_cold(&mut self, index: u32, bit: u64) {
+        let region = &mut self.regions[index as usize];
+        region.taken &= !bit;
+        region.warm &= !bit;
+        if region.cold().is_power_of_two() {
+            let slot_size = region.slot_size;
+            self.class(slot_size).cold.push(index);
+        }
+    }
+
+    /// The class of a slot that there is.
+    fn class(&mut self, slot_size: usize) -> &mut Class {
+        let class = self.classes.iter_mut().find(|class| class.slot_size == slot_size);
+        class.expect("a slot's size has a class")
+    }
+}
 
 /// What the pool holds at one moment, in stacks and bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -80,57 +146,66 @@ pub(crate) fn usage() -> PoolUse {
     PoolUse { in_use: pool.in_use, idle: pool.warm, reserved_bytes }
 }
 
+/// What a stack is taken for: the difference is where in its top pages its base lies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Upcalls, or deep recursion.
+    Upcall,
+    /// A fiber.
+    Fiber,
+}
+
 /// Takes a stack out of the pool whose slot has `slot_size` bytes, for a caller at `sp`; `None` when there is no memory for it.
-pub(crate) fn take(slot_size: usize, sp: usize) -> Option<&'static Control> {
-    let mut pool = lock();
-    let fits = |region: &Region| region.slot_size == slot_size && region.free != 0;
-    let index = match pool.regions.iter().position(|r| fits(r) && r.warm != 0) {
-        Some(warm) => warm,
-        None => match pool.regions.iter().position(fits) {
-            Some(cold) => cold,
-            None => {
-                let region = Region::map(slot_size)?;
-                pool.regions.push(region);
-                pool.regions.len() - 1
-            }
-        },
-    };
-    let region = &mut pool.regions[index];
-    let slot = if region.warm != 0 { region.warm } else { region.free }.trailing_zeros();
+pub(crate) fn take(slot_size: usize, sp: usize, purpose: Purpose) -> Option<&'static Control> {
+    let pool = &mut *lock();
+    let (index, slot) = pool.idle_slot(slot_size)?;
+    let region = &mut pool.regions[index as usize];
     let bit = 1 << slot;
     let low = region.low.wrapping_add(slot as usize * slot_size);
     if region.guarded & bit == 0 {
         // SAFETY: the low end of a free slot holds nothing, and from now on never will.
         if !unsafe { sys::guard(low, GUARD, settings().guard_pages) } {
+            pool.put_cold(index, bit);
             return None;
         }
         region.guarded |= bit;
         // Tells Valgrind, where it runs, that this is a stack. Never taken back: slots stay stacks.
         std::mem::forget(ValgrindStackRegistration::new(low.wrapping_add(GUARD), slot_size - GUARD));
     }
-    let was_warm = region.warm & bit != 0;
-    region.free &= !bit;
+    region.taken |= bit;
     region.warm &= !bit;
-    pool.warm -= usize::from(was_warm);
     pool.in_use += 1;
     let high = low.wrapping_add(slot_size);
     let top = high.wrapping_sub(2 * size_of::<Control>());
-    let colour =
-        (top as usize).wrapping_sub(sp).wrapping_add(COLOURS / 2) & (COLOURS - align_of::<Control>());
-    let control = top.wrapping_sub(colour).cast::<Control>();
+    let control = top.wrapping_sub(colour(top as usize, sp, purpose)).cast::<Control>();
     // SAFETY: the high end of a slot is mapped and kept for its Control, aligned because the slot's end and the colour are,
     // and for the Control's address; the slot was free, so nobody else writes it.
     unsafe {
         control.write(Control {
             low: Cell::new(low as usize + GUARD),
             system_sp: AtomicUsize::new(0),
+            beneath_resumer: Cell::new(0),
             mark: Cell::default(),
             next: Cell::new(ptr::null()),
-            region: Cell::new(index as u32),
-            slot: Cell::new(slot),
+            fiber: Cell::new(ptr::null()),
+            region: Cell::new(index),
+            slot: Cell::new(slot as u8),
+            runs: Cell::new(false),
+            is_spare_size: Cell::new(false),
         });
         high.cast::<SlotEnd>().sub(1).write(SlotEnd { control, owner: owner() });
         Some(&*control)
+    }
+}
+
+/// How far below `top` the base of a stack lies whose caller is at `sp`: as near half a page off `sp` as the purpose allows.
+fn colour(top: usize, sp: usize, purpose: Purpose) -> usize {
+    let best = top.wrapping_sub(sp).wrapping_add(COLOURS / 2) & (COLOURS - align_of::<Control>());
+    match purpose {
+        Purpose::Upcall => best,
+        Purpose::Fiber if best < FIBER_COLOURS => best,
+        Purpose::Fiber if best < (COLOURS + FIBER_COLOURS) / 2 => FIBER_COLOURS - align_of::<Control>(),
+        Purpose::Fiber => 0,
     }
 }
 
@@ -141,7 +216,7 @@ pub(crate) fn system_sp_at(sp: usize) -> Option<usize> {
     let offset = |region: &Region| sp.wrapping_sub(region.low as usize);
     let region = pool.regions.iter().find(|region| offset(region) < region.slots * region.slot_size)?;
     let slot = offset(region) / region.slot_size;
-    if region.free & (1 << slot) != 0 {
+    if region.taken & (1 << slot) == 0 {
         return None;
     }
     let high = region.low.wrapping_add((slot + 1) * region.slot_size);
@@ -153,21 +228,26 @@ pub(crate) fn system_sp_at(sp: usize) -> Option<usize> {
 /// Returns a stack that nothing runs on any more.
 pub(crate) fn give_back(stack: &'static Control) {
     let (mut pool, idle) = (lock(), settings().idle_stacks);
-    let bit = 1 << stack.slot.get();
+    let pool = &mut *pool;
+    let (index, slot) = (stack.region.get(), u32::from(stack.slot.get()));
+    let bit = 1 << slot;
     let enough = pool.warm >= idle;
-    let region = &mut pool.regions[stack.region.get() as usize];
-    assert!(region.free & bit == 0, "a stack is returned to the pool once");
-    region.free |= bit;
-    let keeps_pages = !enough && region.slot_size <= KEPT;
+    let region = &mut pool.regions[index as usize];
+    assert!(region.taken & bit != 0, "a stack is returned to the pool once");
+    let slot_size = region.slot_size;
+    let keeps_pages = !enough && slot_size <= KEPT;
+    pool.in_use -= 1;
     if keeps_pages {
+        region.taken &= !bit;
         region.warm |= bit;
+        pool.warm += 1;
+        pool.class(slot_size).warm.push((index, slot));
     } else {
         // SAFETY: nothing runs on the stack, and its Control is written anew when it is taken again. Done under the
         // lock, so nobody has taken it yet.
-        unsafe { sys::give_back(stack.low.get() as *mut u8, region.slot_size - GUARD) };
+        unsafe { sys::give_back(stack.low.get() as *mut u8, slot_size - GUARD) };
+        pool.put_cold(index, bit);
     }
-    pool.in_use -= 1;
-    pool.warm += usize::from(keeps_pages);
 }
 
 impl Region {
@@ -184,13 +264,13 @@ impl Region {
         match unsafe { stackbounds::register_slots(low, slots, slot_size, GUARD) } {
             Ok(registration) => std::mem::forget(registration),
             Err(error) => {
-                eprintln!(
-                    "upcall: new memory for stacks lies where a stack is still registered, which must have been unmapped: {error}"
-                );
+                report(format_args!(
+                    "new memory for stacks lies where a stack is still registered, which must have been unmapped: {error}"
+                ));
                 return None;
             }
         }
-        Some(Region { low, slot_size, slots, free: u64::MAX >> (SLOTS - slots), warm: 0, guarded: 0 })
+        Some(Region { low, slot_size, slots, taken: 0, warm: 0, guarded: 0 })
     }
 }
 

@@ -4,24 +4,26 @@
 //! place here and the place's generation; the rest is in the place. Places are never moved, and are used again in whatever
 //! order calls return, so there are at most twice as many (but 16) as were in use at one time.
 
+use crate::quiet::report;
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::ptr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::stack::control_at;
-
 /// What a panic carries.
 pub(crate) type Payload = Box<dyn Any + Send>;
+
+/// Set in the SP of a call whose C code runs on the stack that Rust is on, whatever stack that is. No stack pointer is odd.
+pub(crate) const C_HERE: usize = 1;
 
 /// A place for one downcall at a time. The numbers are atomic for the sake of snapshots of other threads.
 #[repr(align(64))]
 pub(crate) struct OpenCall {
     /// Counted up when the place is taken and when it is given back: odd while a call is open.
     generation: AtomicUsize,
-    /// SP of the Rust code that makes the call.
-    pub rust_sp: AtomicUsize,
+    /// SP of the Rust code that makes the call, and [`C_HERE`].
+    rust_sp: AtomicUsize,
     /// SP at the entry of the upcall that the Rust code belongs to; 0 if it belongs to none.
     pub upcall_sp: AtomicUsize,
     /// What an upcall below this call left to be raised when C returns. Only the owning thread looks.
@@ -45,10 +47,17 @@ impl OpenCall {
         self.generation.load(Relaxed) % 2 == 1
     }
 
-    /// Where C began to use the system stack. On the call's own thread.
-    pub fn c_sp(&self) -> usize {
-        let rust_sp = self.rust_sp.load(Relaxed);
-        control_at(rust_sp).map_or(rust_sp, |stack| stack.system_sp.load(Relaxed))
+    /// SP of the Rust code that makes the call.
+    pub fn rust_sp(&self) -> usize {
+        self.rust_sp.load(Relaxed) & !C_HERE
+    }
+
+    /// Where C began: on the system stack, or where Rust is. `system_sp` tells which the system stack of a pooled stack is.
+    pub fn c_sp(&self, system_sp: impl FnOnce(usize) -> Option<usize>) -> usize {
+        match self.rust_sp.load(Relaxed) {
+            here if here & C_HERE != 0 => here & !C_HERE,
+            rust_sp => system_sp(rust_sp).unwrap_or(rust_sp),
+        }
     }
 
     /// Leaves a payload to be raised when the call returns, unless one waits there already, which came first; then
@@ -139,9 +148,9 @@ impl Calls {
 #[cold]
 #[inline(never)]
 fn closed_twice() -> ! {
-    eprintln!(
-        "upcall: a downcall returned twice: the host copied a stack that holds a downcall and resumed both copies; \
+    report(format_args!(
+        "a downcall returned twice: the host copied a stack that holds a downcall and resumed both copies; \
          the process is stopped"
-    );
+    ));
     std::process::abort()
 }

@@ -4,6 +4,7 @@
 //! thread's first instruction to its last, key destructors included. [`record`] is the rest.
 
 mod calls;
+pub(crate) mod parker;
 pub(crate) mod record;
 mod sys;
 
@@ -12,7 +13,8 @@ use std::ptr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-pub(crate) use calls::{CallId, Calls, OpenCall, Payload};
+pub(crate) use calls::{C_HERE, CallId, Calls, OpenCall, Payload};
+pub(crate) use parker::Parker;
 pub(crate) use record::Record;
 use sys::thread_token;
 pub(crate) use sys::{thread_id, thread_name};
@@ -36,9 +38,13 @@ pub(crate) struct Hot {
     /// The process's settings, as far as every upcall away from the thread's own stack looks at them.
     min_stack: Cell<usize>,
     checks_foreign: Cell<bool>,
+    /// Whether a spare stack has the size that fibers are to have.
+    fibers_on_spares: Cell<bool>,
     /// SP at the entry of the upcall that runs now or has made the downcall that runs now; 0 if none has. For snapshots only: an upcall
     /// that C made without a downcall between leaves 0 when it returns into the outer one.
     pub upcall_sp: AtomicUsize,
+    /// The stack of the fiber that runs, or null: of the innermost, if one polls another.
+    pub fiber: Cell<*const Control>,
     /// The pooled stack that was entered or returned to last, or null: a hint, to be believed only when SP is on it. Rule: **the hint is a stack
     /// that this thread has**, in use or spare.
     pub pooled: Cell<*const Control>,
@@ -53,6 +59,14 @@ pub(crate) struct Hot {
     owned_spares: Cell<usize>,
     /// How many others are in use.
     others_out: Cell<usize>,
+    /// Where the thread sleeps; from its first wait until it detaches.
+    parker: Cell<Option<&'static Parker>>,
+    /// How many need the record to stay, though the thread is exiting.
+    record_keepers: Cell<usize>,
+    /// How many waits that block the thread have not returned.
+    pub waits: Cell<usize>,
+    /// See `run_meanwhile`.
+    meanwhile: Cell<Option<fn() -> bool>>,
     /// Null until the thread is attached.
     record: Cell<*const Record>,
     /// The thread's exit has been, or will not be noticed: from now on, a record is freed by the last call that needs it.
@@ -69,12 +83,18 @@ thread_local! {
             own_size: AtomicUsize::new(0),
             min_stack: Cell::new(0),
             checks_foreign: Cell::new(false),
+            fibers_on_spares: Cell::new(false),
             upcall_sp: AtomicUsize::new(0),
+            fiber: Cell::new(ptr::null()),
             pooled: Cell::new(ptr::null()),
             calls: Calls::new(),
             spares: Cell::new(ptr::null()),
             owned_spares: Cell::new(0),
             others_out: Cell::new(0),
+            parker: Cell::new(None),
+            record_keepers: Cell::new(0),
+            waits: Cell::new(0),
+            meanwhile: Cell::new(None),
             to_spare: Noted::nothing(),
             in_place: Noted::nothing(),
             record: Cell::new(ptr::null()),
@@ -170,6 +190,46 @@ impl Hot {
         self.spares.set(stack);
     }
 
+    /// Takes a spare stack for a fiber of the default size: it is no spare any more.
+    pub fn take_spare_for_fiber(&self) -> Option<&'static Control> {
+        if !self.fibers_on_spares.get() {
+            return None;
+        }
+        let spare = self.take_spare()?;
+        self.owned_spares.set(self.owned_spares.get() - 1);
+        self.count_out();
+        spare.is_spare_size.set(true);
+        Some(spare)
+    }
+
+    /// Says what can be run on this thread while one of its frames waits: a function that says whether it ran something.
+    #[cfg(feature = "runtime")]
+    pub fn set_meanwhile(&self, run_one: Option<fn() -> bool>) {
+        self.meanwhile.set(run_one);
+    }
+
+    /// Runs something of that, if there is any; says whether it did. Nothing while the thread is panicking: that is a state of
+    /// the thread, which others must not see.
+    pub fn run_meanwhile(&self) -> bool {
+        self.meanwhile.get().is_some_and(|run_one| !std::thread::panicking() && run_one())
+    }
+
+    /// Where the thread, which is attached, sleeps.
+    pub fn parker(&self) -> &'static Parker {
+        self.parker.get().unwrap_or_else(|| {
+            let parker = Parker::take();
+            self.parker.set(Some(parker));
+            parker
+        })
+    }
+
+    /// Gives the place to sleep back.
+    pub fn forget_parker(&self) {
+        if let Some(parker) = self.parker.take() {
+            parker.give_back();
+        }
+    }
+
     /// Notes that a stack of the pool is in use by this thread.
     pub fn count_out(&self) {
         self.others_out.set(self.others_out.get() + 1);
@@ -192,8 +252,8 @@ impl Hot {
         pool::give_back(stack);
     }
 
-    /// Whether any pooled stack of this thread is in use.
-    pub fn has_stacks_out(&self) -> bool {
+    /// Whether any pooled stack of this thread is in use, or its record needed for something else.
+    pub fn is_in_use(&self) -> bool {
         let mut spares = 0;
         let mut next = self.spares.get();
         // SAFETY: the list holds Controls of stacks that belong to this thread.
@@ -201,7 +261,7 @@ impl Hot {
             spares += 1;
             next = spare.next.get();
         }
-        self.others_out.get() != 0 || spares != self.owned_spares.get()
+        self.record_keepers.get() != 0 || self.others_out.get() != 0 || spares != self.owned_spares.get()
     }
 
     /// Returns the spares, all of which are there, to the pool.
@@ -244,6 +304,28 @@ impl Hot {
     #[inline(always)]
     pub fn set_upcall(&self, sp: usize) {
         self.upcall_sp.store(sp, Relaxed);
+    }
+}
+
+/// Keeps a thread's record from being freed.
+pub(crate) struct KeptRecord(&'static Hot);
+
+impl KeptRecord {
+    pub fn of(hot: &'static Hot) -> Self {
+        hot.record_keepers.set(hot.record_keepers.get() + 1);
+        Self(hot)
+    }
+
+    /// Drops one that was forgotten.
+    #[cfg(feature = "runtime")]
+    pub fn end(hot: &'static Hot) {
+        drop(Self(hot));
+    }
+}
+
+impl Drop for KeptRecord {
+    fn drop(&mut self) {
+        self.0.record_keepers.set(self.0.record_keepers.get() - 1);
     }
 }
 

@@ -12,9 +12,11 @@ use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use stackbounds::StackBounds;
 
-use super::{Hot, OpenCall, thread_id, thread_name, thread_token};
+use super::{Hot, KeptRecord, OpenCall, thread_id, thread_name, thread_token};
 use crate::config::{ForeignStacks, settings};
-use crate::stack::{Mark, service};
+use crate::quiet::{Quiet, report};
+use crate::stack::coroutine::{Locals, drop_locals};
+use crate::stack::{Mark, pool, service};
 
 /// What is kept for a thread besides its [`Hot`].
 pub(crate) struct Record {
@@ -24,6 +26,8 @@ pub(crate) struct Record {
     serial: usize,
     /// The message of the last panic that an upcall caught, or of its last refusal.
     pub last_panic: RefCell<Option<String>>,
+    /// The values of fiber-local variables for code outside fibers.
+    pub locals: RefCell<Locals>,
     /// Upcalls from undescribed stacks were reported once.
     pub reported_foreign: Cell<bool>,
     /// The places of the thread's downcalls, in blocks each as large as all before it. Only the thread itself adds one, under the lock of
@@ -81,6 +85,8 @@ fn attach(hot: &'static Hot, sp: usize) {
         let settings = settings();
         hot.min_stack.set(settings.min_stack);
         hot.checks_foreign.set(settings.foreign_stacks != ForeignStacks::Allow);
+        let slot = pool::slot_size_for;
+        hot.fibers_on_spares.set(slot(settings.fiber_stack) == slot(settings.min_stack));
         if let Some(own) = stackbounds::thread_at(sp) {
             hot.set_own_stack(own.low(), own.high());
         }
@@ -94,6 +100,7 @@ fn attach(hot: &'static Hot, sp: usize) {
             thread_id: thread_id(),
             serial: hot.mark.get().serial,
             last_panic: RefCell::new(None),
+            locals: RefCell::default(),
             reported_foreign: Cell::new(false),
             call_blocks: UnsafeCell::new(Vec::new()),
         }));
@@ -112,7 +119,16 @@ fn attach(hot: &'static Hot, sp: usize) {
 #[inline(always)]
 pub(crate) fn detach_if_exiting(hot: &'static Hot) {
     if hot.exiting.get() {
+        drop_thread_locals(hot);
         service::run(|| detach(hot));
+    }
+}
+
+/// Drops the thread's fiber-local values, here, since their destructors are anybody's code. The record stays meanwhile.
+fn drop_thread_locals(hot: &'static Hot) {
+    let _kept = KeptRecord::of(hot);
+    if let Some(record) = hot.record() {
+        drop(Quiet::new(drop_locals(&record.locals)));
     }
 }
 
@@ -134,12 +150,13 @@ fn detach(hot: &'static Hot) {
     records.0.retain(|&other| !ptr::eq(other, record));
     drop(records);
     hot.forget_surroundings();
-    if record.open_calls().next().is_some() || hot.has_stacks_out() {
+    if record.open_calls().next().is_some() || hot.is_in_use() {
         return;
     }
     hot.forget_own_stack();
     hot.calls.forget_places();
     hot.give_back_spares();
+    hot.forget_parker();
     // SAFETY: made by `attach`, out of the list, and the pointer in `hot`, which is this thread's, is gone now.
     drop(unsafe { Box::from_raw(hot.record.replace(ptr::null()).cast_mut()) });
 }
@@ -151,6 +168,7 @@ fn free_at_exit(record: *const Record) -> bool {
     extern "C" fn at_exit(_: *mut libc::c_void) {
         let hot = Hot::here();
         hot.exiting.set(true);
+        drop_thread_locals(hot);
         detach(hot);
     }
 
@@ -195,11 +213,11 @@ pub(crate) fn abort_on_wrong_thread(began: Mark, what: &str) -> ! {
         }
     });
     let began_on = began_on.unwrap_or("a thread that has exited".to_owned());
-    eprintln!(
-        "upcall: {what} that began on {began_on} came back on {}: the host resumed a stack that holds Rust frames on another thread. \
+    report(format_args!(
+        "{what} that began on {began_on} came back on {}: the host resumed a stack that holds Rust frames on another thread. \
          Such a stack must be resumed on the thread that it was suspended on; the process is stopped",
         describe(thread_id())
-    );
+    ));
     std::process::abort()
 }
 
@@ -220,11 +238,11 @@ pub(crate) fn report_foreign(hot: &Hot, sp: usize) {
     if !record.reported_foreign.replace(true) {
         let (low, high) = hot.own_stack().unwrap_or_default();
         service::run(|| {
-            eprintln!(
-                "upcall: upcall from an undescribed stack: SP {sp:#x} on {} is outside its own stack {low:#x}..{high:#x} and no registered \
+            report(format_args!(
+                "upcall from an undescribed stack: SP {sp:#x} on {} is outside its own stack {low:#x}..{high:#x} and no registered \
                  stack holds it. If the host runs coroutines this is harmless; if not, its stack pointer is corrupt",
                 describe(record.thread_id)
-            );
+            ));
         });
     }
 }

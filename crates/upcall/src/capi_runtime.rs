@@ -1,0 +1,124 @@
+//! The C side of the executors; its conventions are those of `capi`. On failure, functions return -1 and leave a message for
+//! `upcall_last_panic`.
+//!
+//! A thread has one `LocalRuntime` at most, so there is no handle to be stale, or used on another thread.
+
+use std::cell::RefCell;
+use std::ffi::{c_int, c_long, c_uint, c_void};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use stackbounds::stack_pointer;
+
+use crate::crossing::enter;
+use crate::runtime::{LocalRuntime, shutdown};
+use crate::thread::{Hot, record};
+
+thread_local! {
+    /// What `upcall_local_begin` made for this thread, which ends with it.
+    static RUNTIME: RefCell<Option<LocalRuntime>> = const { RefCell::new(None) };
+}
+
+/// Runs `f` as an upcall; its error is the thread's last message.
+fn checked<T>(f: impl FnOnce() -> Result<T, String>) -> Option<T> {
+    let result = enter(f).ok()?;
+    let message = match result {
+        Ok(value) => return Some(value),
+        Err(message) => message,
+    };
+    let hot = Hot::here();
+    record::attach_if_new(hot, stack_pointer());
+    record::set_last_panic(hot, &message);
+    record::detach_if_exiting(hot);
+    None
+}
+
+/// Calls `f` with the thread's runtime.
+fn with_runtime<T>(f: impl FnOnce(&LocalRuntime) -> Result<T, String>) -> Option<T> {
+    checked(|| {
+        let with = |runtime: &RefCell<Option<LocalRuntime>>| match runtime.borrow().as_ref() {
+            Some(runtime) => f(runtime),
+            None => Err("this thread has no runtime of the C side: call upcall_local_begin first".to_owned()),
+        };
+        RUNTIME.try_with(with).unwrap_or_else(|_| Err("this thread is exiting".to_owned()))
+    })
+}
+
+/// Gives the calling thread a run queue of its own for fibers that it drives itself; see `upcall_local_run_ready`.
+///
+/// Returns 0, or -1 if it has one already or there is no file descriptor. It ends with `upcall_local_end`, or with the thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn upcall_local_begin() -> c_int {
+    let begun = checked(|| {
+        let runtime = LocalRuntime::new().map_err(|error| error.to_string())?;
+        RUNTIME.try_with(|own| own.replace(Some(runtime))).map_err(|_| "this thread is exiting".to_owned())
+    });
+    if begun.is_some() { 0 } else { -1 }
+}
+
+/// Adds a fiber that will call `run(argument)` on a stack of its own, in a later `upcall_local_run_ready` or wait of this thread. C code there may call
+/// Rust functions that wait: the fiber is suspended, and the thread goes on.
+///
+/// Returns 0, or -1 if `run` is null or the thread has no runtime.
+///
+/// # Safety
+/// `run(argument)` may be called, once, on this thread, until `upcall_local_end` has returned. If the fiber is ended there while it waits, `run` has to return as after an
+/// error of the function that waited.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn upcall_local_spawn(
+    run: Option<unsafe extern "C" fn(*mut c_void)>,
+    argument: *mut c_void,
+) -> c_int {
+    let spawned = with_runtime(|runtime| {
+        let run = run.ok_or("upcall_local_spawn: run is null")?;
+        // SAFETY: the caller's promise. C code on a fiber's own stack is what `downcall_on_fiber` is for.
+        let fiber =
+            runtime.spawn_local(move || crate::crossing::downcall_on_fiber(|| unsafe { run(argument) }));
+        drop(fiber);
+        Ok(())
+    });
+    if spawned.is_some() { 0 } else { -1 }
+}
+
+/// Runs fibers of the calling thread that are ready, each until it waits or ends, `max` of them at most. Returns how many it ran,
+/// -1 if the thread has no runtime.
+#[unsafe(no_mangle)]
+pub extern "C" fn upcall_local_run_ready(max: usize) -> c_long {
+    with_runtime(|runtime| Ok(runtime.run_ready(max)))
+        .map_or(-1, |ran| c_long::try_from(ran).unwrap_or(c_long::MAX))
+}
+
+/// The file descriptor that is readable (`POLLIN`, level-triggered) whenever a fiber of the calling thread can run; -1 if the thread has no runtime. To
+/// be polled only: not read, not closed. It is good until `upcall_local_end`.
+#[unsafe(no_mangle)]
+pub extern "C" fn upcall_local_fd() -> c_int {
+    with_runtime(|runtime| Ok(runtime.fd().as_raw_fd())).unwrap_or(-1)
+}
+
+/// Ends the calling thread's runtime: fibers that have not ended are ended where they wait.
+///
+/// Returns 0, or -1 if the thread has none, or if it is called from inside `upcall_local_run_ready`.
+#[unsafe(no_mangle)]
+pub extern "C" fn upcall_local_end() -> c_int {
+    let ended = checked(|| {
+        let take = |own: &RefCell<Option<LocalRuntime>>| match own.try_borrow_mut() {
+            Ok(mut own) => {
+                own.take().ok_or("this thread has no runtime of the C side: call upcall_local_begin first")
+            }
+            Err(_) => Err("upcall_local_end was called from inside upcall_local_run_ready"),
+        };
+        let taken = RUNTIME.try_with(take).unwrap_or(Err("this thread is exiting"));
+        taken.map(drop).map_err(str::to_owned)
+    });
+    if ended.is_some() { 0 } else { -1 }
+}
+
+/// Ends the worker threads, giving their fibers `milliseconds` to end. See `upcall::shutdown`.
+///
+/// Returns 0, or -1 if some have not ended by then; the message says which. It may be called again then.
+#[unsafe(no_mangle)]
+pub extern "C" fn upcall_shutdown(milliseconds: c_uint) -> c_int {
+    let timeout = Duration::from_millis(milliseconds.into());
+    let ended = checked(|| shutdown(timeout).map_err(|unfinished| unfinished.to_string()));
+    if ended.is_some() { 0 } else { -1 }
+}

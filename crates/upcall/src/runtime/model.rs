@@ -1,0 +1,238 @@
+//! loom runs each of these in every order of the threads' steps that the memory model allows; `ci/loom.sh` runs loom.
+//!
+//! Checked are the protocols that are made of atomics by hand. Joining is async-task's.
+
+use std::collections::VecDeque;
+use std::ptr::NonNull;
+
+use loom::sync::atomic::AtomicUsize;
+use loom::sync::atomic::Ordering::{Relaxed, SeqCst};
+use loom::sync::{Arc, Mutex};
+use loom::thread;
+
+use super::event::Event;
+use super::handover::{Attention, Kept, Remote};
+use crate::thread::Parker;
+
+fn parker() -> &'static Parker {
+    Box::leak(Box::new(Parker::new()))
+}
+
+/// A pointer to nothing with a number.
+fn item(number: usize) -> NonNull<()> {
+    NonNull::new(number as *mut ()).expect("numbers from 1")
+}
+
+#[test]
+fn what_was_done_before_unpark_is_seen_after_park() {
+    loom::model(|| {
+        let parker = parker();
+        let data = Arc::new(AtomicUsize::new(0));
+        let done = data.clone();
+        let other = thread::spawn(move || {
+            done.store(1, Relaxed);
+            parker.unpark();
+        });
+        assert!(parker.park(None));
+        assert_eq!(data.load(Relaxed), 1);
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn two_unparks_wake_for_both() {
+    loom::model(|| {
+        let parker = parker();
+        let count = Arc::new(AtomicUsize::new(0));
+        let others = [(); 2].map(|()| {
+            let count = count.clone();
+            thread::spawn(move || {
+                count.fetch_add(1, Relaxed);
+                parker.unpark();
+            })
+        });
+        while count.load(Relaxed) < 2 {
+            parker.park(None);
+        }
+        others.into_iter().for_each(|other| other.join().unwrap());
+    });
+}
+
+#[test]
+fn what_is_pushed_is_fetched_by_an_owner_that_parks() {
+    loom::model(|| {
+        let (parker, remote) = (parker(), Arc::new(Remote::new()));
+        let others = [1, 2].map(|number| {
+            let remote = remote.clone();
+            thread::spawn(move || {
+                remote.push(number);
+                parker.unpark();
+            })
+        });
+        let mut fetched = Vec::new();
+        loop {
+            remote.fetch(&mut fetched);
+            if fetched.len() == 2 {
+                break;
+            }
+            parker.park(None);
+        }
+        fetched.sort_unstable();
+        assert_eq!(fetched, [1, 2]);
+        others.into_iter().for_each(|other| other.join().unwrap());
+    });
+}
+
+#[test]
+fn an_event_is_readable_when_there_is_something() {
+    loom::model(|| {
+        let event = Arc::new(Event::new().unwrap());
+        let remote = Arc::new(Remote::new());
+        let (its_event, its_remote) = (event.clone(), remote.clone());
+        let other = thread::spawn(move || {
+            its_remote.push(1);
+            its_event.signal();
+        });
+        // One `run_ready`, at any time.
+        let mut fetched = Vec::new();
+        remote.fetch(&mut fetched);
+        event.clear(fetched.is_empty());
+        if remote.has_some() {
+            event.signal();
+        }
+        other.join().unwrap();
+        assert!(!fetched.is_empty() || event.is_readable());
+    });
+}
+
+#[test]
+fn a_late_signal_wakes_in_vain_once() {
+    loom::model(|| {
+        let event = Arc::new(Event::new().unwrap());
+        let remote = Arc::new(Remote::new());
+        let (its_event, its_remote) = (event.clone(), remote.clone());
+        let other = thread::spawn(move || {
+            its_remote.push(1);
+            its_event.signal();
+        });
+        let run_ready = || {
+            let mut fetched = Vec::new();
+            remote.fetch(&mut fetched);
+            event.clear(fetched.is_empty());
+            if remote.has_some() {
+                event.signal();
+            }
+            fetched.len()
+        };
+        let mut ran = run_ready();
+        other.join().unwrap();
+        ran += run_ready();
+        run_ready();
+        assert_eq!(ran, 1);
+        assert!(!event.is_readable());
+    });
+}
+
+#[test]
+fn what_is_kept_has_one_taker() {
+    loom::model(|| {
+        let kept = Arc::new(Kept::nothing());
+        assert!(kept.replace(item(1)).is_none());
+        let its = kept.clone();
+        let other = thread::spawn(move || its.take().map_or(0, |item| item.as_ptr() as usize));
+        let mine = kept.replace(item(2)).map_or(0, |item| item.as_ptr() as usize);
+        let last = kept.take().map_or(0, |item| item.as_ptr() as usize);
+        let theirs = other.join().unwrap();
+        assert_eq!(mine + theirs + last, 3, "each of 1 and 2 was taken once: {mine}, {theirs}, {last}");
+    });
+}
+
+#[test]
+fn the_watcher_sees_what_is_kept_before_it_sleeps() {
+    loom::model(|| {
+        let attention = Arc::new(Attention::new(parker()));
+        let kept = Arc::new(Kept::nothing());
+        let (its_attention, its) = (attention.clone(), kept.clone());
+        let spawner = thread::spawn(move || {
+            its.replace(item(1));
+            its_attention.call();
+        });
+        // Sleeps for ever, which loom reports, if the call is missed.
+        while kept.take().is_none() {
+            attention.rest(|| !kept.is_nothing());
+        }
+        spawner.join().unwrap();
+    });
+}
+
+/// What `workers.rs` has under its lock.
+#[derive(Default)]
+struct Workers {
+    waiting: VecDeque<usize>,
+    idle: Option<&'static Parker>,
+    closed: bool,
+}
+
+#[test]
+fn a_worker_that_turns_idle_misses_neither_work_nor_the_end() {
+    loom::model(|| {
+        let workers = Arc::new(Mutex::new(Workers::default()));
+        let parker = parker();
+        let its = workers.clone();
+        let worker = thread::spawn(move || {
+            let mut done = 0;
+            loop {
+                let mut workers = its.lock().unwrap();
+                if workers.waiting.pop_front().is_some() {
+                    done += 1;
+                    continue;
+                }
+                if workers.closed {
+                    return done;
+                }
+                workers.idle = Some(parker);
+                drop(workers);
+                parker.park(None);
+                its.lock().unwrap().idle = None;
+            }
+        });
+        let mut locked = workers.lock().unwrap();
+        locked.waiting.push_back(1);
+        let idle = locked.idle.take();
+        drop(locked);
+        if let Some(idle) = idle {
+            idle.unpark();
+        }
+        workers.lock().unwrap().closed = true;
+        parker.unpark();
+        assert_eq!(worker.join().unwrap(), 1);
+    });
+}
+
+#[test]
+fn a_wait_inside_another_leaves_the_outer_one_awake() {
+    loom::model(|| {
+        let parker = parker();
+        let woken = Arc::new(AtomicUsize::new(0));
+        // 1 wakes the outer wait, 2 the inner one, in any order.
+        let others = [1, 2].map(|what| {
+            let woken = woken.clone();
+            thread::spawn(move || {
+                woken.fetch_or(what, SeqCst);
+                parker.unpark();
+            })
+        });
+        while woken.load(SeqCst) & 2 == 0 {
+            parker.park(None);
+        }
+        // What `Waiting`'s drop does: the inner wait may have had the outer one's token.
+        parker.unpark();
+        loop {
+            parker.park(None);
+            if woken.load(SeqCst) & 1 != 0 {
+                break;
+            }
+        }
+        others.into_iter().for_each(|other| other.join().unwrap());
+    });
+}

@@ -1,0 +1,46 @@
+//! A pipe with at most a few bytes in it.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+pub struct EventFd {
+    reader: OwnedFd,
+    writer: OwnedFd,
+}
+
+impl EventFd {
+    pub fn new() -> io::Result<Self> {
+        let mut fds = [0; 2];
+        // SAFETY: two writable numbers.
+        if unsafe { libc::pipe(fds.as_mut_ptr()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: new, and nobody else's.
+        let [reader, writer] = fds.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+        for fd in [&reader, &writer] {
+            // SAFETY: no pointers; these two commands cannot fail on a pipe.
+            unsafe {
+                libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC);
+                libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK);
+            }
+        }
+        Ok(Self { reader, writer })
+    }
+
+    pub fn signal(&self) {
+        // SAFETY: one readable byte. It fails only if the pipe is full, and readable.
+        unsafe { libc::write(self.writer.as_raw_fd(), [1u8].as_ptr().cast(), 1) };
+    }
+
+    pub fn clear(&self) {
+        let mut bytes = [0u8; 64];
+        // SAFETY: as many writable bytes. What does not fit leaves the pipe readable, which is harmless.
+        unsafe { libc::read(self.reader.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len()) };
+    }
+}
+
+impl AsFd for EventFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.reader.as_fd()
+    }
+}

@@ -1,0 +1,287 @@
+//! Run queues of threads that the host drives.
+
+mod common;
+
+use std::cell::{Cell, RefCell};
+use std::os::fd::{AsFd, AsRawFd};
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use common::{Log, time_limit};
+use upcall::{JoinHandle, LocalRuntime, LocalRuntimeError, sleep, spawn, spawn_local, wait, yield_now};
+
+fn for_ever() {
+    wait(std::future::pending::<()>());
+}
+
+/// Whether the host's loop would be woken; waits for that up to `milliseconds`.
+fn readable(runtime: &LocalRuntime, milliseconds: i32) -> bool {
+    let mut poll = libc::pollfd { fd: runtime.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one valid entry.
+    let ready = unsafe { libc::poll(&mut poll, 1, milliseconds) };
+    assert!(ready >= 0);
+    poll.revents & libc::POLLIN != 0
+}
+
+#[test]
+fn it_runs_as_many_as_asked_for() {
+    let runtime = LocalRuntime::new().unwrap();
+    let log = Log::default();
+    for name in ["one", "two", "three"] {
+        let log = log.clone();
+        drop(runtime.spawn_local(move || {
+            log.add(name);
+            yield_now();
+            log.add(name);
+        }));
+    }
+    assert_eq!(runtime.run_ready(0), 0);
+    assert!(log.take().is_empty(), "nothing runs inside spawn_local");
+    assert_eq!(runtime.run_ready(2), 2);
+    assert_eq!(log.take(), ["one", "two"]);
+    assert_eq!(runtime.run_ready(2), 2);
+    assert_eq!(log.take(), ["three", "one"]);
+    assert_eq!(runtime.run_ready(usize::MAX), 2);
+    assert_eq!(log.take(), ["two", "three"]);
+    assert_eq!(runtime.run_ready(usize::MAX), 0);
+}
+
+#[test]
+fn those_that_yield_take_turns() {
+    let runtime = LocalRuntime::new().unwrap();
+    let turns = Rc::new(RefCell::new(Vec::new()));
+    let fibers: Vec<_> = (0..4)
+        .map(|own| {
+            let turns = turns.clone();
+            runtime.spawn_local(move || {
+                for _ in 0..100 {
+                    turns.borrow_mut().push(own);
+                    yield_now();
+                }
+            })
+        })
+        .collect();
+    fibers.into_iter().for_each(|fiber| fiber.join().unwrap());
+    assert!(turns.take().into_iter().eq((0..400).map(|turn| turn % 4)));
+}
+
+#[test]
+fn its_descriptor_is_readable_while_something_can_run() {
+    let _limit = time_limit("its_descriptor_is_readable_while_something_can_run");
+    let runtime = LocalRuntime::new().unwrap();
+    assert!(!readable(&runtime, 0));
+    let (sender, receiver) = async_channel::bounded(1);
+    let fiber = runtime.spawn_local(move || wait(receiver.recv()).unwrap());
+    assert!(readable(&runtime, 0));
+    assert!(readable(&runtime, 0), "level-triggered");
+    assert_eq!(runtime.run_ready(1), 1);
+    assert!(!readable(&runtime, 0), "it waits");
+    let waker = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(5));
+        sender.send_blocking(3).unwrap();
+    });
+    assert!(readable(&runtime, 30_000), "woken by another thread");
+    assert!(readable(&runtime, 0));
+    assert_eq!(runtime.run_ready(usize::MAX), 1);
+    assert!(!readable(&runtime, 0));
+    assert_eq!(fiber.join().unwrap(), 3);
+    waker.join().unwrap();
+    (0..2).for_each(|_| drop(runtime.spawn_local(|| ())));
+    assert_eq!(runtime.run_ready(1), 1);
+    assert!(readable(&runtime, 0), "one is left");
+    assert_eq!(runtime.run_ready(1), 1);
+    assert!(!readable(&runtime, 0));
+}
+
+/// A host's loop: sleeps on the descriptor alone.
+#[test]
+fn no_wake_is_lost() {
+    let _limit = time_limit("no_wake_is_lost");
+    const MESSAGES: u32 = 5000;
+    let runtime = LocalRuntime::new().unwrap();
+    let (there, here) = async_channel::bounded(1);
+    let (back, answers) = async_channel::bounded(1);
+    let echo = thread::spawn(move || {
+        while let Ok(n) = here.recv_blocking() {
+            back.send_blocking(n).unwrap();
+        }
+    });
+    let fiber = runtime.spawn_local(move || {
+        for n in 0..MESSAGES {
+            wait(there.send(n)).unwrap();
+            assert_eq!(wait(answers.recv()).unwrap(), n);
+        }
+    });
+    while !fiber.is_finished() {
+        assert!(readable(&runtime, 30_000));
+        runtime.run_ready(usize::MAX);
+    }
+    fiber.join().unwrap();
+    echo.join().unwrap();
+}
+
+#[test]
+fn dropped_with_fibers_in_every_state() {
+    let runtime = LocalRuntime::new().unwrap();
+    let log = Log::default();
+    let start = |name, body: fn()| {
+        let said = log.at_drop(name);
+        runtime.spawn_local(move || {
+            let _said = said;
+            body();
+        })
+    };
+    let waits = start("waits", for_ever);
+    let ready = start("ready", yield_now);
+    let ended = start("ended", || ());
+    assert_eq!(runtime.run_ready(3), 3);
+    assert_eq!(log.take(), ["ended"]);
+    let not_begun = start("not begun", || unreachable!());
+    drop(runtime);
+    let mut dropped = log.take();
+    dropped.sort();
+    assert_eq!(dropped, ["not begun", "ready", "waits"]);
+    assert!(ended.join().is_ok());
+    for aborted in [waits, ready, not_begun] {
+        assert!(aborted.is_finished() && aborted.join().unwrap_err().is_aborted());
+    }
+    LocalRuntime::new().expect("the thread may have another");
+}
+
+#[test]
+fn dropped_from_inside_its_own_fiber() {
+    let log = Log::default();
+    let inner = log.clone();
+    let runtime = Rc::new(Cell::new(LocalRuntime::new().ok()));
+    let own = runtime.clone();
+    let held = runtime.take().unwrap();
+    let waits = held.spawn_local(for_ever);
+    let said = log.at_drop("the closure");
+    let drops = held.spawn_local(move || {
+        let _said = said;
+        drop(own.take());
+        inner.add("goes on");
+        for_ever();
+    });
+    // `run_ready` borrows the runtime: in safe code, it is a wait that runs the fiber.
+    runtime.set(Some(held));
+    let waited = spawn(|| sleep(Duration::from_millis(20)));
+    waited.join().unwrap();
+    assert!(runtime.take().is_none());
+    assert_eq!(log.take(), ["goes on", "the closure"]);
+    assert!(waits.join().unwrap_err().is_aborted());
+    assert!(drops.join().unwrap_err().is_aborted());
+    LocalRuntime::new().expect("the thread may have another");
+}
+
+#[test]
+fn a_thread_has_one_at_most() {
+    let first = LocalRuntime::new().unwrap();
+    let error = LocalRuntime::new().unwrap_err();
+    assert!(matches!(error, LocalRuntimeError::ThreadHasOne));
+    assert!(error.to_string().starts_with("the thread has a LocalRuntime already"), "{error}");
+    drop(first);
+    drop(LocalRuntime::new().unwrap());
+    let on_a_worker = spawn(|| LocalRuntime::new().map(drop)).join().unwrap();
+    assert!(matches!(on_a_worker, Err(LocalRuntimeError::ThreadHasOne)));
+}
+
+#[test]
+fn spawn_local_finds_the_threads_own() {
+    let log = Log::default();
+    let said = log.at_drop("closure");
+    let error = spawn_local(move || drop(said)).join().unwrap_err();
+    assert!(error.is_refused());
+    assert!(error.to_string().contains("this thread has no LocalRuntime"), "{error}");
+    assert_eq!(log.take(), ["closure"]);
+    let error = spawn(|| spawn_local(|| ()).join()).join().unwrap().unwrap_err();
+    assert!(error.is_refused(), "a worker has none for the host");
+    let runtime = LocalRuntime::new().unwrap();
+    let fiber = spawn_local(|| spawn_local(|| 5).join().unwrap());
+    assert_eq!(fiber.join().unwrap(), 5);
+    drop(runtime);
+    assert!(spawn_local(|| ()).join().unwrap_err().is_refused());
+}
+
+#[test]
+fn a_result_that_may_be_sent_is_joined_from_another_thread() {
+    let _limit = time_limit("a_result_that_may_be_sent_is_joined_from_another_thread");
+    let runtime = LocalRuntime::new().unwrap();
+    let not_sent = Rc::new(20);
+    let fiber = runtime.spawn_local(move || {
+        yield_now();
+        *not_sent + 1
+    });
+    let joins = thread::spawn(move || fiber.join().unwrap());
+    while !joins.is_finished() {
+        runtime.run_ready(usize::MAX);
+    }
+    assert_eq!(joins.join().unwrap(), 21);
+}
+
+#[test]
+fn aborted_from_another_thread_it_ends_on_its_own() {
+    let _limit = time_limit("aborted_from_another_thread_it_ends_on_its_own");
+    let runtime = LocalRuntime::new().unwrap();
+    let (sender, receiver) = mpsc::channel();
+    let fiber = runtime.spawn_local(move || {
+        let _said = common::AtDrop(move || sender.send(thread::current().id()).unwrap());
+        for_ever();
+    });
+    runtime.run_ready(usize::MAX);
+    let joins = thread::spawn(move || {
+        fiber.abort();
+        fiber.join().unwrap_err()
+    });
+    assert!(readable(&runtime, 30_000));
+    assert_eq!(runtime.run_ready(usize::MAX), 1);
+    assert!(joins.join().unwrap().is_aborted());
+    assert_eq!(receiver.recv().unwrap(), thread::current().id());
+}
+
+#[test]
+fn a_blocking_wait_runs_what_is_ready() {
+    let _limit = time_limit("a_blocking_wait_runs_what_is_ready");
+    let runtime = LocalRuntime::new().unwrap();
+    let (sender, receiver) = async_channel::bounded(1);
+    let (answer, answers) = async_channel::bounded(1);
+    let fiber: JoinHandle<()> = runtime.spawn_local(move || {
+        let n: i32 = wait(receiver.recv()).unwrap();
+        wait(answer.send(n + 1)).unwrap();
+    });
+    wait(sender.send(1)).unwrap();
+    assert_eq!(wait(answers.recv()).unwrap(), 2);
+    fiber.join().unwrap();
+    // Readable in vain at most until the next look.
+    runtime.run_ready(usize::MAX);
+    assert!(!readable(&runtime, 0));
+}
+
+#[test]
+fn many_threads_have_theirs_at_a_time() {
+    let _limit = time_limit("many_threads_have_theirs_at_a_time");
+    let (to_next, mut from_last) = async_channel::bounded::<u32>(1);
+    let threads: Vec<_> = (0..8)
+        .map(|_| {
+            let (sender, receiver) = async_channel::bounded(1);
+            let from_last = std::mem::replace(&mut from_last, receiver);
+            thread::spawn(move || {
+                let runtime = LocalRuntime::new().unwrap();
+                let passes_on = runtime.spawn_local(move || {
+                    while let Ok(n) = wait(from_last.recv()) {
+                        wait(sender.send(n + 1)).unwrap();
+                    }
+                });
+                passes_on.join().unwrap();
+            })
+        })
+        .collect();
+    for n in 0..200 {
+        to_next.send_blocking(n).unwrap();
+        assert_eq!(from_last.recv_blocking().unwrap(), n + 8);
+    }
+    drop(to_next);
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
