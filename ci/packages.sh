@@ -6,6 +6,7 @@ missing=()
 for tool in strace valgrind; do
     command -v "$tool" >/dev/null || missing+=("$tool")
 done
+[ -e /usr/include/uv.h ] || missing+=(libuv1-dev)
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 if [ ${#missing[@]} -eq 0 ]; then
     echo "nothing to install"

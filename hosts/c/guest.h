@@ -39,8 +39,41 @@ int guest_stacks_in_use(void);
 void *guest_register(void *low, size_t size);
 void guest_unregister(void *registration);
 
+/* Functions that wait: src/waiting.rs. */
+typedef struct guest_channel guest_channel;
+typedef struct guest_fiber guest_fiber;
+
+guest_channel *guest_channel_new(size_t capacity);
+void guest_channel_free(guest_channel *channel);
+int guest_send(guest_channel *channel, int number);
+int guest_receive(guest_channel *channel);
+int guest_receive_pooled(guest_channel *channel);
+int guest_receive_sized(size_t min_stack, guest_channel *channel);
+int guest_receive_with_stack(size_t bytes, guest_channel *channel);
+int guest_sleep(unsigned milliseconds);
+int guest_yield(void);
+int guest_wait_call_wait(guest_callback callback, void *argument);
+int guest_wait_call_wait_on_fiber(guest_callback callback, void *argument);
+int guest_catch_on_fiber(guest_callback callback, void *argument, char *buffer, size_t size);
+int guest_call_on_fiber(size_t bytes, guest_callback callback, guest_callback left, void *argument);
+guest_fiber *guest_spawn(guest_callback callback, void *argument);
+guest_fiber *guest_spawn_on_fiber(const char *name, guest_callback callback, void *argument);
+guest_fiber *guest_spawn_local(guest_callback callback, void *argument);
+guest_fiber *guest_spawn_repeating(size_t bytes, guest_callback callback, void *argument);
+int guest_join(guest_fiber *fiber);
+int guest_is_finished(guest_fiber *fiber);
+void guest_abort(guest_fiber *fiber);
+void guest_detach(guest_fiber *fiber);
+int guest_blocking(guest_callback callback, void *argument);
+
 /* upcall's own C functions. */
 int upcall_last_panic(char *buffer, size_t size);
 const char *upcall_version(void);
+int upcall_local_begin(void);
+int upcall_local_spawn(void (*run)(void *), void *argument);
+long upcall_local_run_ready(size_t max);
+int upcall_local_fd(void);
+int upcall_local_end(void);
+int upcall_shutdown(unsigned milliseconds);
 
 #endif

@@ -4,12 +4,14 @@
 
 #define _GNU_SOURCE
 #include <alloca.h>
+#include <dirent.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -39,6 +41,48 @@ static inline long resident_kib(void) {
     CHECK(statm && fscanf(statm, "%ld %ld", &size, &pages) == 2);
     fclose(statm);
     return pages * (sysconf(_SC_PAGESIZE) / 1024);
+}
+
+/* Whether the thread's last panic or refusal said this. */
+static inline int last_panic_says(const char *text) {
+    char message[1024];
+    return upcall_last_panic(message, sizeof message) > 0 && strstr(message, text);
+}
+
+/* How many entries a folder of /proc has: threads of the process, descriptors. */
+static inline int entries(const char *path) {
+    int count = 0;
+    DIR *folder = opendir(path);
+    CHECK(folder);
+    for (struct dirent *entry; (entry = readdir(folder));)
+        count += entry->d_name[0] != '.';
+    closedir(folder);
+    return count;
+}
+
+/* How many threads have a name that begins so. */
+static inline int threads_named(const char *prefix) {
+    int count = 0;
+    DIR *folder = opendir("/proc/self/task");
+    CHECK(folder);
+    for (struct dirent *entry; (entry = readdir(folder));) {
+        char path[300], name[64] = "";
+        snprintf(path, sizeof path, "/proc/self/task/%s/comm", entry->d_name);
+        FILE *comm = entry->d_name[0] == '.' ? NULL : fopen(path, "r");
+        if (!comm)
+            continue; /* no thread, or gone */
+        if (fgets(name, sizeof name, comm))
+            count += strncmp(name, prefix, strlen(prefix)) == 0;
+        fclose(comm);
+    }
+    closedir(folder);
+    return count;
+}
+
+static inline double milliseconds(clockid_t clock) {
+    struct timespec time;
+    CHECK(clock_gettime(clock, &time) == 0);
+    return time.tv_sec * 1e3 + time.tv_nsec / 1e6;
 }
 
 /* ---- memory for stacks ---- */

@@ -1,12 +1,16 @@
 //! The Rust library that the C programs in `c/` link: small functions that exercise one thing each. `c/guest.h` is
 //! their C side.
 
+mod waiting;
+
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::hint::black_box;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use stackbounds::{current, stack_pointer};
 use upcall::{Panicked, StackChoice, downcall, enter, entry};
+
+pub use waiting::*;
 
 /// A C function and its argument.
 type Callback = extern "C" fn(*mut c_void) -> c_int;
@@ -130,8 +134,17 @@ pub unsafe extern "C" fn guest_catch(
     buffer: *mut c_char,
     size: usize,
 ) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { catch(|| downcall(|| callback(argument)), buffer, size) }
+}
+
+/// An upcall that catches what `call` raises.
+///
+/// # Safety
+/// `buffer` is valid for writing `size` bytes.
+unsafe fn catch(call: impl FnOnce() -> c_int, buffer: *mut c_char, size: usize) -> c_int {
     or_failed(enter(|| {
-        let caught = catch_unwind(AssertUnwindSafe(|| downcall(|| callback(argument))));
+        let caught = catch_unwind(AssertUnwindSafe(call));
         let Err(payload) = caught else { return caught.unwrap() };
         let Some(message) = payload.downcast_ref::<String>() else {
             std::mem::forget(payload.downcast::<Bomb>().expect("a String or a Bomb"));

@@ -59,6 +59,39 @@ cases! {
         idle_stacks [UPCALL_IDLE_STACKS = "16"],
         foreign_refused [UPCALL_FOREIGN_STACKS = "refuse"],
     }
+    event_loop {
+        driven, busy, idle, level, told_late, errors, inside, waits_meanwhile,
+    }
+    waits {
+        on_main, on_pthreads, on_coroutines, on_registered_stacks, on_workers, on_local_fibers, panics, depths, ping_pong,
+        meanwhile_on_worker [UPCALL_WORKERS = "1"],
+        meanwhile_on_small_stacks,
+    }
+    drops {
+        ended_by_c, ended_at_any_moment, ended_in_a_wait, aborted, aborted_at_any_moment, thread_exit,
+        process_exit => Outcome::Prints("ended at exit"),
+        exit_in_fiber => Outcome::Prints("exit in a fiber"),
+    }
+    blocked {
+        begins [UPCALL_WORKERS = "2"],
+        kept_by_stuck_worker [UPCALL_WORKERS = "2"],
+        extra_workers_go [UPCALL_WORKERS = "2"],
+        signals_and_names [UPCALL_WORKERS = "2"],
+    }
+    shutdown {
+        nothing_started, that_finish, that_do_not_finish, that_are_stuck, at_once, from_two_threads, from_fibers,
+    }
+}
+
+#[test]
+fn uv_loops_drive_fibers_while_their_jobs_wait() {
+    if program::can_build("uv") {
+        for link in [Link::Static, Link::Shared] {
+            for case in ["main_loop", "other_loop", "idle"] {
+                Program::built("uv", link).run(case, &[], Outcome::Success);
+            }
+        }
+    }
 }
 
 #[test]

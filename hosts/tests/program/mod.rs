@@ -1,7 +1,7 @@
 //! Builds a C program against the guest library and runs one of its cases.
 
 use std::collections::HashMap;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -113,7 +113,7 @@ fn build(name: &str, link: Link) -> PathBuf {
     let to = libraries.join("c-hosts");
     std::fs::create_dir_all(&to).unwrap();
     let program = to.join(format!("{name}-{link:?}"));
-    let mut cc = Command::new(std::env::var_os("CC").unwrap_or("cc".into()));
+    let mut cc = compiler();
     cc.args(["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", "-o"]).arg(&program);
     // Bound at the start: a case that leaves 1 KiB of stack is about our need of it, not the dynamic linker's.
     cc.arg("-Wl,-z,now").arg(source.join(name).with_extension("c"));
@@ -131,7 +131,36 @@ fn build(name: &str, link: Link) -> PathBuf {
             cc.arg("-L").arg(&libraries).arg("-lguest").arg(format!("-Wl,-rpath,{}", libraries.display()))
         }
     };
+    cc.args(libraries_of(name));
     let output = cc.output().expect("a C compiler: install one, or name it in CC");
     assert!(output.status.success(), "{cc:?}\n{}", String::from_utf8_lossy(&output.stderr));
     program
+}
+
+fn compiler() -> Command {
+    Command::new(std::env::var_os("CC").unwrap_or("cc".into()))
+}
+
+/// What the host program links besides the guest library.
+fn libraries_of(name: &str) -> &'static [&'static str] {
+    if name == "uv" { &["-luv"] } else { &[] }
+}
+
+/// Whether the program `name`, which includes `<name>.h`, can be built here; says so if it cannot.
+pub fn can_build(name: &str) -> bool {
+    let mut cc = compiler();
+    cc.args(["-shared", "-o", "/dev/null", "-include"]).arg(format!("{name}.h")).args([
+        "-x",
+        "c",
+        "/dev/null",
+    ]);
+    let can = cc.args(libraries_of(name)).output().is_ok_and(|output| output.status.success());
+    if !can {
+        // Past the capture of what tests print.
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: {name}.h or its library is not installed (ci/packages.sh does)"
+        );
+    }
+    can
 }
