@@ -8,14 +8,20 @@ use libsqlite3_sys::{
     sqlite3_value_text,
 };
 
+use crate::http;
 use crate::parts;
 use crate::probe::Probe;
 use crate::sqlite::{Connection, Function, Value};
 
 /// Makes all functions of this file known to SQL on `db`; `probe` watches their calls.
 pub fn register(db: &Connection, probe: &Rc<Probe>) {
-    let functions: [(&CStr, c_int, Function); 4] =
-        [(c"with_tax", 1, with_tax), (c"cost", 2, cost), (c"eval", 1, eval), (c"snapshot", 0, snapshot)];
+    let functions: [(&CStr, c_int, Function); 5] = [
+        (c"with_tax", 1, with_tax),
+        (c"cost", 2, cost),
+        (c"eval", 1, eval),
+        (c"fetch", 1, fetch),
+        (c"snapshot", 0, snapshot),
+    ];
     for (name, arguments, function) in functions {
         // SAFETY: each function below reads as many arguments as stand here, and its data as a `Probe`.
         unsafe { db.create_function(name, arguments, function, probe.clone()) }
@@ -52,6 +58,19 @@ unsafe extern "C" fn eval(call: *mut sqlite3_context, _: c_int, arguments: *mut 
         answer(call, |db| {
             assert!(!sql.is_null(), "eval(NULL)");
             db.query::<String>(CStr::from_ptr(sql), &[]).unwrap()
+        });
+    }
+}
+
+/// `fetch(url)`: what a web server answers. Until then a fiber is suspended, in the middle of its statement, and its thread goes on with
+/// others; a thread without fibers is blocked.
+unsafe extern "C" fn fetch(call: *mut sqlite3_context, _: c_int, arguments: *mut *mut sqlite3_value) {
+    // SAFETY: as for `eval`.
+    unsafe {
+        let url = sqlite3_value_text(*arguments).cast::<c_char>();
+        answer(call, |_| {
+            assert!(!url.is_null(), "fetch(NULL)");
+            upcall::wait(http::get(CStr::from_ptr(url).to_str().unwrap())).unwrap()
         });
     }
 }

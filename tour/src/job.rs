@@ -63,10 +63,16 @@ pub fn look() -> String {
 
 /// A full table, the functions, and a host that interrupts long queries to let its other coroutines run.
 fn open() -> (Connection, Rc<Probe>) {
-    let (db, probe) = (Connection::open(), Rc::new(Probe::new()));
-    functions::register(&db, &probe);
+    let (db, probe) = connect();
     equal("filling the table", db.execute(parts::FILL), Ok(()));
     db.on_progress(sys::give_way);
+    (db, probe)
+}
+
+/// An empty database and the functions.
+pub fn connect() -> (Connection, Rc<Probe>) {
+    let (db, probe) = (Connection::open(), Rc::new(Probe::new()));
+    functions::register(&db, &probe);
     (db, probe)
 }
 

@@ -2,9 +2,13 @@
 //!
 //! The same questions are asked from the main thread, from other threads and from coroutines, whose stacks nobody
 //! described to us. Every answer is compared with plain Rust's. To read first: `functions.rs`, then `sqlite.rs`.
+//!
+//! One of the functions waits for a web server: `fetching.rs` has a hundred connections call it at a time, on two threads.
 
 mod check;
+mod fetching;
 mod functions;
+mod http;
 mod job;
 mod parts;
 mod probe;
@@ -15,13 +19,15 @@ mod sys;
 mod table;
 
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use check::equal;
 use scenes::SCENES;
 
 fn main() -> ExitCode {
     let began = Instant::now();
-    upcall::config().min_stack(probe::MIN_STACK).install().expect("nothing was called yet");
+    let config = upcall::config().min_stack(probe::MIN_STACK).workers(fetching::WORKERS);
+    config.install().expect("nothing was called yet");
     silence_expected_panics();
 
     table::print_head();
@@ -38,6 +44,10 @@ fn main() -> ExitCode {
         }
         Err(reason) => println!("\nsnapshot: SKIPPED, {reason}"),
     }
+
+    table::print_runs(&fetching::run());
+    println!("\na fiber aborted in the middle of such a statement; SQLite: {}\n", fetching::cut_short());
+    equal("the end of the workers", upcall::shutdown(Duration::from_secs(10)).is_ok(), true);
     check::conclude(began.elapsed())
 }
 

@@ -7,7 +7,7 @@ use std::ffi::CStr;
 /// How many parts there are, in [`FILL`] too.
 pub const COUNT: usize = 3000;
 
-/// Makes and fills the table. [`answers`] has the same formulas.
+/// Makes and fills the table. [`price`] and [`answers`] have the same formulas.
 pub const FILL: &CStr = c"
     CREATE TABLE parts (id INTEGER PRIMARY KEY, whole INTEGER, quantity INTEGER, price INTEGER);
     CREATE INDEX parts_of ON parts (whole);
@@ -24,6 +24,11 @@ pub const COST: &CStr = c"SELECT cost(id, price) FROM parts WHERE id = ?1";
 
 /// What the parts of one part cost.
 pub const COST_INSIDE: &CStr = c"SELECT sum(quantity * cost(id, price)) FROM parts WHERE whole = ?1";
+
+/// What a part costs by itself, without tax.
+pub fn price(id: i64) -> i64 {
+    1 + id * 7919 % 1000
+}
 
 /// A price with 19 % tax, rounded.
 ///
@@ -44,7 +49,7 @@ pub struct Answers {
 
 /// From the last part to the first, each adds its cost to what it sits in.
 pub fn answers() -> Answers {
-    let mut costs: Vec<i64> = (0..=COUNT as i64).map(|id| with_tax(1 + id * 7919 % 1000)).collect();
+    let mut costs: Vec<i64> = (0..=COUNT as i64).map(|id| with_tax(price(id))).collect();
     let prices = costs[1..].iter().sum();
     for id in (1..=COUNT).rev() {
         costs[id / 2] += (1 + id as i64 % 3) * costs[id];

@@ -70,7 +70,7 @@ impl Probe {
         seen.least_room = seen.least_room.min(room);
         // An estimate carries no promise: in place needs exact bounds.
         let in_place = c_stack.accuracy() == Accuracy::Exact;
-        if seen.own != in_place || room + FRAMES < MIN_STACK {
+        if (seen.rust_stack == c_stack) != in_place || room + FRAMES < MIN_STACK {
             seen.astray += 1;
         }
         self.seen.set(seen);

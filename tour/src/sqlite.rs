@@ -1,7 +1,11 @@
 //! The little of SQLite's C interface that the tour needs.
 //!
 //! Calls that may call our functions back are downcalls: SQLite runs on the stack that its host gave it, and when a function of
-//! ours has panicked, the panic goes on here, once SQLite has returned.
+//! ours has panicked, the panic goes on here, once SQLite has returned. On a fiber, a query runs on the fiber's stack, so that
+//! its functions may wait.
+//!
+//! A query that waits holds its connection's mutex, which is the thread's, not the fiber's. That is harmless: the fiber goes on on
+//! the same thread, and other fibers have connections of their own. Of SQLite's global mutexes it holds none while it calls a function.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::ManuallyDrop;
@@ -91,7 +95,7 @@ impl Connection {
     /// When a SQL function written in Rust has panicked, with the payload of its panic.
     pub fn query<T: Value>(&self, sql: &CStr, arguments: &[i64]) -> Result<T, String> {
         // SAFETY: the connection is open, `sql` is a C string, and the statement lives until it is finalized.
-        upcall::downcall(|| unsafe {
+        upcall::downcall_on_fiber(|| unsafe {
             let mut statement = ptr::null_mut();
             if sqlite3_prepare_v2(self.0, sql.as_ptr(), -1, &mut statement, ptr::null_mut()) != SQLITE_OK {
                 return Err(self.last_error());
@@ -107,6 +111,12 @@ impl Connection {
             sqlite3_finalize(statement);
             answer
         })
+    }
+
+    /// The bytes that SQLite has allocated, for all connections.
+    pub fn memory_used() -> i64 {
+        // SAFETY: it may be asked at any time.
+        unsafe { sqlite3_memory_used() }
     }
 
     /// What SQLite says about the last call that failed.

@@ -1,5 +1,6 @@
 //! The table: a row for each scene.
 
+use crate::fetching::{self, CONNECTIONS, Run, STATEMENTS};
 use crate::job::Report;
 use crate::parts;
 use crate::probe::Seen;
@@ -42,6 +43,26 @@ pub fn print_row(name: &str, reports: &[Report]) {
 /// Prints that a scene cannot be played here.
 pub fn print_skipped(name: &str, reason: &str) {
     println!("{name:<26}SKIPPED: {reason}");
+}
+
+/// Says what the statements that wait are, and prints a row for each way of running them.
+pub fn print_runs(runs: &[Run]) {
+    println!(
+        "\nSELECT with_tax(fetch(url)), where fetch waits for a web server: {STATEMENTS} such statements on each of"
+    );
+    println!(
+        "{CONNECTIONS} connections at a time. One after the other, the server's answers take {} ms.\n",
+        fetching::delays().as_millis()
+    );
+    print_run("connections as", ["threads", "elapsed", "C's stack", "room left"].map(str::to_owned));
+    for Run { name, threads, took, seen } in runs {
+        let took = format!("{} ms", took.as_millis());
+        print_run(name, [threads.to_string(), took, describe(&seen.c_stack), kib(seen.least_room)]);
+    }
+}
+
+fn print_run(name: &str, [threads, elapsed, c_stack, room]: [String; 4]) {
+    println!("{name:<26}{threads:>7}{elapsed:>10}   {c_stack:<18}{room:>9}");
 }
 
 fn print_columns(name: &str, [calls, upcall, bare, c_stack, deepest, rust, room]: [String; 7]) {

@@ -1,0 +1,68 @@
+//! Just enough HTTP/1.1: a client, which is `async`, and a server of prices, whose fibers wait where other servers are `async`.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use async_io::Async;
+use futures_lite::io::BufReader;
+use futures_lite::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use upcall::{JoinHandle, wait};
+
+use crate::parts;
+
+/// The page at `url`, which names its host by address and port.
+///
+/// # Errors
+/// When it cannot be had; also when the server answers anything but success.
+pub async fn get(url: &str) -> io::Result<String> {
+    let named = url.strip_prefix("http://").and_then(|rest| rest.split_once('/'));
+    let (host, page) = named.ok_or_else(|| io::Error::other("not a URL"))?;
+    let mut server =
+        Async::<TcpStream>::connect(host.parse::<SocketAddr>().map_err(io::Error::other)?).await?;
+    let request = format!("GET /{page} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    server.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    server.read_to_string(&mut answer).await?;
+    match answer.split_once("\r\n\r\n") {
+        Some((head, body)) if head.starts_with("HTTP/1.1 200 ") => Ok(body.to_owned()),
+        _ => Err(io::Error::other(answer)),
+    }
+}
+
+/// How long the server takes for the price of a part.
+pub fn delay(id: i64) -> Duration {
+    Duration::from_millis(5 + id as u64 % 16)
+}
+
+/// A server, each of whose pages `/price/1`, `/price/2`, … is the price of a part. It runs until it is aborted.
+pub fn serve_prices() -> (SocketAddr, JoinHandle<io::Result<()>>) {
+    let listener = Async::<TcpListener>::bind((Ipv4Addr::LOCALHOST, 0)).expect("there is a free port");
+    let address = listener.get_ref().local_addr().expect("it has an address");
+    let server = upcall::spawn(move || {
+        loop {
+            let (client, _) = wait(listener.accept())?;
+            drop(upcall::spawn(move || answer(client)));
+        }
+    });
+    (address, server)
+}
+
+fn answer(mut client: Async<TcpStream>) -> io::Result<()> {
+    let mut request = String::new();
+    let mut lines = BufReader::new(&mut client);
+    wait(lines.read_line(&mut request))?;
+    // What else the client says, up to an empty line.
+    while wait(lines.read_line(&mut String::new()))? > "\r\n".len() {}
+    let page = request.strip_prefix("GET /price/").and_then(|rest| rest.split_once(' '));
+    let (status, body) = match page.and_then(|(id, _)| id.parse().ok()) {
+        Some(id) => {
+            upcall::sleep(delay(id));
+            ("200 OK", parts::price(id).to_string())
+        }
+        None => ("404 Not Found", String::new()),
+    };
+    let length = body.len();
+    let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+    wait(client.write_all(answer.as_bytes()))
+}
