@@ -1,4 +1,4 @@
-// Package main is the Go library that the C programs in ../c link in place of the Rust one.
+// Package main is the Go library that the C programs in ../c and ../waiting/c link in place of the Rust ones.
 package main
 
 /*

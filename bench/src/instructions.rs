@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::programs::{Library, build};
+use crate::programs::{Library, Measured, build};
 use crate::{Failure, folder};
 
 /// Calls in the shorter run and the longer: what they differ in is warm calls alone.
@@ -15,7 +15,7 @@ pub fn check() -> Result<(), Failure> {
         println!("SKIPPED: counting instructions needs valgrind, which is not installed");
         return Ok(());
     }
-    let program = build(Library::Static)?;
+    let program = build(Measured::Calls, Library::Static)?;
     let limits = std::fs::read_to_string(folder().join("instructions.txt"))?;
     let mut exceeded = Vec::new();
     for line in limits.lines() {

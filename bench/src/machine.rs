@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::{go, programs};
+use crate::{folder, go, programs};
 
 /// Names and values, in the order to show them.
 pub fn describe(go: Option<&Path>) -> Vec<(&'static str, String)> {
@@ -16,6 +16,7 @@ pub fn describe(go: Option<&Path>) -> Vec<(&'static str, String)> {
         ("rustc", printed("rustc", &["--version"])),
         ("cc", printed("cc", &["--version"])),
         ("go", go.and_then(go::version).unwrap_or_else(|| "not found".to_owned())),
+        ("tokio, may, kanal", ["tokio", "may", "kanal"].map(locked).join(", ")),
     ]
 }
 
@@ -29,6 +30,15 @@ fn processor() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     name.map_or_else(|| "unknown".to_owned(), |(_, name)| name.trim().to_owned())
+}
+
+/// The version of a crate that Cargo.lock names.
+fn locked(name: &str) -> String {
+    let lock = std::fs::read_to_string(folder().join("../Cargo.lock")).unwrap_or_default();
+    let version = lock
+        .split_once(&format!("name = \"{name}\"\nversion = \""))
+        .and_then(|(_, rest)| rest.split('"').next());
+    version.unwrap_or("unknown").to_owned()
 }
 
 /// The first line that a command prints.

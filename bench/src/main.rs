@@ -1,6 +1,7 @@
-//! Measures what upcalls and downcalls cost, side by side with a bare call, `catch_unwind`, `stacker` and Go.
+//! Measures what upcalls and downcalls cost, side by side with a bare call, `catch_unwind`, `stacker` and Go; and what waiting costs, with Go, tokio
+//! and may.
 //!
-//! - `bench` runs the C programs of `c/` and writes `results.md` and `results.json`;
+//! - `bench` runs the C programs of `c/` and `waiting/c/` and writes `results.md` and `results.json`;
 //! - `bench instructions` counts the instructions of warm calls, and fails when one takes more than `instructions.txt` allows.
 
 mod go;
@@ -10,6 +11,7 @@ mod programs;
 mod report;
 mod rows;
 mod scene;
+mod waits;
 
 use std::error::Error;
 use std::path::Path;
@@ -41,14 +43,17 @@ fn main() -> ExitCode {
 
 fn measure() -> Result<(), Failure> {
     let go = go::find();
-    let results = scene::run_all(go.as_deref())?;
+    let archive = go.as_deref().map(go::build).transpose()?;
+    let results = scene::run_all(archive.as_deref())?;
     let rows = rows::rows(&results);
+    let (waits, runs_of_waits) = waits::run_all(archive.as_deref())?;
     let mut machine = machine::describe(go.as_deref());
-    let (runs, quiet) = results.runs;
-    machine.push(("runs", format!("{runs}, {quiet} of them on a quiet core")));
-    let markdown = report::markdown(&machine, &rows);
+    for (what, (runs, quiet)) in [("runs", results.runs), ("runs of what waits", runs_of_waits)] {
+        machine.push((what, format!("{runs}, {quiet} of them on a quiet core")));
+    }
+    let markdown = report::markdown(&machine, &rows, &waits);
     print!("{markdown}");
     std::fs::write(folder().join("results.md"), markdown)?;
-    std::fs::write(folder().join("results.json"), report::json(&machine, &rows))?;
+    std::fs::write(folder().join("results.json"), report::json(&machine, &rows, &waits))?;
     Ok(())
 }

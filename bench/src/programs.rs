@@ -1,4 +1,4 @@
-//! Building: the C programs of `c/`, each linked to one library.
+//! Building: the C programs of `c/` and `waiting/c/`, each linked to one library.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,6 +16,15 @@ pub enum Library<'a> {
     Go(&'a Path),
 }
 
+/// What a program measures.
+#[derive(Clone, Copy)]
+pub enum Measured {
+    /// Upcalls and downcalls: the sources of `c/`, and this crate's Rust library.
+    Calls,
+    /// What waits: those of `waiting/`.
+    Waiting,
+}
+
 /// The folder for what is built here, beside this executable.
 pub fn output_folder() -> Result<PathBuf, Failure> {
     let folder = beside_executable("bench-programs")?;
@@ -28,31 +37,38 @@ fn beside_executable(name: &str) -> Result<PathBuf, Failure> {
 }
 
 /// Compiles the C sources and links them to `library`. Returns the program's path.
-pub fn build(library: Library) -> Result<PathBuf, Failure> {
+pub fn build(measured: Measured, library: Library) -> Result<PathBuf, Failure> {
+    let (name, sources) = match measured {
+        Measured::Calls => ("guest", c_sources("c")?),
+        Measured::Waiting => {
+            ("waiting", [c_sources("waiting/c")?, vec![folder().join("c/measure.c")]].concat())
+        }
+    };
     // What Cargo built for this executable, and not what an earlier build left one folder higher.
-    let rust = |file: &str| beside_executable("deps").map(|deps| deps.join(file));
-    let (name, archive, system) = match library {
+    let rust =
+        |ending: &str| beside_executable("deps").map(|deps| deps.join(format!("libbench{name}.{ending}")));
+    let (linked, archive, system) = match library {
         Library::Static => {
             let system: &[&str] = &["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl"];
-            ("static", rust("libbenchguest.a")?, system)
+            ("static", rust("a")?, system)
         }
-        Library::Shared => ("shared", rust("libbenchguest.so")?, &["-lpthread"][..]),
+        Library::Shared => ("shared", rust("so")?, &["-lpthread"][..]),
         Library::Go(archive) => ("go", archive.to_owned(), &["-lpthread"][..]),
     };
-    let program = output_folder()?.join(name);
+    let program = output_folder()?.join(format!("{name}-{linked}"));
     let mut cc = Command::new("cc");
     cc.args(["-O2", "-Wall", "-Wextra", "-Werror"]);
     if let Library::Go(_) = library {
         cc.arg("-DGO_GUEST");
     }
     // Without debug information, which valgrind reads, and not all of it.
-    run(cc.args(sources()?).arg(archive).args(system).arg("-s").arg("-o").arg(&program))?;
+    run(cc.args(sources).arg(archive).args(system).arg("-s").arg("-o").arg(&program))?;
     Ok(program)
 }
 
-fn sources() -> Result<Vec<PathBuf>, Failure> {
+fn c_sources(below: &str) -> Result<Vec<PathBuf>, Failure> {
     let mut sources = Vec::new();
-    for file in std::fs::read_dir(folder().join("c"))? {
+    for file in std::fs::read_dir(folder().join(below))? {
         let path = file?.path();
         if path.extension().is_some_and(|extension| extension == "c") {
             sources.push(path);

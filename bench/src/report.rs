@@ -3,15 +3,18 @@
 use std::fmt::Write;
 
 use crate::rows::{Row, Target, Unit};
+use crate::waits::Wait;
 
 const HEAD: [&str; 9] =
     ["what", "to reach", "static", "shared", "verdict", "bare", "catch_unwind", "stacker", "Go"];
 
+const HEAD_OF_WAITS: [&str; 7] = ["what", "to reach", "upcall", "verdict", "Go", "tokio", "may"];
+
 /// Names and values that say what was measured on.
 type Machine = [(&'static str, String)];
 
-/// The table below what it was measured on.
-pub fn markdown(machine: &Machine, rows: &[Row]) -> String {
+/// The tables below what they were measured on.
+pub fn markdown(machine: &Machine, rows: &[Row], waits: &[Wait]) -> String {
     let mut text = String::from(
         "# What calls cost\n\nMedians, side by side in one run of `cargo run --release -p bench`, pinned to a core. \
          The verdict is on the static library and the shared one; bare, catch_unwind and stacker are statically linked.\n\n",
@@ -22,7 +25,13 @@ pub fn markdown(machine: &Machine, rows: &[Row]) -> String {
     text.push('\n');
     let go_found = rows.iter().any(|row| !row.measured[2].is_empty());
     let cells: Vec<_> = rows.iter().map(|row| cells(row, go_found)).collect();
-    text + &table(&HEAD.map(str::to_owned), &cells)
+    text += &table(&HEAD.map(str::to_owned), &cells);
+    text.push_str(
+        "\n## What waiting costs\n\nMedians of the same run: statically linked, on as many cores as named, else on one. upcall's fibers use channels of kanal; Go's goroutines, \
+         tokio's tasks and may's coroutines use their own. Memory is what all of the process's memory grows by, page tables included.\n\n",
+    );
+    let cells: Vec<_> = waits.iter().map(|wait| wait_cells(wait, go_found)).collect();
+    text + &table(&HEAD_OF_WAITS.map(str::to_owned), &cells)
 }
 
 fn table<const N: usize>(head: &[String; N], rows: &[[String; N]]) -> String {
@@ -56,6 +65,24 @@ fn cells(row: &Row, go_found: bool) -> [String; 9] {
     ]
 }
 
+fn wait_cells(wait: &Wait, go_found: bool) -> [String; 7] {
+    let [upcall, go, tokio, may] = wait.measured.each_ref().map(|numbers| numbers_text(numbers, wait.unit));
+    let go = if go_found { go } else { "not found".to_owned() };
+    [wait.what.to_owned(), wait_target(wait), upcall, wait_verdict(wait).to_owned(), go, tokio, may]
+}
+
+fn wait_target(wait: &Wait) -> String {
+    format!("≤ {}", number_text(wait.most, wait.unit))
+}
+
+fn wait_verdict(wait: &Wait) -> &'static str {
+    match wait.reached() {
+        None => "not measured",
+        Some(true) => "reached",
+        Some(false) => "missed",
+    }
+}
+
 fn target(row: &Row) -> String {
     match row.target {
         None => String::new(),
@@ -85,6 +112,8 @@ fn numbers_text(numbers: &[f64], unit: Unit) -> String {
     };
     let (unit, size) = match unit {
         Unit::Times => ("×", 1.0),
+        Unit::Bytes if largest < 1024.0 => ("B", 1.0),
+        Unit::Bytes => ("KiB", 1024.0),
         Unit::Ns if largest < 1e3 => ("ns", 1.0),
         Unit::Ns if largest < 1e6 => ("µs", 1e3),
         Unit::Ns => ("ms", 1e6),
@@ -107,20 +136,45 @@ fn three_digits(number: f64) -> String {
 }
 
 /// All numbers, and what they were measured on.
-pub fn json(machine: &Machine, rows: &[Row]) -> String {
+pub fn json(machine: &Machine, rows: &[Row], waits: &[Wait]) -> String {
     let machine = object(machine.iter().map(|(name, value)| (*name, string(value))));
-    let rows: Vec<String> = rows.iter().map(|row| format!("    {}", json_row(row))).collect();
-    format!("{{\n  \"machine\": {machine},\n  \"rows\": [\n{}\n  ]\n}}\n", rows.join(",\n"))
+    let rows = lines(rows.iter().map(json_row));
+    let waits = lines(waits.iter().map(json_wait));
+    format!("{{\n  \"machine\": {machine},\n  \"rows\": {rows},\n  \"waits\": {waits}\n}}\n")
+}
+
+/// An array, a line for each element.
+fn lines(elements: impl Iterator<Item = String>) -> String {
+    let elements: Vec<String> = elements.map(|element| format!("    {element}")).collect();
+    format!("[\n{}\n  ]", elements.join(",\n"))
+}
+
+fn json_wait(wait: &Wait) -> String {
+    let [upcall, go, tokio, may] = wait.measured.each_ref().map(|numbers| array(numbers));
+    object([
+        ("what", string(wait.what)),
+        ("unit", string(unit_name(wait.unit))),
+        ("to_reach", string(&wait_target(wait))),
+        ("upcall", upcall),
+        ("verdict", string(wait_verdict(wait))),
+        ("go", go),
+        ("tokio", tokio),
+        ("may", may),
+    ])
+}
+
+fn unit_name(unit: Unit) -> &'static str {
+    match unit {
+        Unit::Ns => "ns",
+        Unit::Times => "times",
+        Unit::Bytes => "bytes",
+    }
 }
 
 fn json_row(row: &Row) -> String {
-    let unit = match row.unit {
-        Unit::Ns => "ns",
-        Unit::Times => "times",
-    };
     object([
         ("what", string(&row.what)),
-        ("unit", string(unit)),
+        ("unit", string(unit_name(row.unit))),
         ("to_reach", string(&target(row))),
         ("static", array(&row.measured[0])),
         ("shared", array(&row.measured[1])),

@@ -9,6 +9,8 @@ pub enum Unit {
     Ns,
     /// How many times something else.
     Times,
+    /// Bytes.
+    Bytes,
 }
 
 use Unit::{Ns, Times};

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use crate::programs::{Library, build, run};
-use crate::{Failure, go, machine};
+use crate::programs::{Library, Measured, build, run};
+use crate::{Failure, machine};
 
 /// How often each program runs each scene. Where the system puts stacks and code is another place each time, and matters; so does what
 /// else runs on the machine, so all scenes are run once before any is run again.
@@ -59,7 +59,7 @@ impl Values {
         self.0.get(name).copied()
     }
 
-    /// How long the probe took; nothing was run if there is none.
+    /// How long the probe took; without end if there was none.
     fn probe(&self) -> f64 {
         self.get("probe").unwrap_or(f64::INFINITY)
     }
@@ -68,8 +68,7 @@ impl Values {
 /// What all scenes printed.
 pub struct Results {
     scenes: BTreeMap<&'static str, Sides<Values>>,
-    /// How many runs there were, and how many of them found the machine quiet.
-    pub runs: (usize, usize),
+    pub runs: Counts,
 }
 
 impl Results {
@@ -84,37 +83,50 @@ impl Results {
 
 /// Builds the programs, runs all scenes, and takes the median over the runs of each.
 pub fn run_all(go: Option<&Path>) -> Result<Results, Failure> {
-    let archive = go.map(go::build).transpose()?;
-    let go = archive.map(|archive| build(Library::Go(&archive))).transpose()?;
-    let programs = [Some(build(Library::Static)?), Some(build(Library::Shared)?), go];
-    let mut runs: BTreeMap<&str, Sides<Vec<Values>>> = BTreeMap::new();
-    for number in 1..=RUNS {
-        eprintln!("run {number} of {RUNS}");
-        for scene in SCENES {
-            let sides = runs.entry(scene).or_default();
-            for ((side, program), library) in sides.iter_mut().zip(&programs).zip(["static", "shared", "go"])
-            {
-                match program {
-                    Some(program) if library != "go" || is_for_go(scene) => {
-                        side.push(run_once(program, scene)?)
-                    }
-                    _ => {}
-                }
-            }
+    let libraries = [Library::Static, Library::Shared].into_iter().chain(go.map(Library::Go));
+    let programs: Vec<_> =
+        libraries.map(|library| build(Measured::Calls, library)).collect::<Result<_, _>>()?;
+    let core = machine::last_core().to_string();
+    let mut places = Vec::new();
+    let mut commands = Vec::new();
+    for scene in SCENES {
+        let sides = if is_for_go(scene) { 3 } else { 2 };
+        for (side, program) in programs.iter().take(sides).enumerate() {
+            let mut command = Command::new(program);
+            command.arg(&core).args(scene.split_whitespace());
+            places.push((scene, side));
+            commands.push(command);
         }
     }
-    let all = || runs.values().flatten().flatten();
-    let quiet = QUIET * all().map(Values::probe).fold(f64::INFINITY, f64::min);
-    let quiet_runs = all().filter(|run| run.probe() <= quiet).count();
-    let counts = (all().count(), quiet_runs);
-    let scenes = runs.into_iter().map(|(scene, sides)| (scene, sides.map(|runs| medians(runs, quiet))));
-    Ok(Results { scenes: scenes.collect(), runs: counts })
+    let (values, runs) = repeat(commands, RUNS)?;
+    let mut scenes: BTreeMap<&str, Sides<Values>> = BTreeMap::new();
+    for ((scene, side), values) in places.into_iter().zip(values) {
+        scenes.entry(scene).or_default()[side] = values;
+    }
+    Ok(Results { scenes, runs })
 }
 
-/// Reads what a program prints: a name and a number a line.
-fn run_once(program: &Path, scene: &str) -> Result<Values, Failure> {
-    let core = machine::last_core().to_string();
-    let printed = run(Command::new(program).arg(core).args(scene.split_whitespace()))?;
+/// How many runs there were, and how many of them found the machine quiet.
+pub type Counts = (usize, usize);
+
+/// Runs each of the commands so often, all once before any is run again. The median of what each printed.
+pub fn repeat(mut commands: Vec<Command>, times: usize) -> Result<(Vec<Values>, Counts), Failure> {
+    let mut runs: Vec<Vec<Values>> = commands.iter().map(|_| Vec::new()).collect();
+    for number in 1..=times {
+        eprintln!("run {number} of {times}");
+        for (command, runs) in commands.iter_mut().zip(&mut runs) {
+            runs.push(values(&run(command)?)?);
+        }
+    }
+    let probes: Vec<f64> =
+        runs.iter().flatten().map(Values::probe).filter(|probe| probe.is_finite()).collect();
+    let quiet = QUIET * probes.iter().copied().fold(f64::INFINITY, f64::min);
+    let counts = (probes.len(), probes.iter().filter(|probe| **probe <= quiet).count());
+    Ok((runs.into_iter().map(|runs| medians(runs, quiet)).collect(), counts))
+}
+
+/// Reads what a program printed: a name and a number a line.
+fn values(printed: &str) -> Result<Values, Failure> {
     let mut values = Values::default();
     for line in printed.lines() {
         let (name, number) = line.split_once(' ').ok_or_else(|| format!("a scene printed `{line}`"))?;
