@@ -301,11 +301,11 @@ impl Pooled {
     fn take(hot: &'static Hot, bytes: usize, sp: usize, from: &StackBounds) -> Result<Pooled, Refusal> {
         let default = hot.min_stack();
         let (stack, kept) = if bytes > default {
-            (from_pool(hot, bytes, sp)?, Kept::Pool)
+            (from_pool(hot, bytes, sp, Purpose::Upcall)?, Kept::Pool)
         } else if let Some(spare) = hot.take_spare() {
             (spare, Kept::Spare)
         } else {
-            (from_pool(hot, default, sp)?, Kept::NewSpare)
+            (from_pool(hot, default, sp, Purpose::Upcall)?, Kept::NewSpare)
         };
         // A caller on a pooled stack, C code that Rust code there called without a downcall or Rust code that wants more room, has
         // its system stack beneath that stack's first frame. If it is a fiber's code, so is what runs here.
@@ -333,13 +333,20 @@ impl Pooled {
     }
 }
 
+/// A stack of the pool for the calling thread, which is at `sp`, with at least `bytes`.
 #[cold]
 #[inline(never)]
-fn from_pool(hot: &Hot, bytes: usize, sp: usize) -> Result<&'static Control, Refusal> {
+pub(crate) fn from_pool(
+    hot: &Hot,
+    bytes: usize,
+    sp: usize,
+    purpose: Purpose,
+) -> Result<&'static Control, Refusal> {
     let size = pool::slot_size_for(bytes);
-    let taken = service::run(|| size.and_then(|size| pool::take(size, sp, Purpose::Upcall)));
+    let taken = service::run(|| pool::take(size?, sp, purpose));
     let stack = taken.ok_or(Refusal::OutOfMemory { bytes })?;
     stack.mark.set(hot.mark());
+    stack.is_spare_size.set(size == pool::slot_size_for(hot.min_stack()));
     hot.count_out();
     Ok(stack)
 }

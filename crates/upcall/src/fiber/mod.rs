@@ -17,11 +17,11 @@ pub use local::FiberLocal;
 pub use wait::wait;
 
 use crate::config::settings;
-use crate::crossing::Refusal;
+use crate::crossing::{Refusal, from_pool};
 use crate::quiet::report;
 use crate::stack::coroutine::{Coroutine, Running};
-use crate::stack::pool::{self, Purpose};
-use crate::stack::{Control, control_at, service};
+use crate::stack::pool::Purpose;
+use crate::stack::{Control, control_at};
 use crate::thread::{Hot, record};
 
 /// Rust code with a stack of its own: a future that any executor runs, and whose code may [`wait`] like a thread.
@@ -236,19 +236,8 @@ fn take_stack(size: Option<usize>) -> Result<&'static Control, Refusal> {
     let spare = if size.is_none() { hot.take_spare_for_fiber() } else { None };
     match spare {
         Some(stack) => Ok(stack),
-        None => from_pool(hot, size.unwrap_or(settings().fiber_stack), sp),
+        None => from_pool(hot, size.unwrap_or(settings().fiber_stack), sp, Purpose::Fiber),
     }
-}
-
-#[cold]
-fn from_pool(hot: &Hot, bytes: usize, sp: usize) -> Result<&'static Control, Refusal> {
-    let slot = pool::slot_size_for(bytes);
-    let taken = service::run(|| pool::take(slot?, sp, Purpose::Fiber));
-    let stack = taken.ok_or(Refusal::OutOfMemory { bytes })?;
-    stack.mark.set(hot.mark());
-    stack.is_spare_size.set(slot == pool::slot_size_for(hot.min_stack()));
-    hot.count_out();
-    Ok(stack)
 }
 
 /// The fiber on a stack, as messages name it.

@@ -72,8 +72,6 @@ pub(crate) struct Queue {
 
 // SAFETY: `local`, `depth` and `closed` are used by the thread alone that owns the queue; the rest is for all.
 unsafe impl Sync for Queue {}
-// SAFETY: as above; who owns a queue changes under a lock, when it is empty.
-unsafe impl Send for Queue {}
 
 /// A run in progress.
 struct Run {

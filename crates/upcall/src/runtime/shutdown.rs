@@ -45,7 +45,7 @@ pub fn shutdown(timeout: Duration) -> Result<(), Unfinished> {
         if left.is_some_and(|left| left.is_zero()) {
             return Err(Unfinished::of(&workers));
         }
-        let left = left.unwrap_or(Duration::from_secs(3600));
+        let left = left.unwrap_or(Duration::MAX);
         workers = TURNED_IDLE.wait_timeout(workers, left).unwrap_or_else(PoisonError::into_inner).0;
     }
     workers.state = State::Closed;

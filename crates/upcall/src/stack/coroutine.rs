@@ -240,7 +240,7 @@ type Return<T> = std::thread::Result<T>;
 type Inner<T> = corosensei::Coroutine<Resume, (), Return<T>, OnPooled>;
 
 /// Bytes at the base of the stack for the `Inner`, which is as large for every `T`: kept there, a coroutine is one pointer wherever it is put.
-const KEPT: usize = size_of::<Inner<()>>().next_multiple_of(align_of::<Control>());
+const COROUTINE_BYTES: usize = size_of::<Inner<()>>().next_multiple_of(align_of::<Control>());
 
 /// A coroutine that ends with a `T`, or a panic.
 pub(crate) struct Coroutine<T: 'static> {
@@ -261,7 +261,7 @@ unsafe impl Stack for OnPooled {
         };
         self.0.system_sp.store(system_sp, Relaxed);
         // SAFETY: the address of something in memory is not 0.
-        unsafe { StackPointer::new_unchecked(self.0.base() - KEPT) }
+        unsafe { StackPointer::new_unchecked(self.0.base() - COROUTINE_BYTES) }
     }
 
     fn limit(&self) -> StackPointer {
@@ -300,7 +300,11 @@ impl<T: 'static> Coroutine<T> {
         name: Option<Box<str>>,
         f: impl FnOnce() -> T + 'static,
     ) -> Self {
-        const { assert!(size_of::<Inner<T>>() <= KEPT && align_of::<Inner<T>>() <= align_of::<Control>()) };
+        const {
+            assert!(
+                size_of::<Inner<T>>() <= COROUTINE_BYTES && align_of::<Inner<T>>() <= align_of::<Control>()
+            )
+        };
         // If it is never run, corosensei drops it, and could not have it panic.
         let f = Quiet::new(f);
         let body = move |yielder: &Yielder<Resume, ()>, context: Resume| {
@@ -347,7 +351,7 @@ impl<T: 'static> Coroutine<T> {
 
     #[inline(always)]
     fn place(&self) -> *mut Inner<T> {
-        (self.stack.base() - KEPT) as *mut Inner<T>
+        (self.stack.base() - COROUTINE_BYTES) as *mut Inner<T>
     }
 
     fn inner(&self) -> &Inner<T> {

@@ -61,7 +61,7 @@ pub(crate) struct Control {
     slot: Cell<u8>,
     /// Whether a coroutine on it runs.
     pub runs: Cell<bool>,
-    /// Whether it can be a spare of its thread. Set by whoever takes it for a fiber.
+    /// Whether it can be a spare of its thread.
     pub is_spare_size: Cell<bool>,
 }
 
