@@ -62,8 +62,8 @@ pub extern "C" fn upcall_local_begin() -> c_int {
 /// Returns 0, or -1 if `run` is null or the thread has no runtime.
 ///
 /// # Safety
-/// `run(argument)` may be called, once, on this thread, until `upcall_local_end` has returned. If the fiber is ended there while it waits, `run` has to return as after an
-/// error of the function that waited.
+/// `run(argument)` may be called, once, on this thread, until `upcall_local_end` has returned. If the fiber is ended there while it waits,
+/// `run` has to return as after an error of the function that waited.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn upcall_local_spawn(
     run: Option<unsafe extern "C" fn(*mut c_void)>,

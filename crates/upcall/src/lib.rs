@@ -20,14 +20,16 @@
 //! | a call that blocks, in a fiber | [`blocking`] |
 //!
 //! # Features
-//! - `runtime` (default): what runs fibers, that is [`spawn`], [`scope`], [`LocalRuntime`], [`blocking`], [`sleep`], [`shutdown`] and their C functions. Without it,
+//! - `runtime` (default): what runs fibers, that is [`spawn`], [`scope`], [`LocalRuntime`], [`blocking`], [`sleep`], [`shutdown`] and their
+//!   C functions. Without it,
 //!   fibers are for the executor that you bring.
 //! - `tokio`: waits know of tokio. They block the threads of its runtimes as it wants them to be blocked, see to it that what it serves is
 //!   served, and say so when a wait can only be served by the thread that it blocks.
 //!
 //! # Channels and locks
-//! are other crates': those of `async-channel`, `async-lock`, `futures`, `kanal` and `tokio::sync` all work through [`wait`], between fibers, threads and tasks. A
-//! `std::sync::Mutex` is for what is not held across a wait: its guard would lock out the other fibers of the thread.
+//! are other crates': those of `async-channel`, `async-lock`, `futures`, `kanal` and `tokio::sync` all work through [`wait`], between
+//! fibers, threads and tasks. A `std::sync::Mutex` is for what is not held across a wait: its guard would lock out the other fibers of the
+//! thread.
 //!
 //! The life of one call is told step by step at the top of `src/crossing/mod.rs`; `ARCHITECTURE.md` has the map.
 #![warn(missing_debug_implementations)]

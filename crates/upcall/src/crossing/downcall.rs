@@ -97,9 +97,9 @@ pub fn downcall<R>(f: impl FnOnce() -> R) -> R {
 /// assert_eq!(upcall::wait(sorted), [1, 2, 3]);
 /// ```
 ///
-/// C has what is left of the fiber's stack ([`fiber_stack`](crate::Config::fiber_stack), less what Rust code uses), which suits C code of modest depth, and hosts that do
-/// not check their stack. What it calls must not mind that the thread does other things meanwhile: locks that it holds stay held, and
-/// thread-local state that it keeps is shared with other fibers of the thread.
+/// C has what is left of the fiber's stack ([`fiber_stack`](crate::Config::fiber_stack), less what Rust code uses), which suits C code of
+/// modest depth, and hosts that do not check their stack. What it calls must not mind that the thread does other things meanwhile: locks
+/// that it holds stay held, and thread-local state that it keeps is shared with other fibers of the thread.
 ///
 /// Outside a fiber, this is [`downcall`], whose panics and aborts it has.
 #[inline]

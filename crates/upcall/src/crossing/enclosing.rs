@@ -1,7 +1,8 @@
 //! Which open downcall encloses an upcall: asked when the upcall has panicked, never on the warm path.
 //!
-//! The upcall may belong to a fiber: it came from one of the fiber's stacks, or from a coroutine of C that the fiber called. Then the innermost downcall on the
-//! fiber's stacks encloses it, or none: what is beneath the fiber is whoever polls it, and has nothing to do with its calls.
+//! The upcall may belong to a fiber: it came from one of the fiber's stacks, or from a coroutine of C that the fiber called. Then the
+//! innermost downcall on the fiber's stacks encloses it, or none: what is beneath the fiber is whoever polls it, and has nothing to do with
+//! its calls.
 //!
 //! Otherwise, the thread's newest downcall will not do: its coroutine may be suspended while another one calls. What is certain is used,
 //! in this order:

@@ -37,15 +37,16 @@ use crate::thread::{Hot, record};
 /// assert_eq!(futures_lite::future::block_on(fiber), 42);
 /// ```
 ///
-/// The stack is taken from the pool when the fiber is made, and goes back when it ends. A fiber stays on the thread that made it: it is not `Send`, since code
-/// in the middle of it may hold addresses of thread-locals. For fibers that begin on another thread there is [`spawn`](crate::spawn).
+/// The stack is taken from the pool when the fiber is made, and goes back when it ends. A fiber stays on the thread that made it: it is not
+/// `Send`, since code in the middle of it may hold addresses of thread-locals. For fibers that begin on another thread there is
+/// [`spawn`](crate::spawn).
 ///
 /// # Dropping
-/// A fiber that is dropped before its first poll drops its closure. Dropped while it waits, it is unwound from that
-/// [`wait`], and its destructors run. If C frames lie on its stack, upcalls between them answer what they answer after a
-/// panic, further upcalls from them are [refused](Refusal::FiberDropped), and when C has returned, the unwinding goes on. So a callback that frees something is to free it
-/// outside [`enter`](crate::enter), or when `enter` gives an error. `drop` returns when all of that is done; if a destructor
-/// waits, it blocks the thread.
+/// A fiber that is dropped before its first poll drops its closure. Dropped while it waits, it is unwound from that [`wait`], and its
+/// destructors run. If C frames lie on its stack, upcalls between them answer what they answer after a panic, further upcalls from them are
+/// [refused](Refusal::FiberDropped), and when C has returned, the unwinding goes on. So a callback that frees something is to free it
+/// outside [`enter`](crate::enter), or when `enter` gives an error. `drop` returns when all of that is done; if a destructor waits, it
+/// blocks the thread.
 ///
 /// A forgotten fiber (`std::mem::forget`) keeps its stack for ever.
 ///

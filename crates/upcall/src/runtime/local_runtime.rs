@@ -104,8 +104,8 @@ impl LocalRuntime {
     /// Runs fibers that are ready, each until it waits or ends, `max` of them at most, and returns how many it ran. When nothing is left
     /// to run, [`fd`](Self::fd) is not readable any more.
     ///
-    /// A fiber that becomes ready meanwhile is run too: where some are always ready, yielding in turn, `max` is what ends the call. May be called from inside one of
-    /// the fibers, by C code that one called: then the others run.
+    /// A fiber that becomes ready meanwhile is run too: where some are always ready, yielding in turn, `max` is what ends the call. May be
+    /// called from inside one of the fibers, by C code that one called: then the others run.
     pub fn run_ready(&self, max: usize) -> usize {
         let mut ran = 0;
         quietly(|| {

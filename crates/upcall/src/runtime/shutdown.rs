@@ -19,7 +19,8 @@ pub(super) fn is_closing() -> bool {
     CLOSING.load(Relaxed)
 }
 
-/// Ends the worker threads: nothing is spawned any more, from the call on; the fibers that there are have until `timeout` to end; then the threads are ended and joined.
+/// Ends the worker threads: nothing is spawned any more, from the call on; the fibers that there are have until `timeout` to end; then the
+/// threads are ended and joined.
 ///
 /// Afterwards [`spawn`](crate::spawn) gives handles whose [`join`](crate::JoinHandle::join) is an error, [`blocking`](crate::blocking) runs
 /// where it is called, and all that needs no worker works as before: upcalls, waits, fibers, [`LocalRuntime`](crate::LocalRuntime), which its thread ends.
@@ -31,8 +32,9 @@ pub(super) fn is_closing() -> bool {
 /// ```
 ///
 /// # Errors
-/// When fibers or blocking calls have not ended by then, those among them that wait for a fiber of the calling thread: that one does not run meanwhile. They go on; the workers stay, and `shutdown` may be called again. A fiber that calls
-/// it cannot end meanwhile, and is found unfinished.
+/// When fibers or blocking calls have not ended by then, those among them that wait for a fiber of the calling thread: that one does not
+/// run meanwhile. They go on; the workers stay, and `shutdown` may be called again. A fiber that calls it cannot end meanwhile, and is
+/// found unfinished.
 pub fn shutdown(timeout: Duration) -> Result<(), Unfinished> {
     CLOSING.store(true, Relaxed);
     let deadline = Instant::now().checked_add(timeout);

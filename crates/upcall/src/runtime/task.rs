@@ -97,8 +97,9 @@ pub(super) unsafe fn new<T: 'static>(
     f: impl FnOnce() -> T + 'static,
 ) -> (Runnable, JoinHandle<T>) {
     let make = async_task::Builder::new().metadata(Meta::new(home, spawned_at));
-    // SAFETY: the future is polled and dropped by its home's thread only, which begins it; before that it is `Send`,
-    // or made by that thread. All is 'static. `schedule` (as a type without size: async-task then spares it two atomic operations a call) may be called from anywhere.
+    // SAFETY: the future is polled and dropped by its home's thread only, which begins it; before that it is `Send`, or made by that
+    // thread. All is 'static. `schedule` (as a type without size: async-task then spares it two atomic operations a call) may be called
+    // from anywhere.
     let (runnable, task) = unsafe { make.spawn_unchecked(|_| Task::New(Quiet::new(f), builder), schedule) };
     (runnable, JoinHandle { state: Mutex::new(State::Running(task.fallible())) })
 }

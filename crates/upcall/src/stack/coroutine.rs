@@ -81,8 +81,8 @@ pub(crate) struct Running {
     pub executor: ForExecutor,
 }
 
-/// A poll that a wait of a coroutine makes, for as long as it is in progress. Its waker is that of the coroutine's own poll: a copy that counts for nothing, unless the
-/// coroutine is suspended meanwhile, by a wait inside.
+/// A poll that a wait of a coroutine makes, for as long as it is in progress. Its waker is that of the coroutine's own poll: a copy that
+/// counts for nothing, unless the coroutine is suspended meanwhile, by a wait inside.
 pub(crate) struct Polling {
     fiber: &'static Running,
     waker: ManuallyDrop<Waker>,

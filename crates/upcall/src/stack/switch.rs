@@ -1,7 +1,8 @@
 //! The switch from one stack to another and back: the only calls of `corosensei::on_stack`.
 //!
-//! A panic on the other stack is caught there by corosensei and raised again on the stack that was left. One rule: **C never runs where frames are**: the system stack of a downcall begins below the frame that
-//! left it, with room for a red zone and what the switch itself pushes.
+//! A panic on the other stack is caught there by corosensei and raised again on the stack that was left. One rule: **C never runs where
+//! frames are**: the system stack of a downcall begins below the frame that left it, with room for a red zone and what the switch itself
+//! pushes.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::Ordering::Relaxed;
