@@ -14,6 +14,9 @@ use crate::crossing::enter;
 use crate::runtime::{LocalRuntime, shutdown};
 use crate::thread::{Hot, record};
 
+const NO_RUNTIME: &str = "this thread has no runtime of the C side: call upcall_local_begin first";
+const EXITING: &str = "this thread is exiting";
+
 thread_local! {
     /// What `upcall_local_begin` made for this thread, which ends with it.
     static RUNTIME: RefCell<Option<LocalRuntime>> = const { RefCell::new(None) };
@@ -38,9 +41,9 @@ fn with_runtime<T>(f: impl FnOnce(&LocalRuntime) -> Result<T, String>) -> Option
     checked(|| {
         let with = |runtime: &RefCell<Option<LocalRuntime>>| match runtime.borrow().as_ref() {
             Some(runtime) => f(runtime),
-            None => Err("this thread has no runtime of the C side: call upcall_local_begin first".to_owned()),
+            None => Err(NO_RUNTIME.to_owned()),
         };
-        RUNTIME.try_with(with).unwrap_or_else(|_| Err("this thread is exiting".to_owned()))
+        RUNTIME.try_with(with).unwrap_or_else(|_| Err(EXITING.to_owned()))
     })
 }
 
@@ -51,7 +54,7 @@ fn with_runtime<T>(f: impl FnOnce(&LocalRuntime) -> Result<T, String>) -> Option
 pub extern "C" fn upcall_local_begin() -> c_int {
     let begun = checked(|| {
         let runtime = LocalRuntime::new().map_err(|error| error.to_string())?;
-        RUNTIME.try_with(|own| own.replace(Some(runtime))).map_err(|_| "this thread is exiting".to_owned())
+        RUNTIME.try_with(|own| own.replace(Some(runtime))).map_err(|_| EXITING.to_owned())
     });
     if begun.is_some() { 0 } else { -1 }
 }
@@ -102,12 +105,10 @@ pub extern "C" fn upcall_local_fd() -> c_int {
 pub extern "C" fn upcall_local_end() -> c_int {
     let ended = checked(|| {
         let take = |own: &RefCell<Option<LocalRuntime>>| match own.try_borrow_mut() {
-            Ok(mut own) => {
-                own.take().ok_or("this thread has no runtime of the C side: call upcall_local_begin first")
-            }
+            Ok(mut own) => own.take().ok_or(NO_RUNTIME),
             Err(_) => Err("upcall_local_end was called from inside upcall_local_run_ready"),
         };
-        let taken = RUNTIME.try_with(take).unwrap_or(Err("this thread is exiting"));
+        let taken = RUNTIME.try_with(take).unwrap_or(Err(EXITING));
         taken.map(drop).map_err(str::to_owned)
     });
     if ended.is_some() { 0 } else { -1 }

@@ -9,7 +9,7 @@ use super::body::{Body, Slot};
 use super::run_here;
 use crate::quiet::quietly;
 use crate::stack::coroutine::{Cancelled, Running};
-use crate::stack::{Control, control_at, fiber_stack_at, switch};
+use crate::stack::{control_at, switch};
 use crate::thread::{C_HERE, CallId, Hot, Payload, record};
 
 /// Runs `f`, which calls C, on the system stack: the stack that C itself was on when it made the upcall that this code belongs to,
@@ -106,7 +106,7 @@ pub fn downcall<R>(f: impl FnOnce() -> R) -> R {
 pub fn downcall_on_fiber<R>(f: impl FnOnce() -> R) -> R {
     let sp = stack_pointer();
     let hot = Hot::here();
-    let Some(stack) = fiber_stack_at(sp, hot.pooled_at(sp)) else { return downcall(f) };
+    let Some(stack) = hot.stack_at(sp).filter(|stack| stack.fiber().is_some()) else { return downcall(f) };
     let call = begin(hot, sp | C_HERE);
     let result = catch_unwind(AssertUnwindSafe(f));
     hot.check_same_thread(stack.mark.get(), "a downcall");
@@ -153,7 +153,7 @@ fn value_or_panic<R>((value, left): (R, Option<Payload>)) -> R {
 #[cold]
 #[inline(never)]
 fn raise_in_place_of<R>(value: R, payload: Payload) -> R {
-    let fiber = fiber_stack_at(stack_pointer(), None).and_then(Control::fiber);
+    let fiber = Hot::here().fiber_at(stack_pointer());
     if let Some(fiber) = fiber {
         fiber.refuses.set(false);
         if payload.is::<Cancelled>() && !fiber.unwinds() {

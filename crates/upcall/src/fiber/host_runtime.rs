@@ -92,7 +92,7 @@ mod with_tokio {
 
     use super::*;
     use crate::stack::coroutine::Running;
-    use crate::stack::{Control, fiber_stack_at};
+    use crate::thread::Hot;
 
     pub(crate) fn poll<F: Future>(
         mut future: Pin<&mut F>,
@@ -121,7 +121,7 @@ mod with_tokio {
 
     impl<'a> Entered<'a> {
         fn begin(handle: &'a Handle) -> Self {
-            let fiber = fiber_stack_at(stack_pointer(), None).and_then(Control::fiber);
+            let fiber = Hot::here().fiber_at(stack_pointer());
             fiber.inspect(|fiber| fiber.entered.set(fiber.entered.get() + 1));
             Self { _guard: handle.enter(), fiber }
         }

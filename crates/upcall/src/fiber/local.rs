@@ -6,7 +6,6 @@ use std::rc::Rc;
 use stackbounds::stack_pointer;
 
 use crate::stack::coroutine::Locals;
-use crate::stack::{Control, fiber_stack_at};
 use crate::thread::{Hot, KeptRecord, record};
 
 /// A variable of which every fiber has one of its own, and every thread one for code outside fibers: what `thread_local!` is for
@@ -41,7 +40,7 @@ impl<T: 'static> FiberLocal<T> {
     pub fn with<R>(&'static self, f: impl FnOnce(&T) -> R) -> R {
         let sp = stack_pointer();
         let hot = Hot::here();
-        if let Some(fiber) = fiber_stack_at(sp, hot.pooled_at(sp)).and_then(Control::fiber) {
+        if let Some(fiber) = hot.fiber_at(sp) {
             return f(&self.value_in(&fiber.locals));
         }
         record::attach_if_new(hot, sp);

@@ -19,9 +19,9 @@ pub use wait::wait;
 use crate::config::settings;
 use crate::crossing::{Refusal, from_pool};
 use crate::quiet::report;
+use crate::stack::Control;
 use crate::stack::coroutine::{Coroutine, Running};
 use crate::stack::pool::Purpose;
-use crate::stack::{Control, control_at};
 use crate::thread::{Hot, record};
 
 /// Rust code with a stack of its own: a future that any executor runs, and whose code may [`wait`] like a thread.
@@ -134,8 +134,7 @@ impl<T: 'static> Fiber<T> {
         let stack = coroutine.stack();
         hot.check_same_thread(stack.mark.get(), "a fiber");
         let upcall_sp = hot.upcall_sp.load(Relaxed);
-        let sp = stack_pointer();
-        let beneath = if hot.owns(sp) { None } else { hot.pooled_at(sp).or_else(|| control_at(sp)) };
+        let beneath = hot.stack_at(stack_pointer());
         stack.beneath_resumer.set(beneath.map_or(0, |resumer| resumer.system_sp.load(Relaxed)));
         hot.pooled.set(stack);
         let outer = hot.fiber.replace(stack);

@@ -18,7 +18,6 @@ use stackbounds::stack_pointer;
 
 use super::host_runtime::{self, How};
 use crate::stack::coroutine::{Polling, Running};
-use crate::stack::fiber_stack_at;
 use crate::thread::{Hot, KeptRecord, record};
 
 /// Waits for a future and returns what it gives. From anywhere: a fiber, an upcall on any thread and any stack, nested or not, inside a
@@ -98,8 +97,7 @@ pub fn wait<F: IntoFuture>(future: F) -> F::Output {
 /// The fiber that is suspended by a wait at `sp`; `None` if the thread is blocked.
 #[inline(always)]
 pub(crate) fn suspends(hot: &Hot, sp: usize) -> Option<&'static Running> {
-    let fiber = if hot.owns(sp) { None } else { fiber_stack_at(sp, hot.pooled_at(sp))?.fiber() };
-    fiber.filter(|fiber| !fiber.unwinds() && fiber.entered.get() == 0)
+    hot.fiber_at(sp).filter(|fiber| !fiber.unwinds() && fiber.entered.get() == 0)
 }
 
 /// Suspends the fiber until it is resumed; does not return if it is to end.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::sys::with_signals_blocked;
 use crate::fiber::wait;
 use crate::quiet::Quiet;
+use crate::sync;
 
 /// Threads at most; further calls wait for one.
 const MOST: usize = 512;
@@ -33,8 +34,7 @@ static CHANGED: Condvar = Condvar::new();
 static ENDED: Condvar = Condvar::new();
 
 fn lock() -> MutexGuard<'static, Pool> {
-    // Nothing panics half-way through a change.
-    POOL.lock().unwrap_or_else(PoisonError::into_inner)
+    sync::lock(&POOL)
 }
 
 /// Runs `f`, which blocks, on a thread kept for that, and waits for it here: in a fiber, only the fiber waits.

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::Location;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use stackbounds::stack_pointer;
 
@@ -15,6 +15,7 @@ use super::queue::Queue;
 use super::task::{self, JoinHandle, Refused};
 use crate::fiber::Builder;
 use crate::quiet::quietly;
+use crate::sync::lock;
 use crate::thread::{Hot, KeptRecord, record};
 
 /// The run queue of one thread that the host drives: its fibers need not be `Send`, and run when the host says so, on its own
@@ -46,8 +47,8 @@ pub struct LocalRuntime {
 /// Queues of runtimes that are gone, with their descriptors: who woke a fiber late may still signal them.
 static UNUSED: Mutex<Vec<&'static Queue>> = Mutex::new(Vec::new());
 
-fn unused() -> std::sync::MutexGuard<'static, Vec<&'static Queue>> {
-    UNUSED.lock().unwrap_or_else(PoisonError::into_inner)
+fn unused() -> MutexGuard<'static, Vec<&'static Queue>> {
+    lock(&UNUSED)
 }
 
 impl LocalRuntime {

@@ -31,7 +31,6 @@ pub use task::{JoinError, JoinHandle};
 use crate::fiber::wait::{suspend, suspends};
 use crate::fiber::{Builder, wait};
 use crate::quiet::quietly;
-use crate::stack::control_at;
 use crate::stack::coroutine::Polling;
 use crate::thread::Hot;
 use queue::Queue;
@@ -123,8 +122,7 @@ fn has_room_for_fibers(queue: &Queue) -> bool {
     /// Runs inside each other where nobody knows how much room there is.
     const BLINDLY: usize = 8;
     let (hot, sp) = (Hot::here(), stack_pointer());
-    let stack = if hot.owns(sp) { None } else { control_at(sp) };
-    let system_sp = stack.map_or(sp, |stack| stack.system_sp.load(Relaxed));
+    let system_sp = hot.stack_at(sp).map_or(sp, |stack| stack.system_sp.load(Relaxed));
     match stackbounds::at(system_sp).room_below(system_sp) {
         Some(left) => left >= NEEDED,
         None => queue.depth.get() < BLINDLY,

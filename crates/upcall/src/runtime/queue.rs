@@ -8,7 +8,7 @@ use std::cell::{Cell, UnsafeCell};
 use std::collections::VecDeque;
 use std::panic::Location;
 use std::ptr::{self, NonNull};
-use std::sync::PoisonError;
+use std::sync::Mutex;
 use std::task::Waker;
 
 use super::event::Event;
@@ -18,7 +18,7 @@ use crate::fiber::host_runtime;
 use crate::stack::coroutine::Running;
 use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use crate::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize};
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::lock;
 use crate::thread::{Hot, Parker};
 
 /// A fiber that is ready to run, as its executor handles it.
@@ -328,9 +328,4 @@ impl Queue {
     pub fn has_fibers(&self) -> bool {
         lock(&self.fibers).0.is_some()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics half-way through a change.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

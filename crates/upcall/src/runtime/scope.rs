@@ -4,13 +4,14 @@ use std::fmt;
 use std::future::poll_fn;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 
 use super::spawn_as;
 use super::task::{JoinError, JoinHandle};
 use crate::fiber::wait::wait_shielded;
 use crate::quiet::report;
+use crate::sync::lock;
 
 /// Where fibers are spawned that borrow; given by [`scope`].
 pub struct Scope<'scope, 'env: 'scope> {
@@ -182,9 +183,4 @@ impl<T> fmt::Debug for ScopedJoinHandle<'_, T> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("ScopedJoinHandle").field("finished", &self.is_finished()).finish_non_exhaustive()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics half-way through a change.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::blocking;
 use super::watcher;
 use super::workers::{self, State, TURNED_IDLE, Workers};
+use crate::sync::lock;
 
 static CLOSING: AtomicBool = AtomicBool::new(false);
 
@@ -54,7 +55,7 @@ pub fn shutdown(timeout: Duration) -> Result<(), Unfinished> {
     drop(workers);
     // Whoever calls at the same time waits here for the threads' ends too.
     static ENDING: Mutex<()> = Mutex::new(());
-    let _ending = ENDING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _ending = lock(&ENDING);
     let all = std::mem::take(&mut workers::lock().all);
     for worker in &all {
         worker.queue.unpark();

@@ -16,6 +16,7 @@ use crate::crossing::Refusal;
 use crate::fiber::{Builder, Fiber, wait};
 use crate::quiet::Quiet;
 use crate::stack::coroutine::Running;
+use crate::sync::lock;
 
 /// The future that an executor polls: its fiber is made at the first poll, by the thread that it is to stay on.
 enum Task<F, T: 'static> {
@@ -157,7 +158,7 @@ impl<T: 'static> JoinHandle<T> {
 
     /// Whether it has ended.
     pub fn is_finished(&self) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         if let State::Aborting(end, waker) = &mut *state {
             // Nobody else's poll: whoever awaits the handle is to stay the one who is woken.
             match end.as_mut().poll(&mut Context::from_waker(waker.as_ref().unwrap_or(Waker::noop()))) {
@@ -176,7 +177,7 @@ impl<T: 'static> JoinHandle<T> {
     ///
     /// Returns at once; [`join`](Self::join) waits until it has ended.
     pub fn abort(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         if let State::Running(task) = &*state {
             if task.is_finished() {
                 return;

@@ -3,7 +3,7 @@
 //! It sleeps while none waits. A worker that has not finished a step for two looks is *stuck*: what it keeps is taken over. If it
 //! is blocked in the kernel, too, another worker is started in its place; one that computes, or waits for a core, has all the company it can use.
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use super::sys::{is_blocked, with_signals_blocked};
 use super::workers::{self, MOST, State, configured};
 use crate::quiet::report;
 use crate::sync::atomic::Ordering::Relaxed;
+use crate::sync::lock;
 use crate::thread::Parker;
 
 /// Between two looks: two of them, and what the thread's waking takes, are less than 1 ms.
@@ -52,7 +53,7 @@ fn begin() -> Watcher {
 /// Ends its thread, when the workers have ended.
 pub(super) fn end() {
     let Some(watcher) = WATCHER.get() else { return };
-    let thread = watcher.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let thread = lock(&watcher.thread).take();
     if let Some(thread) = thread {
         watcher.attention.end();
         // It does not panic.

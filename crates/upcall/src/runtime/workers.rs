@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,7 @@ use super::task::Refused;
 use super::watcher::{self, Watched};
 use crate::config::settings;
 use crate::quiet::quietly;
+use crate::sync;
 use crate::thread::{Hot, record};
 
 /// All workers at most, however many are stuck.
@@ -78,8 +79,7 @@ pub(super) static TURNED_IDLE: Condvar = Condvar::new();
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 
 pub(super) fn lock() -> MutexGuard<'static, Workers> {
-    // Nothing panics half-way through a change.
-    WORKERS.lock().unwrap_or_else(PoisonError::into_inner)
+    sync::lock(&WORKERS)
 }
 
 /// How many workers there are when none is stuck.

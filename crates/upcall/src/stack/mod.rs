@@ -98,12 +98,6 @@ pub(crate) fn control_at(sp: usize) -> Option<&'static Control> {
     }
 }
 
-/// The stack around `sp` that a fiber's code runs on; `hint` is looked at first.
-#[inline(always)]
-pub(crate) fn fiber_stack_at(sp: usize, hint: Option<&'static Control>) -> Option<&'static Control> {
-    hint.or_else(|| control_at(sp)).filter(|stack| stack.fiber().is_some())
-}
-
 /// The last two words of a slot.
 #[repr(C)]
 struct SlotEnd {

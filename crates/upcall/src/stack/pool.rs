@@ -17,6 +17,7 @@ use corosensei::stack::valgrind::ValgrindStackRegistration;
 use super::{Control, SlotEnd, sys};
 use crate::config::settings;
 use crate::quiet::report;
+use crate::sync;
 
 /// The guard below each stack: 64 KiB, more than one page for the sake of C code, whose larger frames are
 /// not probed page by page as Rust's are.
@@ -280,6 +281,5 @@ pub(super) fn owner() -> usize {
 }
 
 fn lock() -> MutexGuard<'static, Pool> {
-    // Nothing panics half-way through a change.
-    POOL.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    sync::lock(&POOL)
 }

@@ -20,3 +20,10 @@ pub(crate) fn sequential() {
     #[cfg(upcall_loom)]
     loom::sync::atomic::fence(atomic::Ordering::SeqCst);
 }
+
+/// Locks what is not part of a protocol that loom checks. Nothing of ours panics half-way through a change, so a lock that
+/// somebody panicked under is as good as any.
+#[inline]
+pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -19,7 +19,8 @@ pub(crate) use record::Record;
 use sys::thread_token;
 pub(crate) use sys::{thread_id, thread_name};
 
-use crate::stack::{Control, Mark, pool};
+use crate::stack::coroutine::Running;
+use crate::stack::{Control, Mark, control_at, pool};
 
 /// Stacks that a thread keeps to itself.
 const SPARES: usize = 8;
@@ -168,6 +169,18 @@ impl Hot {
             Some(hint) if hint.contains(sp) => Some(hint),
             _ => None,
         }
+    }
+
+    /// The pooled stack that `sp`, where this thread's code runs, is on; none if it is on the thread's own.
+    #[inline(always)]
+    pub fn stack_at(&self, sp: usize) -> Option<&'static Control> {
+        if self.owns(sp) { None } else { self.pooled_at(sp).or_else(|| control_at(sp)) }
+    }
+
+    /// The fiber whose code runs at `sp`, if one's does.
+    #[inline(always)]
+    pub fn fiber_at(&self, sp: usize) -> Option<&'static Running> {
+        self.stack_at(sp)?.fiber()
     }
 
     /// Takes a spare stack, if there is one.

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use crate::sync::atomic::AtomicU32;
 use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use crate::sync::sys;
+use crate::sync::{lock, sys};
 
 /// Nobody sleeps, nothing happened.
 const EMPTY: u32 = 0;
@@ -41,7 +41,7 @@ pub(crate) struct Parker {
 static FREE: Mutex<Vec<&'static Parker>> = Mutex::new(Vec::new());
 
 fn free() -> MutexGuard<'static, Vec<&'static Parker>> {
-    FREE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    lock(&FREE)
 }
 
 impl Parker {

@@ -17,6 +17,7 @@ use crate::config::{ForeignStacks, settings};
 use crate::quiet::{Quiet, report};
 use crate::stack::coroutine::{Locals, drop_locals};
 use crate::stack::{Mark, pool, service};
+use crate::sync;
 
 /// What is kept for a thread besides its [`Hot`].
 pub(crate) struct Record {
@@ -57,8 +58,7 @@ unsafe impl Send for Records {}
 static RECORDS: Mutex<Records> = Mutex::new(Records(Vec::new()));
 
 fn lock() -> MutexGuard<'static, Records> {
-    // Nothing panics half-way through a change.
-    RECORDS.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    sync::lock(&RECORDS)
 }
 
 /// Calls `look` for the record of each attached thread, but exiting ones; none of them can detach or end meanwhile.
