@@ -5,6 +5,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef int (*guest_callback)(void *);
 
 struct guest_where {
@@ -66,14 +70,52 @@ void guest_abort(guest_fiber *fiber);
 void guest_detach(guest_fiber *fiber);
 int guest_blocking(guest_callback callback, void *argument);
 
+/* Functions whose callbacks may throw C++ exceptions: src/exceptions.rs. */
+int guest_unwinding(guest_callback callback, void *argument);
+int guest_unwinding_pooled(guest_callback callback, void *argument);
+int guest_unwinding_plain(guest_callback callback, void *argument);
+int guest_unwinding_plain_pooled(guest_callback callback, void *argument);
+int guest_unwinding_in_fiber(guest_callback callback, void *argument);
+int guest_unwinding_on_fiber(guest_callback callback, void *argument);
+int guest_call_in_fiber(guest_callback callback, void *argument);
+
+/* Functions of the model test: src/model.rs. */
+void guest_panic_silently(void);
+int guest_call_holding(int number, guest_callback callback, void *argument);
+int guest_panic_calling(int number, guest_callback callback, void *argument);
+int guest_call_on_own_fiber(guest_callback callback, void *argument);
+int guest_with_stack_on_own_fiber(size_t bytes, guest_callback callback, void *argument);
+int guest_join_raising(guest_fiber *fiber);
+int guest_open_downcalls(void);
+/* Functions in the middle of which a coroutine moves to another thread: src/moved.rs. */
+int guest_moving(guest_callback callback, void *argument);
+int guest_moving_pooled(guest_callback callback, void *argument);
+int guest_moving_caller(guest_callback callback, void *argument);
+int guest_moving_with_stack(guest_callback callback, void *argument);
+int guest_moving_in_fiber(guest_callback callback, void *argument);
+int guest_moving_on_fiber(guest_callback callback, void *argument);
+int guest_moving_plain_in_fiber(guest_callback callback, void *argument);
+int guest_end_when_stopped(void);
+/* What tools see: src/tools.rs. */
+int guest_backtrace(char *buffer, size_t size);
+int guest_misread(size_t index);
+
 /* upcall's own C functions. */
 int upcall_last_panic(char *buffer, size_t size);
 const char *upcall_version(void);
+int upcall_thread_attach(void);
 int upcall_local_begin(void);
 int upcall_local_spawn(void (*run)(void *), void *argument);
 long upcall_local_run_ready(size_t max);
 int upcall_local_fd(void);
 int upcall_local_end(void);
 int upcall_shutdown(unsigned milliseconds);
+int upcall_stack_register(void *low, size_t size, const char *name);
+int upcall_stack_unregister(void *low);
+int upcall_report_install(void);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

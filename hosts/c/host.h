@@ -2,7 +2,9 @@
 #ifndef HOST_H
 #define HOST_H
 
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #include <alloca.h>
 #include <dirent.h>
 #include <pthread.h>
@@ -16,6 +18,16 @@
 #include <unistd.h>
 
 #include "guest.h"
+
+/* AddressSanitizer, where it is active, is told of every switch, and that memory for a stack holds no variables yet. */
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#else
+#define __sanitizer_start_switch_fiber(kept, low, size) (void)(kept)
+#define __sanitizer_finish_switch_fiber(kept, low, size) (void)(kept)
+#define ASAN_UNPOISON_MEMORY_REGION(low, size) (void)0
+#endif
 
 #define CHECK(condition)                                                              \
     do {                                                                              \
@@ -99,12 +111,13 @@ struct memory {
 static inline struct memory memory_new(enum kind kind, size_t size) {
     struct memory m = {kind, NULL, size};
     if (kind == MALLOCED) {
-        CHECK((m.base = malloc(size)) != NULL);
+        CHECK((m.base = (char *)malloc(size)) != NULL);
     } else {
-        char *p = mmap(NULL, size + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        char *p = (char *)mmap(NULL, size + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         CHECK(p != MAP_FAILED && mprotect(p, 4096, PROT_NONE) == 0);
         m.base = p + 4096;
     }
+    ASAN_UNPOISON_MEMORY_REGION(m.base, size);
     return m;
 }
 
@@ -122,12 +135,18 @@ struct coroutine {
     void (*body)(struct coroutine *, void *);
     void *argument;
     int done;
+    /* For AddressSanitizer: what it keeps for this one, and where whoever resumed it is. */
+    void *kept;
+    const void *resumer_low;
+    size_t resumer_size;
 };
 
 static inline void coroutine_start(unsigned high, unsigned low) {
     struct coroutine *c = (struct coroutine *)((uintptr_t)high << 32 | low);
+    __sanitizer_finish_switch_fiber(NULL, &c->resumer_low, &c->resumer_size);
     c->body(c, c->argument);
     c->done = 1;
+    __sanitizer_start_switch_fiber(NULL, c->resumer_low, c->resumer_size);
     swapcontext(&c->self, &c->resumer);
 }
 
@@ -143,8 +162,18 @@ static inline void coroutine_init(struct coroutine *c, char *stack, size_t size,
     makecontext(&c->self, (void (*)(void))coroutine_start, 2, (unsigned)(p >> 32), (unsigned)p);
 }
 
-static inline void coroutine_resume(struct coroutine *c) { CHECK(swapcontext(&c->resumer, &c->self) == 0); }
-static inline void coroutine_yield(struct coroutine *c) { CHECK(swapcontext(&c->self, &c->resumer) == 0); }
+static inline void coroutine_resume(struct coroutine *c) {
+    void *kept = NULL;
+    __sanitizer_start_switch_fiber(&kept, c->self.uc_stack.ss_sp, c->self.uc_stack.ss_size);
+    CHECK(swapcontext(&c->resumer, &c->self) == 0);
+    __sanitizer_finish_switch_fiber(kept, NULL, NULL);
+}
+
+static inline void coroutine_yield(struct coroutine *c) {
+    __sanitizer_start_switch_fiber(&c->kept, c->resumer_low, c->resumer_size);
+    CHECK(swapcontext(&c->self, &c->resumer) == 0);
+    __sanitizer_finish_switch_fiber(c->kept, &c->resumer_low, &c->resumer_size);
+}
 
 /* ---- threads ---- */
 
@@ -166,7 +195,7 @@ static inline void on_thread(char *low, size_t size, void *(*body)(void *), void
 static __attribute__((noinline, unused)) void with_left(uintptr_t low, size_t left, void (*then)(void)) {
     size_t used = (uintptr_t)__builtin_frame_address(0) - low;
     CHECK(used > left + 512);
-    volatile char *filler = alloca(used - left - 256);
+    volatile char *filler = (char *)alloca(used - left - 256);
     filler[0] = 1;
     then();
 }

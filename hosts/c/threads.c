@@ -176,48 +176,6 @@ static void *exit_on_pthread_body(void *unused) {
 
 static void exit_on_pthread(void) { on_thread(NULL, 0, exit_on_pthread_body, NULL); }
 
-/* A coroutine that holds Rust frames is resumed on another thread: reported by name, and stopped. */
-static struct coroutine migrant;
-
-static int yield_in_upcall(void *unused) {
-    (void)unused;
-    coroutine_yield(&migrant);
-    return 0;
-}
-
-static void migrant_body(struct coroutine *c, void *unused) {
-    (void)c;
-    (void)unused;
-    guest_call(yield_in_upcall, NULL);
-}
-
-static void *resume_migrant(void *unused) {
-    CHECK(guest_empty() == 0);
-    coroutine_resume(&migrant);
-    CHECK(!"came back");
-    return unused;
-}
-
-static void another_thread(void) {
-    struct memory stack = memory_new(GUARDED, 64 << 10);
-    coroutine_init(&migrant, stack.base, stack.size, migrant_body, NULL);
-    coroutine_resume(&migrant);
-    on_thread(NULL, 0, resume_migrant, NULL);
-}
-
-/* The same after its thread has exited, by a thread that may well have got the same thread pointer. */
-static void *suspend_migrant(void *unused) {
-    coroutine_resume(&migrant);
-    return unused;
-}
-
-static void after_its_thread(void) {
-    struct memory stack = memory_new(GUARDED, 64 << 10);
-    coroutine_init(&migrant, stack.base, stack.size, migrant_body, NULL);
-    on_thread(NULL, 64 << 10, suspend_migrant, NULL);
-    on_thread(NULL, 64 << 10, resume_migrant, NULL);
-}
-
 /* A host that cleans up after a thread finishes its coroutines in a key destructor, before ours and after. */
 static pthread_key_t cleanup;
 
@@ -279,8 +237,6 @@ int main(int argc, char **argv) {
         {"exit_inside", exit_inside},
         {"exit_on_coroutine", exit_on_coroutine},
         {"exit_on_pthread", exit_on_pthread},
-        {"another_thread", another_thread},
-        {"after_its_thread", after_its_thread},
         {"finished_by_destructor", finished_by_destructor},
         {NULL, NULL},
     };

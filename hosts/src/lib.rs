@@ -1,6 +1,10 @@
 //! The Rust library that the C programs in `c/` link: small functions that exercise one thing each. `c/guest.h` is
 //! their C side.
 
+mod exceptions;
+mod model;
+mod moved;
+mod tools;
 mod waiting;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -10,6 +14,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use stackbounds::{current, stack_pointer};
 use upcall::{Panicked, StackChoice, downcall, enter, entry};
 
+pub use exceptions::*;
+pub use model::*;
+pub use moved::*;
+pub use tools::*;
 pub use waiting::*;
 
 /// A C function and its argument.

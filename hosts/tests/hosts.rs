@@ -1,25 +1,10 @@
 //! Runs the C programs of `c/`: each case in a process of its own, with a time limit, linked to the static and to the
 //! shared guest library.
 
+#[macro_use]
 mod program;
 
 use program::{Link, Outcome, Program};
-
-/// Declares a test for each case of a C program; `=> Outcome` for those that do more than exit with 0.
-macro_rules! cases {
-    ($($program:ident { $($case:ident $([$($variable:ident = $value:literal)+])? $(=> $outcome:expr)?,)* })*) => { $(
-        mod $program {
-            use super::*;
-            $( #[test] fn $case() {
-                let variables: &[(&str, &str)] = &[$($((stringify!($variable), $value)),+)?];
-                let outcome = [$($outcome,)? Outcome::Success][0];
-                for link in [Link::Static, Link::Shared] {
-                    Program::built(stringify!($program), link).run(stringify!($case), variables, outcome);
-                }
-            } )*
-        }
-    )* };
-}
 
 cases! {
     stack_switch {
@@ -45,8 +30,6 @@ cases! {
         exit_inside => Outcome::Prints("both handlers ran"),
         exit_on_coroutine => Outcome::Prints("both handlers ran"),
         exit_on_pthread => Outcome::Prints("both handlers ran"),
-        another_thread => Outcome::Aborts("came back on thread"),
-        after_its_thread => Outcome::Aborts("that began on a thread that has exited came back on thread"),
         finished_by_destructor,
     }
     panic {
@@ -80,6 +63,20 @@ cases! {
     }
     shutdown {
         nothing_started, that_finish, that_do_not_finish, that_are_stuck, at_once, from_two_threads, from_fibers,
+    }
+}
+
+cases! {
+    forks {
+        nothing_started, workers_started, fibers_of_the_parent, in_nested_upcalls, on_coroutine, on_pthread, on_worker,
+        local_runtime, under_load, generations,
+    }
+    signals {
+        on_alternate_stack, nested, on_own_stack, idle_and_in_c, new_thread,
+    }
+    longjmp {
+        on_main, on_pthread, on_registered, suspended_are_kept,
+        undescribed [UPCALL_OPEN_UPCALLS = "1000"],
     }
 }
 

@@ -11,7 +11,12 @@ pub use bounds::{Accuracy, StackBounds};
 pub use registration::{RegisterError, Registration, register};
 pub use sys::isa::stack_pointer;
 #[doc(hidden)]
-pub use {registration::register_slots, registry::Kind, slots::Around};
+pub use {
+    registration::register_slots,
+    registry::Kind,
+    slots::Around,
+    sys::isa::{code_pointer, valgrind},
+};
 
 /// The bounds of the stack in use, whichever it is: the thread's own, a [`register`]ed one, or, when nobody
 /// described it, an [`Accuracy::Estimated`] window from 32 KiB below the stack pointer to 1 KiB above it.
@@ -96,9 +101,29 @@ pub fn around(sp: usize) -> Option<Around> {
     slots::around(sp)
 }
 
+/// What the registry alone knows about an address, which need not be anybody's stack pointer. Looks at nothing of the thread's and asks
+/// nobody, so the handler of any signal may call it, on any thread. Not public API.
+#[doc(hidden)]
+pub fn described(address: usize) -> Around {
+    let (found, version) = registry::find(address);
+    Around { low: found.low, high: found.high, kind: found.kind, version }
+}
+
 /// Counts the registrations and unregistrations of the process. Not public API.
 #[doc(hidden)]
 #[inline(always)]
 pub fn version() -> usize {
     registry::version()
+}
+
+/// Keeps the registry of stacks from being changed until the result is dropped: for who has to do with forks. Not public API.
+#[doc(hidden)]
+pub fn hold_lock() -> impl Sized + 'static {
+    registry::hold_lock()
+}
+
+/// Whether `sp` lies on the calling thread's alternate signal stack. One system call, async-signal-safe. Not public API.
+#[doc(hidden)]
+pub fn on_alternate_stack(sp: usize) -> bool {
+    sys::on_alternate_stack(sp)
 }

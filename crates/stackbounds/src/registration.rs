@@ -3,7 +3,11 @@
 use core::fmt;
 
 use crate::registry::{self, Range, Slots};
-use crate::{StackBounds, slots, stack_pointer};
+use crate::{StackBounds, slots, stack_pointer, valgrind};
+
+// From valgrind.h.
+const VALGRIND_STACK_REGISTER: usize = 0x1501;
+const VALGRIND_STACK_DEREGISTER: usize = 0x1502;
 
 /// Describes a stack of the host's own making (a coroutine's), so that bounds on it are exact, for every thread, until
 /// the [`Registration`] is dropped.
@@ -42,7 +46,9 @@ pub unsafe fn register(low: *mut u8, size: usize) -> Result<Registration, Regist
             return Err(RegisterError::ThreadStack { low: own.low(), high: own.high() });
         }
     }
-    insert(Range { low, high, slots: Slots::ONE_STACK })
+    let mut registration = insert(Range { low, high, slots: Slots::ONE_STACK })?;
+    registration.valgrind = Some(valgrind([VALGRIND_STACK_REGISTER, low, high, 0, 0, 0]));
+    Ok(registration)
 }
 
 /// Describes `count` equal slots from `low` on, each a stack of `slot_size` bytes (a power of two) whose lowest `guard` bytes
@@ -63,7 +69,7 @@ pub unsafe fn register_slots(
 
 fn insert(range: Range) -> Result<Registration, RegisterError> {
     match registry::insert(range) {
-        Ok(()) => Ok(Registration { low: range.low, high: range.high }),
+        Ok(()) => Ok(Registration { low: range.low, high: range.high, valgrind: None }),
         Err(clash) if (clash.low, clash.high) == (range.low, range.high) => {
             Err(RegisterError::AlreadyRegistered { low: clash.low, high: clash.high })
         }
@@ -85,6 +91,8 @@ fn insert(range: Range) -> Result<Registration, RegisterError> {
 pub struct Registration {
     low: usize,
     high: usize,
+    /// What Valgrind, where it runs, knows the stack by.
+    valgrind: Option<usize>,
 }
 
 impl Registration {
@@ -96,6 +104,9 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
+        if let Some(stack) = self.valgrind {
+            valgrind([VALGRIND_STACK_DEREGISTER, stack, 0, 0, 0, 0]);
+        }
         registry::remove(self.low);
     }
 }

@@ -264,6 +264,11 @@ pub(crate) fn remove(low: usize) {
     registry.replace(b..end, &ranges);
 }
 
+/// Keeps the registry as it is until the result is dropped.
+pub(crate) fn hold_lock() -> impl Sized + 'static {
+    lock()
+}
+
 fn lock() -> MutexGuard<'static, Registry> {
     // A panic under the lock can only come before anything was changed.
     WRITER.lock().unwrap_or_else(|poisoned| poisoned.into_inner())

@@ -1,9 +1,30 @@
-//! The C side. Its conventions: every symbol begins with `upcall_`, and nothing is written on failure.
+//! The C side. Its conventions: every symbol begins with `upcall_`, and nothing is written on failure. Where there is something to say about a
+//! failure, functions return -1 and leave a message for `upcall_last_panic`.
 
 use std::ffi::{c_char, c_int};
 use std::ptr;
+use std::sync::atomic::Ordering::Relaxed;
 
-use crate::thread::Hot;
+use stackbounds::stack_pointer;
+
+use crate::crossing::{attach, enter};
+use crate::thread::{Hot, record};
+
+/// Runs `f` as an upcall; its error is the thread's last message. The upcall that the caller belongs to is what it was, afterwards.
+pub(crate) fn checked<T>(f: impl FnOnce() -> Result<T, String>) -> Option<T> {
+    let hot = Hot::here();
+    let upcall_sp = hot.upcall_sp.load(Relaxed);
+    let result = enter(f);
+    hot.set_upcall(upcall_sp);
+    let message = match result.ok()? {
+        Ok(value) => return Some(value),
+        Err(message) => message,
+    };
+    record::attach_if_new(hot, stack_pointer());
+    record::set_last_panic(hot, &message);
+    record::detach_if_exiting(hot);
+    None
+}
 
 /// Copies the message of the calling thread's last panic, which an upcall caught and answered with its declared value, or of
 /// its last refused upcall, into `buffer`, cut to `size` bytes with a terminating 0 as `snprintf` does.
@@ -27,6 +48,16 @@ pub unsafe extern "C" fn upcall_last_panic(buffer: *mut c_char, size: usize) -> 
         }
     }
     c_int::try_from(message.len()).unwrap_or(c_int::MAX)
+}
+
+/// Attaches the calling thread now rather than at its first call of a Rust function, with what upcalls from its signal handlers need; see
+/// `upcall::attach`.
+///
+/// Returns 0, or -1 if there is no memory for that.
+#[unsafe(no_mangle)]
+pub extern "C" fn upcall_thread_attach() -> c_int {
+    let attached = checked(|| attach().map_err(|refusal| refusal.to_string()));
+    if attached.is_some() { 0 } else { -1 }
 }
 
 /// The version of upcall, as `"0.1.0"`. The string is static.

@@ -1,5 +1,4 @@
-//! The C side of the executors; its conventions are those of `capi`. On failure, functions return -1 and leave a message for
-//! `upcall_last_panic`.
+//! The C side of the executors; its conventions are those of `capi`.
 //!
 //! A thread has one `LocalRuntime` at most, so there is no handle to be stale, or used on another thread.
 
@@ -8,11 +7,8 @@ use std::ffi::{c_int, c_long, c_uint, c_void};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use stackbounds::stack_pointer;
-
-use crate::crossing::enter;
+use crate::capi::checked;
 use crate::runtime::{LocalRuntime, shutdown};
-use crate::thread::{Hot, record};
 
 const NO_RUNTIME: &str = "this thread has no runtime of the C side: call upcall_local_begin first";
 const EXITING: &str = "this thread is exiting";
@@ -20,20 +16,6 @@ const EXITING: &str = "this thread is exiting";
 thread_local! {
     /// What `upcall_local_begin` made for this thread, which ends with it.
     static RUNTIME: RefCell<Option<LocalRuntime>> = const { RefCell::new(None) };
-}
-
-/// Runs `f` as an upcall; its error is the thread's last message.
-fn checked<T>(f: impl FnOnce() -> Result<T, String>) -> Option<T> {
-    let result = enter(f).ok()?;
-    let message = match result {
-        Ok(value) => return Some(value),
-        Err(message) => message,
-    };
-    let hot = Hot::here();
-    record::attach_if_new(hot, stack_pointer());
-    record::set_last_panic(hot, &message);
-    record::detach_if_exiting(hot);
-    None
 }
 
 /// Calls `f` with the thread's runtime.

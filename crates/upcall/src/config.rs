@@ -2,8 +2,9 @@
 
 use crate::quiet::report;
 use std::fmt;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::ptr;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicPtr};
 use std::time::Duration;
 
 /// What to do with an upcall from a stack that nobody described: not the thread's own, not registered with
@@ -36,6 +37,7 @@ pub enum GuardPages {
 /// |---|---|---|
 /// | [`min_stack`](Self::min_stack) | `UPCALL_MIN_STACK` (bytes) | 131072 |
 /// | [`foreign_stacks`](Self::foreign_stacks) | `UPCALL_FOREIGN_STACKS` = `allow`, `report`, `refuse` | `allow` |
+/// | [`open_upcalls`](Self::open_upcalls) | `UPCALL_OPEN_UPCALLS` (upcalls) | 16384 |
 /// | [`idle_stacks`](Self::idle_stacks) | `UPCALL_IDLE_STACKS` (stacks) | 64 |
 /// | [`guard_pages`](Self::guard_pages) | `UPCALL_GUARD_PAGES` = `auto`, `mprotect` | `auto` |
 /// | [`fiber_stack`](Self::fiber_stack) | `UPCALL_FIBER_STACK` (bytes) | 163840 |
@@ -48,11 +50,13 @@ pub enum GuardPages {
 pub struct Config {
     pub(crate) min_stack: usize,
     pub(crate) foreign_stacks: ForeignStacks,
+    pub(crate) open_upcalls: usize,
     pub(crate) idle_stacks: usize,
     pub(crate) guard_pages: GuardPages,
     pub(crate) fiber_stack: usize,
     pub(crate) workers: usize,
     pub(crate) wait_warning: Duration,
+    pub(crate) fatal_handler: Option<fn(&str)>,
     #[cfg(feature = "tokio")]
     pub(crate) tokio: Option<tokio::runtime::Handle>,
 }
@@ -60,7 +64,8 @@ pub struct Config {
 /// The least and the most that [`Config::min_stack`] and [`Config::fiber_stack`] take, in bytes.
 const MIN_STACK: std::ops::RangeInclusive<usize> = 16 << 10..=1 << 30;
 
-static SETTINGS: OnceLock<Config> = OnceLock::new();
+/// Null until they are fixed. Not a lock that a fork, while another thread fixes them, would leave locked in the child.
+static SETTINGS: AtomicPtr<Config> = AtomicPtr::new(ptr::null_mut());
 /// Whether any thread has attached, from when on settings are fixed.
 static IN_USE: AtomicBool = AtomicBool::new(false);
 
@@ -76,11 +81,13 @@ pub fn config() -> Config {
     Config {
         min_stack: 128 << 10,
         foreign_stacks: ForeignStacks::Allow,
+        open_upcalls: 16 << 10,
         idle_stacks: 64,
         guard_pages: GuardPages::Auto,
         fiber_stack: 160 << 10,
         workers: 0,
         wait_warning: Duration::from_secs(5),
+        fatal_handler: None,
         #[cfg(feature = "tokio")]
         tokio: None,
     }
@@ -97,6 +104,17 @@ impl Config {
     /// either, because the platform does not tell.
     pub fn foreign_stacks(mut self, policy: ForeignStacks) -> Self {
         self.foreign_stacks = policy;
+        self
+    }
+
+    /// How many upcalls that came from undescribed stacks a thread may have open at one time; a further one is refused
+    /// ([`Refusal::TooManyOpen`](crate::Refusal::TooManyOpen)). Each has a stack of its own, of which it uses two pages at least.
+    ///
+    /// There are as many as a host has coroutines that are suspended inside upcalls. A host that leaves upcalls by `longjmp` comes to any limit on such
+    /// stacks, since nobody can tell those that were left from those that are suspended; on [registered](stackbounds::register) ones and the
+    /// thread's own, what was left is found and used again.
+    pub fn open_upcalls(mut self, upcalls: usize) -> Self {
+        self.open_upcalls = upcalls;
         self
     }
 
@@ -134,6 +152,14 @@ impl Config {
         self
     }
 
+    /// What to call with the message before the process is stopped because something happened after which nothing can go on: a call that
+    /// came back on another thread, an exception of C++ that reached Rust. For a log, or an end of the host's own: if it returns, the process
+    /// aborts. The message has been written to stderr before.
+    pub fn fatal_handler(mut self, handler: fn(&str)) -> Self {
+        self.fatal_handler = Some(handler);
+        self
+    }
+
     /// The runtime whose reactor and timers futures find in any [`wait`](crate::wait) that is not in a tokio runtime anyway, or would
     /// block the only thread of one. It is to be a multi-thread runtime, or one that another thread drives.
     ///
@@ -156,7 +182,7 @@ impl Config {
         if !MIN_STACK.contains(&self.fiber_stack) {
             return Err(ConfigError::FiberStack { bytes: self.fiber_stack });
         }
-        if SETTINGS.set(self.with_environment()).is_ok() {
+        if fix(self).is_some() {
             return Ok(());
         }
         Err(if IN_USE.load(Relaxed) { ConfigError::InUse } else { ConfigError::AlreadyInstalled })
@@ -186,6 +212,7 @@ impl Config {
             _ => None,
         };
         variable("UPCALL_FOREIGN_STACKS", "allow, report or refuse", policy, &mut self.foreign_stacks);
+        variable("UPCALL_OPEN_UPCALLS", "a number of upcalls", |s| s.parse().ok(), &mut self.open_upcalls);
         variable("UPCALL_IDLE_STACKS", "a number of stacks", |s| s.parse().ok(), &mut self.idle_stacks);
         let guard = |s: &str| match s {
             "auto" => Some(GuardPages::Auto),
@@ -209,7 +236,29 @@ fn variable<T>(name: &str, expected: &str, parse: impl FnOnce(&str) -> Option<T>
 /// The settings, fixed from now on.
 pub(crate) fn settings() -> &'static Config {
     IN_USE.store(true, Relaxed);
-    SETTINGS.get_or_init(|| config().with_environment())
+    installed()
+        .or_else(|| fix(config()))
+        .or_else(installed)
+        .expect("upcall: settings stay when they are fixed")
+}
+
+fn installed() -> Option<&'static Config> {
+    // SAFETY: null, or what `fix` leaked.
+    unsafe { SETTINGS.load(Acquire).as_ref() }
+}
+
+/// Makes `config`, with what the environment says, the settings, unless there are some.
+fn fix(config: Config) -> Option<&'static Config> {
+    if installed().is_some() {
+        return None;
+    }
+    let config = Box::into_raw(Box::new(config.with_environment()));
+    if SETTINGS.compare_exchange(ptr::null_mut(), config, AcqRel, Acquire).is_ok() {
+        return installed();
+    }
+    // SAFETY: it has not become the settings, so nobody else has it.
+    drop(unsafe { Box::from_raw(config) });
+    None
 }
 
 /// Why [`Config::install`] changed nothing.

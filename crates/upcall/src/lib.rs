@@ -13,11 +13,14 @@
 //! | recursion that is sometimes deep | [`with_stack`] |
 //! | a host with coroutines whose bounds it knows | [`stackbounds::register`] |
 //! | a process to look into | [`snapshot`] |
+//! | stacks that may overflow | [`report::install`] |
 //! | `block_on` in an exported function, perhaps inside another runtime | [`wait`] |
 //! | a synchronous C library whose callbacks are to wait | [`Fiber`] and [`downcall_on_fiber`] |
 //! | code that is to go on beside C | [`spawn`]; [`scope`] if it borrows |
 //! | a host with an event loop of its own | [`LocalRuntime`] |
 //! | a call that blocks, in a fiber | [`blocking`] |
+//! | stack overflows to be explained | [`report::install`] |
+//! | signal handlers that call you | [`attach`] |
 //!
 //! # Features
 //! - `runtime` (default): what runs fibers, that is [`spawn`], [`scope`], [`LocalRuntime`], [`blocking`], [`sleep`], [`shutdown`] and their
@@ -25,6 +28,7 @@
 //!   fibers are for the executor that you bring.
 //! - `tokio`: waits know of tokio. They block the threads of its runtimes as it wants them to be blocked, see to it that what it serves is
 //!   served, and say so when a wait can only be served by the thread that it blocks.
+//! - `sanitizer`: AddressSanitizer is told of every switch of stacks. For builds with `-Zsanitizer=address` only.
 //!
 //! # Channels and locks
 //! are other crates': those of `async-channel`, `async-lock`, `futures`, `kanal` and `tokio::sync` all work through [`wait`], between
@@ -42,29 +46,32 @@ struct Readme;
 mod capi;
 #[cfg(feature = "runtime")]
 mod capi_runtime;
+mod capi_stacks;
 mod config;
 mod crossing;
 mod fiber;
+mod process;
 mod quiet;
-mod report;
+pub mod report;
 #[cfg(feature = "runtime")]
 mod runtime;
 mod stack;
 mod sync;
 mod thread;
 
-pub use capi::{upcall_last_panic, upcall_version};
+pub use capi::{upcall_last_panic, upcall_thread_attach, upcall_version};
 #[cfg(feature = "runtime")]
 pub use capi_runtime::{
     upcall_local_begin, upcall_local_end, upcall_local_fd, upcall_local_run_ready, upcall_local_spawn,
     upcall_shutdown,
 };
+pub use capi_stacks::{upcall_report_install, upcall_stack_register, upcall_stack_unregister};
 pub use config::{Config, ConfigError, ForeignStacks, GuardPages, config};
 pub use crossing::{
-    Entry, Panicked, Refusal, StackChoice, downcall, downcall_on_fiber, enter, entry, with_stack,
+    Entry, Panicked, Refusal, StackChoice, attach, downcall, downcall_on_fiber, enter, entry, with_stack,
 };
 pub use fiber::{Builder, Fiber, FiberLocal, wait};
-pub use report::{Call, Direction, Snapshot, StackKind, Thread, snapshot};
+pub use report::snapshot::{Call, Direction, Snapshot, StackKind, Thread, snapshot};
 #[cfg(feature = "runtime")]
 pub use runtime::{
     JoinError, JoinHandle, LocalRuntime, LocalRuntimeError, Scope, ScopedJoinHandle, Unfinished,

@@ -1,10 +1,11 @@
-//! Where nobody can do anything with a panic: dropping what is not ours, and messages.
+//! Where nobody can do anything with a panic: dropping what is not ours, messages, and the end of the process.
 
 use std::fmt::Display;
-use std::io::Write;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::config::settings;
 
 /// Runs the drop of something that may panic in turn, with a payload that may when it is dropped: that one is forgotten.
 pub(crate) fn quietly(drop: impl FnOnce()) {
@@ -54,7 +55,29 @@ impl<T> Drop for Quiet<T> {
     }
 }
 
-/// Says something on stderr, if there is one.
+/// Says something on stderr, if there is one. Takes no lock, which a fork could have left locked.
 pub(crate) fn report(message: impl Display) {
-    let _ = writeln!(std::io::stderr(), "upcall: {message}");
+    let message = format!("upcall: {message}\n");
+    let mut left = message.as_bytes();
+    while !left.is_empty() {
+        // SAFETY: `left` is readable for its length.
+        let written = unsafe { libc::write(libc::STDERR_FILENO, left.as_ptr().cast(), left.len()) };
+        match usize::try_from(written) {
+            Ok(written) if written != 0 => left = &left[written..],
+            _ if std::io::Error::last_os_error().kind() == std::io::ErrorKind::Interrupted => {}
+            _ => break,
+        }
+    }
+}
+
+/// Stops the process, saying why; the [host's handler](crate::Config::fatal_handler) has a word before.
+#[cold]
+#[inline(never)]
+pub(crate) fn fatal(message: impl Display) -> ! {
+    let message = format!("{message}; the process is stopped");
+    report(&message);
+    if let Some(handler) = settings().fatal_handler {
+        handler(&message);
+    }
+    std::process::abort()
 }

@@ -1,6 +1,7 @@
 //! The crossing as Rust code sees it; `hosts/` has it as C sees it.
 
 use std::cell::Cell;
+use std::hint::black_box;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::rc::Rc;
 
@@ -222,4 +223,34 @@ fn a_snapshot_of_busy_threads_is_whole() {
         }
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
+}
+
+/// Compilers push what does not fit into registers, so that SP is another one when C is called.
+#[test]
+fn a_panic_crosses_c_functions_with_many_arguments() {
+    type Many =
+        extern "C" fn(usize, usize, usize, usize, usize, usize, usize, usize, usize, usize, usize) -> usize;
+    extern "C" fn many(
+        a: usize,
+        b: usize,
+        c: usize,
+        d: usize,
+        e: usize,
+        f: usize,
+        g: usize,
+        h: usize,
+        i: usize,
+        j: usize,
+        k: usize,
+    ) -> usize {
+        enter(|| if k == 0 { panic!("eleven") } else { a + b + c + d + e + f + g + h + i + j + k })
+            .unwrap_or(0)
+    }
+    let many: Many = black_box(many);
+    for choice in [StackChoice::Auto, StackChoice::Pooled] {
+        let sum = |last: usize| downcall(|| many(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, last));
+        let caught = entry().stack(choice).enter(|| (sum(11), catch_unwind(|| sum(black_box(0)))));
+        let (sum, caught) = caught.unwrap();
+        assert_eq!((sum, *caught.unwrap_err().downcast::<&str>().unwrap()), (66, "eleven"));
+    }
 }

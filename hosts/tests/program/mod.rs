@@ -4,19 +4,45 @@ use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How the guest library is linked.
+/// Declares a test for each case of a C program, where `program`, `Outcome` and `Program` are in scope; `=> Outcome` for those that do more than exit with 0.
+macro_rules! cases {
+    ($($program:ident { $($case:ident $([$($variable:ident = $value:literal)+])? $(=> $outcome:expr)?,)* })*) => { $(
+        mod $program {
+            use super::*;
+            $( #[test] fn $case() {
+                let variables: &[(&str, &str)] = &[$($((stringify!($variable), $value)),+)?];
+                let outcome = [$($outcome,)? Outcome::Success][0];
+                for &link in program::links_of(stringify!($program)) {
+                    Program::built(stringify!($program), link).run(stringify!($case), variables, outcome);
+                }
+            } )*
+        }
+    )* };
+}
+
+/// How the guest library is linked, or loaded by `dlopen`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Link {
     Static,
     Shared,
+    /// Loaded with `RTLD_LOCAL`.
+    Local,
+    /// Loaded with `RTLD_GLOBAL`.
+    Global,
+}
+
+/// The ways in which a program has the guest library.
+pub fn links_of(name: &str) -> &'static [Link] {
+    if name == "plugins" { &[Link::Local, Link::Global] } else { &[Link::Static, Link::Shared] }
 }
 
 /// What a case is expected to do.
 #[derive(Clone, Copy)]
+#[allow(dead_code, reason = "not each test file expects them all")]
 pub enum Outcome {
     /// Exit with 0.
     Success,
@@ -26,6 +52,14 @@ pub enum Outcome {
     SaysOnce(&'static str),
     /// Be stopped by SIGABRT, having said this on stderr.
     Aborts(&'static str),
+    /// Be stopped by SIGABRT, having said all of this on stderr, in this order.
+    AbortsSaying([&'static str; 5]),
+    /// Exit with this status, having said this on stderr.
+    Exits(i32, &'static str),
+    /// Be stopped by SIGSEGV, having said this exactly once on stderr.
+    Segfaults(&'static str),
+    /// Be stopped by SIGSEGV, having said nothing.
+    SegfaultsSilently,
 }
 
 /// A time limit for a case: an endless loop is a failure, not a hang.
@@ -34,12 +68,12 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// A C program, built.
 pub struct Program {
     name: &'static str,
-    path: PathBuf,
+    pub path: PathBuf,
     link: Link,
 }
 
 impl Program {
-    /// Builds `c/<name>.c`, the first time it is asked for.
+    /// Builds `c/<name>.c` or `c/<name>.cpp`, the first time it is asked for.
     pub fn built(name: &'static str, link: Link) -> Program {
         static BUILT: Mutex<Option<HashMap<(&'static str, Link), PathBuf>>> = Mutex::new(None);
         let mut built = BUILT.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -51,36 +85,53 @@ impl Program {
     /// Runs a case with `variables` added to its environment.
     pub fn run(&self, case: &str, variables: &[(&str, &str)], expected: Outcome) {
         let mut command = Command::new(&self.path);
-        command.arg(case).envs(variables.iter().copied()).env("RUST_BACKTRACE", "0");
-        // Cargo's points to where another build may have left an older guest library.
-        command.env_remove("LD_LIBRARY_PATH");
-        if cfg!(stackbounds_no_query) {
-            command.env("HOST_NO_QUERY", "1");
-        }
-        if cfg!(debug_assertions) {
-            command.env("HOST_UNOPTIMISED", "1");
-        }
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let (stdout, stderr) = (collect(child.stdout.take()), collect(child.stderr.take()));
-        let status = wait(&mut child);
-        let (stdout, stderr) = (stdout.join().unwrap(), stderr.join().unwrap());
-        let as_expected = match expected {
-            Outcome::Success => status.is_some_and(|s| s.success()),
-            Outcome::Prints(text) => status.is_some_and(|s| s.success()) && stdout.contains(text),
-            Outcome::SaysOnce(text) => {
-                status.is_some_and(|s| s.success()) && stderr.matches(text).count() == 1
-            }
-            Outcome::Aborts(text) => status.is_some_and(aborted) && stderr.contains(text),
-        };
-        let status = status.map_or(format!("still running after {LIMIT:?}"), |status| status.to_string());
+        command.arg(case).envs(variables.iter().copied());
         let (name, link) = (self.name, self.link);
-        assert!(as_expected, "{name} {case} ({link:?}): {status}\n{stdout}\n{stderr}");
-        println!("{name} {case} ({link:?}): {}", stdout.lines().last().unwrap_or("ok"));
+        if matches!(link, Link::Local | Link::Global) {
+            command.env("HOST_PLUGINS", plugins()).env("HOST_DLOPEN", format!("{link:?}"));
+        }
+        run(&mut command, &format!("{name} {case} ({link:?})"), expected);
     }
 }
 
-fn aborted(status: std::process::ExitStatus) -> bool {
-    std::os::unix::process::ExitStatusExt::signal(&status) == Some(libc::SIGABRT)
+/// Runs a program that uses the guest library.
+pub fn run(command: &mut Command, what: &str, expected: Outcome) {
+    command.env("RUST_BACKTRACE", "0");
+    // Cargo's points to where another build may have left an older guest library.
+    command.env_remove("LD_LIBRARY_PATH");
+    if cfg!(stackbounds_no_query) {
+        command.env("HOST_NO_QUERY", "1");
+    }
+    if cfg!(debug_assertions) {
+        command.env("HOST_UNOPTIMISED", "1");
+    }
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (stdout, stderr) = (collect(child.stdout.take()), collect(child.stderr.take()));
+    let status = wait(&mut child);
+    let (stdout, stderr) = (stdout.join().unwrap(), stderr.join().unwrap());
+    let as_expected = match expected {
+        Outcome::Success => status.is_some_and(|s| s.success()),
+        Outcome::Prints(text) => status.is_some_and(|s| s.success()) && stdout.contains(text),
+        Outcome::SaysOnce(text) => status.is_some_and(|s| s.success()) && stderr.matches(text).count() == 1,
+        Outcome::Aborts(text) => status.is_some_and(by(libc::SIGABRT)) && stderr.contains(text),
+        Outcome::AbortsSaying(texts) => {
+            let said = texts.iter().try_fold(&*stderr, |left, text| Some(left.split_once(text)?.1));
+            status.is_some_and(by(libc::SIGABRT)) && said.is_some()
+        }
+        Outcome::Exits(code, text) => status.is_some_and(|s| s.code() == Some(code)) && stderr.contains(text),
+        Outcome::Segfaults(text) => {
+            status.is_some_and(by(libc::SIGSEGV)) && stderr.matches(text).count() == 1
+        }
+        Outcome::SegfaultsSilently => status.is_some_and(by(libc::SIGSEGV)) && stderr.is_empty(),
+    };
+    let status = status.map_or(format!("still running after {LIMIT:?}"), |status| status.to_string());
+    assert!(as_expected, "{what}: {status}\n{stdout}\n{stderr}");
+    println!("{what}: {}", stdout.lines().last().unwrap_or("ok"));
+}
+
+/// Whether it was this signal that stopped a process.
+fn by(signal: i32) -> impl Fn(std::process::ExitStatus) -> bool {
+    move |status| std::os::unix::process::ExitStatusExt::signal(&status) == Some(signal)
 }
 
 /// Reads a pipe to its end beside the child, which must not block on a full one.
@@ -107,16 +158,9 @@ fn wait(child: &mut Child) -> Option<std::process::ExitStatus> {
 }
 
 fn build(name: &str, link: Link) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("c");
-    // Cargo leaves the guest library beside this test's own executable.
-    let libraries = std::env::current_exe().unwrap().parent().unwrap().to_owned();
-    let to = libraries.join("c-hosts");
-    std::fs::create_dir_all(&to).unwrap();
-    let program = to.join(format!("{name}-{link:?}"));
-    let mut cc = compiler();
-    cc.args(["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", "-o"]).arg(&program);
-    // Bound at the start: a case that leaves 1 KiB of stack is about our need of it, not the dynamic linker's.
-    cc.arg("-Wl,-z,now").arg(source.join(name).with_extension("c"));
+    let libraries = libraries();
+    let program = folder("c-hosts").join(format!("{name}-{link:?}"));
+    let mut cc = compiler_of(name, &program);
     match link {
         // What `rustc --print native-static-libs` lists for Linux.
         Link::Static => cc.arg(libraries.join("libguest.a")).args([
@@ -130,15 +174,65 @@ fn build(name: &str, link: Link) -> PathBuf {
         Link::Shared => {
             cc.arg("-L").arg(&libraries).arg("-lguest").arg(format!("-Wl,-rpath,{}", libraries.display()))
         }
+        Link::Local | Link::Global => cc.arg("-ldl"),
     };
-    cc.args(libraries_of(name));
-    let output = cc.output().expect("a C compiler: install one, or name it in CC");
-    assert!(output.status.success(), "{cc:?}\n{}", String::from_utf8_lossy(&output.stderr));
+    compile(cc.args(libraries_of(name)));
     program
 }
 
-fn compiler() -> Command {
-    Command::new(std::env::var_os("CC").unwrap_or("cc".into()))
+/// The command that compiles a source of `c/`, all but its libraries.
+fn compiler_of(name: &str, to: &Path) -> Command {
+    let (source, _, mut cc) = source(name);
+    cc.args(["-O2", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", "-o"]).arg(to);
+    // A sanitizer's, in its lane.
+    cc.args(std::env::var("CFLAGS").unwrap_or_default().split_whitespace());
+    // Bound at the start: a case that leaves 1 KiB of stack is about our need of it, not the dynamic linker's.
+    cc.arg("-Wl,-z,now").arg(source);
+    cc
+}
+
+fn compile(cc: &mut Command) {
+    let output = cc.output().expect("a compiler: install one, or name it in CC or CXX");
+    assert!(output.status.success(), "{cc:?}\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The folder with what `c/plugins.c` loads: two copies of the guest library, and a shared object that loads one.
+fn plugins() -> &'static Path {
+    static PLUGINS: OnceLock<PathBuf> = OnceLock::new();
+    PLUGINS.get_or_init(|| {
+        let plugins = folder("c-hosts/plugins");
+        for copy in ["first.so", "second.so"] {
+            std::fs::copy(libraries().join("libguest.so"), plugins.join(copy)).unwrap();
+        }
+        compile(compiler_of("starts", &plugins.join("starts.so")).args(["-shared", "-fPIC", "-ldl"]));
+        plugins
+    })
+}
+
+/// A folder beside the guest library.
+fn folder(name: &str) -> PathBuf {
+    let folder = libraries().join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// Where Cargo leaves the guest library: beside this test's own executable.
+pub fn libraries() -> PathBuf {
+    std::env::current_exe().unwrap().parent().unwrap().to_owned()
+}
+
+/// The source of a host program, its language, and the command that compiles that.
+fn source(name: &str) -> (PathBuf, &'static str, Command) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("c").join(name);
+    let is_cpp = source.with_extension("cpp").exists();
+    let (extension, language, variable, compiler, standard) = if is_cpp {
+        ("cpp", "c++", "CXX", "c++", "-std=gnu++17")
+    } else {
+        ("c", "c", "CC", "cc", "-std=gnu11")
+    };
+    let mut command = Command::new(std::env::var_os(variable).unwrap_or(compiler.into()));
+    command.arg(standard);
+    (source.with_extension(extension), language, command)
 }
 
 /// What the host program links besides the guest library.
@@ -146,21 +240,22 @@ fn libraries_of(name: &str) -> &'static [&'static str] {
     if name == "uv" { &["-luv"] } else { &[] }
 }
 
-/// Whether the program `name`, which includes `<name>.h`, can be built here; says so if it cannot.
+/// Whether the program `name` can be built here: there is a compiler for it, and `<name>.h` if it links a library; says so if not.
 pub fn can_build(name: &str) -> bool {
-    let mut cc = compiler();
-    cc.args(["-shared", "-o", "/dev/null", "-include"]).arg(format!("{name}.h")).args([
-        "-x",
-        "c",
-        "/dev/null",
-    ]);
-    let can = cc.args(libraries_of(name)).output().is_ok_and(|output| output.status.success());
+    let (_, language, mut compiler) = source(name);
+    compiler.args(["-shared", "-o", "/dev/null"]);
+    if !libraries_of(name).is_empty() {
+        compiler.arg("-include").arg(format!("{name}.h"));
+    }
+    compiler.args(["-x", language, "/dev/null"]).args(libraries_of(name));
+    let can = compiler.output().is_ok_and(|output| output.status.success());
     if !can {
-        // Past the capture of what tests print.
-        let _ = writeln!(
-            std::io::stderr(),
-            "SKIPPED: {name}.h or its library is not installed (ci/packages.sh does)"
-        );
+        skipped(name, "a compiler or library for it");
     }
     can
+}
+
+/// Says that something is not tested for want of something, past the capture of what tests print.
+pub fn skipped(what: &str, wants: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED {what}: {wants} is not installed (ci/packages.sh does)");
 }

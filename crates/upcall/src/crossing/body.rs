@@ -2,11 +2,16 @@
 
 use std::mem::{ManuallyDrop, MaybeUninit};
 
+use super::foreign::refusing;
+use super::name_of;
+
 /// What a crossing runs: once or never. May unwind.
 #[derive(Clone, Copy)]
 pub(super) struct Body {
     slot: *mut (),
     run: unsafe fn(*mut ()),
+    /// See [`name_of`].
+    pub name: fn() -> String,
 }
 
 impl Body {
@@ -38,7 +43,7 @@ impl<R, F: FnOnce() -> R> Slot<F, R> {
             // SAFETY: `body` made the pointer from a slot that is still there, and this is the only time.
             unsafe { (*slot.cast::<Slot<F, R>>()).run() }
         }
-        Body { slot: std::ptr::from_mut(self).cast(), run: run::<R, F> }
+        Body { slot: std::ptr::from_mut(self).cast(), run: run::<R, F>, name: name_of::<F> }
     }
 
     /// # Safety
@@ -47,7 +52,7 @@ impl<R, F: FnOnce() -> R> Slot<F, R> {
     pub unsafe fn run(&mut self) {
         // SAFETY: the caller's promise: the closure has not been taken.
         let f = unsafe { ManuallyDrop::take(&mut self.f) };
-        self.result.write(f());
+        self.result.write(refusing(f));
     }
 
     /// # Safety

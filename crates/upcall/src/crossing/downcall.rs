@@ -6,11 +6,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use stackbounds::stack_pointer;
 
 use super::body::{Body, Slot};
-use super::run_here;
+use super::foreign::refusing;
+use super::{name_of, run_here};
 use crate::quiet::quietly;
 use crate::stack::coroutine::{Cancelled, Running};
-use crate::stack::{control_at, switch};
-use crate::thread::{C_HERE, CallId, Hot, Payload, record};
+use crate::stack::{Control, control_at, switch};
+use crate::thread::{C_HERE, Frame, Hot, Opened, Payload, record};
 
 /// Runs `f`, which calls C, on the system stack: the stack that C itself was on when it made the upcall that this code belongs to,
 /// below C's frames. There C finds the room, the guard and the bounds that the host gave it, and hosts that check their
@@ -63,9 +64,10 @@ pub fn downcall<R>(f: impl FnOnce() -> R) -> R {
     let sp = stack_pointer();
     let hot = Hot::here();
     if hot.owns(sp) {
-        let call = begin(hot, sp);
-        let result = catch_unwind(AssertUnwindSafe(f));
-        value_or_panic(returned(close(hot, call), result))
+        let frame = Frame::new();
+        let call = begin(hot, &frame, sp);
+        let result = catch_unwind(AssertUnwindSafe(|| refusing(f)));
+        value_or_panic(returned(close(hot, &frame, call), result))
     } else {
         let mut slot = Slot::new(f);
         let left = elsewhere(hot, sp, &mut slot);
@@ -107,24 +109,37 @@ pub fn downcall_on_fiber<R>(f: impl FnOnce() -> R) -> R {
     let sp = stack_pointer();
     let hot = Hot::here();
     let Some(stack) = hot.stack_at(sp).filter(|stack| stack.fiber().is_some()) else { return downcall(f) };
-    let call = begin(hot, sp | C_HERE);
-    let result = catch_unwind(AssertUnwindSafe(f));
-    hot.check_same_thread(stack.mark.get(), "a downcall");
-    hot.pooled.set(stack);
-    value_or_panic(returned(close(hot, call), result))
+    on_fiber(hot, stack, sp, f)
 }
 
-/// Notes the call.
 #[inline(always)]
-fn begin(hot: &'static Hot, sp: usize) -> CallId {
-    hot.calls.open(sp, hot.upcall_sp.load(Relaxed), || record::add_call_places(hot))
+fn on_fiber<R, F: FnOnce() -> R>(hot: &'static Hot, stack: &'static Control, sp: usize, f: F) -> R {
+    let frame = Frame::new();
+    let call = begin(hot, &frame, sp | C_HERE);
+    let result = catch_unwind(AssertUnwindSafe(|| refusing(f)));
+    hot.check_same_thread(stack.mark.get(), || described(name_of::<F>));
+    hot.pooled.set(stack);
+    value_or_panic(returned(close(hot, &frame, call), result))
+}
+
+/// Notes the call. `sp` is that of the function which keeps `frame`, with [`C_HERE`] or without.
+#[inline(always)]
+fn begin(hot: &'static Hot, frame: &Frame, sp: usize) -> Opened {
+    let find_places = || {
+        record::find_call_places(hot, sp & !C_HERE);
+    };
+    hot.calls.open(frame, sp, hot.upcall_sp.load(Relaxed), find_places)
 }
 
 /// Notes that the call returned, and that the upcall which made it goes on.
 #[inline(always)]
-fn close(hot: &Hot, call: CallId) -> Option<Payload> {
+fn close(hot: &Hot, frame: &Frame, call: Opened) -> Option<Payload> {
     hot.set_upcall(call.upcall_sp);
-    hot.calls.close(call)
+    hot.calls.close(frame, call)
+}
+
+fn described(name: fn() -> String) -> String {
+    format!("the downcall of {}", name())
 }
 
 /// Raises what the call raised itself; else there is what it returned, and what an enclosed upcall left.
@@ -177,13 +192,14 @@ fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, slot: &mut Slot<
         return not_pooled(hot, sp, slot.body());
     };
     let system_sp = stack.system_sp.load(Relaxed);
-    let call = begin(hot, sp);
+    let frame = Frame::new();
+    let call = begin(hot, &frame, sp);
     // SAFETY: this runs on `stack`, whose `system_sp` was set when it was entered; the frames above it are those that wait for us.
     // The slot has not run.
     let result = catch_unwind(AssertUnwindSafe(|| unsafe { switch::on_system(system_sp, || slot.run()) }));
-    hot.check_same_thread(stack.mark.get(), "a downcall");
+    hot.check_same_thread(stack.mark.get(), || described(name_of::<F>));
     hot.pooled.set(stack);
-    returned(close(hot, call), result).1
+    returned(close(hot, &frame, call), result).1
 }
 
 /// On a stack that is neither the thread's own nor pooled: a thread that is new to us, a registered stack,
@@ -192,9 +208,10 @@ fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, slot: &mut Slot<
 #[inline(never)]
 fn not_pooled(hot: &'static Hot, sp: usize, body: Body) -> Option<Payload> {
     record::attach_if_new(hot, sp);
-    let call = begin(hot, sp);
-    let result = run_here(hot, body, "a downcall");
-    let left = close(hot, call);
+    let frame = Frame::new();
+    let call = begin(hot, &frame, stack_pointer());
+    let result = run_here(hot, body, "downcall");
+    let left = close(hot, &frame, call);
     record::detach_if_exiting(hot);
     returned(left, result).1
 }

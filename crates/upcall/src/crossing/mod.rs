@@ -32,29 +32,38 @@
 mod body;
 mod downcall;
 mod enclosing;
+mod foreign;
 mod panicked;
+mod place;
 mod with_stack;
 
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::Relaxed;
 
-use stackbounds::{Kind, StackBounds, stack_pointer};
+use stackbounds::stack_pointer;
 
 pub use downcall::{downcall, downcall_on_fiber};
 pub use panicked::{Panicked, Refusal};
+pub use place::attach;
 pub use with_stack::with_stack;
 
 use body::{Body, Slot};
+use foreign::refusing;
 use panicked::caught;
 #[cfg(feature = "runtime")]
 pub(crate) use panicked::message_of;
+pub(crate) use place::from_pool;
+use place::{From, Place, place};
 
-use crate::config::{ForeignStacks, settings};
 use crate::quiet::quietly;
-use crate::stack::pool::Purpose;
-use crate::stack::{Control, control_at, pool, service, switch};
+use crate::stack::{Control, service, switch};
 use crate::thread::{Hot, Payload, record};
+
+/// The function that a closure `F` is in: of an upcall, what C called.
+fn name_of<F>() -> String {
+    std::any::type_name::<F>().replace("::{{closure}}", "")
+}
 
 /// Which stack an upcall runs on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,10 +86,6 @@ pub struct Entry {
     choice: StackChoice,
     min_stack: Option<usize>,
 }
-
-/// What [`StackChoice::Caller`] asks for if the entry does not say: 16 KiB, enough for Rust code of modest depth
-/// and for a panic.
-const CALLER_MIN_STACK: usize = 16 << 10;
 
 /// An upcall with choices: [`enter`] is `entry().enter`.
 ///
@@ -158,7 +163,7 @@ impl Entry {
         let hot = Hot::here();
         if self.is_default() && hot.has_room_at(sp) {
             hot.set_upcall(sp);
-            let result = catch_unwind(AssertUnwindSafe(f));
+            let result = catch_unwind(AssertUnwindSafe(|| refusing(f)));
             hot.set_upcall(0);
             return result.map_err(|payload| caught(payload, sp));
         }
@@ -190,12 +195,19 @@ fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, slot: &mut Slot<
         let Some(stack) = hot.take_spare() else { return chosen(hot, sp, slot.body(), entry()) };
         hot.set_upcall(sp);
         // SAFETY: the slot has not run.
-        let failed = run_pooled(hot, stack, None, || unsafe { slot.run() }, |panic| caught(panic, sp));
+        let failed = run_pooled(
+            hot,
+            stack,
+            None,
+            || unsafe { slot.run() },
+            |panic| caught(panic, sp),
+            || name_of::<F>(),
+        );
         hot.put_spare(stack);
         failed
     } else if hot.in_place.holds(sp) {
         hot.set_upcall(sp);
-        run_here(hot, slot.body(), "an upcall").err().map(|panic| caught(panic, sp))
+        run_here(hot, slot.body(), "upcall").err().map(|panic| caught(panic, sp))
     } else {
         return chosen(hot, sp, slot.body(), entry());
     };
@@ -207,16 +219,22 @@ fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, slot: &mut Slot<
 /// Any upcall: attaches the thread if it is new to us, and decides where the upcall runs.
 #[inline(never)]
 fn chosen(hot: &'static Hot, sp: usize, body: Body, entry: Entry) -> Option<Panicked> {
+    if hot.record().is_none() && service::run(|| record::is_on_signal_stack(sp)) {
+        return Some(panicked::refused(hot, Refusal::SignalHandler));
+    }
     record::attach_if_new(hot, sp);
-    let failed = match place(hot, entry, sp) {
+    // What a signal handler interrupts goes on as it was.
+    let (from, outer) = (From::at(sp), hot.upcall_sp.load(Relaxed));
+    let after = if from.is_signal_stack { outer } else { 0 };
+    let failed = match place(hot, entry, &from) {
         Err(refusal) => Some(panicked::refused(hot, refusal)),
         Ok(place) => {
             hot.set_upcall(sp);
             let failed = match place {
-                Place::Caller => run_here(hot, body, "an upcall").err().map(|panic| caught(panic, sp)),
+                Place::Caller => run_here(hot, body, "upcall").err().map(|panic| caught(panic, sp)),
                 Place::Pooled(pooled) => pooled.run(hot, body, |panic| caught(panic, sp)),
             };
-            hot.set_upcall(0);
+            hot.set_upcall(after);
             failed
         }
     };
@@ -230,7 +248,7 @@ fn run_here(hot: &Hot, body: Body, what: &str) -> std::thread::Result<()> {
     let mark = hot.mark();
     // SAFETY: the caller passes a body that has not run, whose slot is in a frame above.
     let result = catch_unwind(AssertUnwindSafe(|| unsafe { body.run() }));
-    hot.check_same_thread(mark, what);
+    hot.check_same_thread(mark, || format!("the {what} of {}", (body.name)()));
     result
 }
 
@@ -243,6 +261,7 @@ fn run_pooled<T>(
     system_sp: Option<usize>,
     run: impl FnOnce(),
     caught: impl FnOnce(Payload) -> T,
+    name: impl FnOnce() -> String,
 ) -> Option<T> {
     struct There<F, C, T> {
         run: ManuallyDrop<F>,
@@ -268,139 +287,6 @@ fn run_pooled<T>(
     let at = &mut there;
     // SAFETY: a switch runs what it is given once.
     switch::on_pooled(stack, system_sp, move || unsafe { at.run() });
-    hot.check_same_thread(stack.mark.get(), "a call on a pooled stack");
+    hot.check_same_thread(stack.mark.get(), || format!("the upcall of {}", name()));
     there.failed
-}
-
-/// Where an upcall is to run.
-enum Place {
-    Caller,
-    Pooled(Pooled),
-}
-
-/// A pooled stack, taken for one use.
-struct Pooled {
-    stack: &'static Control,
-    kept: Kept,
-    /// Where downcalls continue; `None` for below the frame that leaves for the stack.
-    system_sp: Option<usize>,
-}
-
-/// Who keeps a stack after use.
-enum Kept {
-    /// Its thread: it was a spare.
-    Spare,
-    /// Its thread, if it has not enough spares yet.
-    NewSpare,
-    /// The pool: it has not the default size.
-    Pool,
-}
-
-impl Pooled {
-    /// A pooled stack with at least `bytes` for a caller at `sp`, whose stack is `from`.
-    fn take(hot: &'static Hot, bytes: usize, sp: usize, from: &StackBounds) -> Result<Pooled, Refusal> {
-        let default = hot.min_stack();
-        let (stack, kept) = if bytes > default {
-            (from_pool(hot, bytes, sp, Purpose::Upcall)?, Kept::Pool)
-        } else if let Some(spare) = hot.take_spare() {
-            (spare, Kept::Spare)
-        } else {
-            (from_pool(hot, default, sp, Purpose::Upcall)?, Kept::NewSpare)
-        };
-        // A caller on a pooled stack, C code that Rust code there called without a downcall or Rust code that wants more room, has
-        // its system stack beneath that stack's first frame. If it is a fiber's code, so is what runs here.
-        let beneath = if from.is_exact() && !hot.owns(sp) { control_at(sp) } else { None };
-        if let Some(fiber) = beneath.and_then(Control::fiber) {
-            fiber.continue_on(stack);
-        }
-        Ok(Pooled { stack, kept, system_sp: beneath.map(|stack| stack.system_sp.load(Relaxed)) })
-    }
-
-    /// Runs `body` on the stack and gives the stack back.
-    #[inline(always)]
-    fn run<T>(&self, hot: &Hot, body: Body, caught: impl FnOnce(Payload) -> T) -> Option<T> {
-        // SAFETY: the caller passes a body that has not run, whose slot is in a frame above.
-        let failed = run_pooled(hot, self.stack, self.system_sp, || unsafe { body.run() }, caught);
-        if let Some(fiber) = self.stack.fiber() {
-            fiber.leave(self.stack);
-        }
-        match self.kept {
-            Kept::Spare => hot.put_spare(self.stack),
-            Kept::NewSpare => hot.put_new_spare(self.stack),
-            Kept::Pool => hot.give_back(self.stack),
-        }
-        failed
-    }
-}
-
-/// A stack of the pool for the calling thread, which is at `sp`, with at least `bytes`.
-#[cold]
-#[inline(never)]
-pub(crate) fn from_pool(
-    hot: &Hot,
-    bytes: usize,
-    sp: usize,
-    purpose: Purpose,
-) -> Result<&'static Control, Refusal> {
-    let size = pool::slot_size_for(bytes);
-    let taken = service::run(|| pool::take(size?, sp, purpose));
-    let stack = taken.ok_or(Refusal::OutOfMemory { bytes })?;
-    stack.mark.set(hot.mark());
-    stack.is_spare_size.set(size == pool::slot_size_for(hot.min_stack()));
-    hot.count_out();
-    Ok(stack)
-}
-
-/// Decides where an upcall runs.
-fn place(hot: &'static Hot, entry: Entry, sp: usize) -> Result<Place, Refusal> {
-    let from = stackbounds::at(sp);
-    if !from.is_exact() && hot.checks_foreign() {
-        check_foreign(hot, sp)?;
-    } else if from.is_exact() && !hot.owns(sp) {
-        record::learn_own_stack(hot, &from);
-        if control_at(sp).and_then(Control::fiber).is_some_and(|fiber| fiber.refuses.get()) {
-            return Err(Refusal::FiberDropped);
-        }
-    }
-    note_surroundings(hot, sp);
-    let room = from.room_below(sp);
-    let needed = entry.min_stack.unwrap_or(match entry.choice {
-        StackChoice::Caller => CALLER_MIN_STACK,
-        _ => hot.min_stack(),
-    });
-    match (entry.choice, room) {
-        (StackChoice::Caller, Some(left)) if left < needed => Err(Refusal::NoRoom { needed, left }),
-        (StackChoice::Caller, _) => Ok(Place::Caller),
-        (StackChoice::Auto, Some(left)) if left >= needed => Ok(Place::Caller),
-        _ => Pooled::take(hot, needed, sp, &from).map(Place::Pooled),
-    }
-}
-
-/// Notes for later upcalls from there what is to be done with those of the default size: a stack switched to once is
-/// switched to again.
-fn note_surroundings(hot: &Hot, sp: usize) {
-    let Some(around) = stackbounds::around(sp).filter(|_| !hot.is_exiting()) else { return };
-    let floor = around.low.saturating_add(hot.min_stack());
-    match around.kind {
-        Kind::Gap if hot.checks_foreign() => {}
-        Kind::Gap => hot.to_spare.note(around.low, around.high, around.version),
-        Kind::Stack | Kind::Slot if sp >= floor => hot.in_place.note(floor, around.high, around.version),
-        Kind::Stack => hot.to_spare.note(around.low, floor.min(around.high), around.version),
-        // On a pooled stack, what the system stack is has to be looked up.
-        Kind::Slot => {}
-    }
-}
-
-/// An upcall came from a stack that nobody described, and somebody wants to know.
-#[cold]
-#[inline(never)]
-fn check_foreign(hot: &Hot, sp: usize) -> Result<(), Refusal> {
-    // Where the platform does not tell the thread's own stack, every stack would be foreign.
-    if hot.own_stack().is_some() {
-        record::report_foreign(hot, sp);
-        if settings().foreign_stacks == ForeignStacks::Refuse {
-            return Err(Refusal::ForeignStack { sp });
-        }
-    }
-    Ok(())
 }

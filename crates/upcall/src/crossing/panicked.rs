@@ -5,6 +5,8 @@
 
 use std::any::Any;
 use std::fmt;
+use std::mem::ManuallyDrop;
+use std::ptr::{self, NonNull};
 
 use super::enclosing;
 use crate::quiet::quietly;
@@ -22,12 +24,24 @@ use crate::thread::{Hot, Payload, record};
 /// assert!(error.refusal().is_none());
 /// assert_eq!(*error.into_payload().unwrap().downcast::<&str>().unwrap(), "no such row");
 /// ```
-pub struct Panicked(Box<Inner>);
+pub struct Panicked(NonNull<Inner>);
 
 enum Inner {
     Panicked { message: String, payload: Option<Payload> },
     Refused { message: String, refusal: Refusal },
 }
+
+/// The error of an upcall that a signal handler made: there for all of them, since it must not be allocated.
+static IN_HANDLER: InHandler =
+    InHandler(Inner::Refused { message: String::new(), refusal: Refusal::SignalHandler });
+
+struct InHandler(Inner);
+
+// SAFETY: it is never written.
+unsafe impl Sync for InHandler {}
+
+const SIGNAL_HANDLER: &str = "the upcall came from a signal handler, on a thread that has nothing in reserve for that, and nothing can be allocated \
+     there: call upcall_thread_attach (upcall::attach) on the thread before, or declare the function to run on the caller's stack";
 
 /// Why an upcall was not run. Nothing of it has happened then: the closure was dropped where it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +61,14 @@ pub enum Refusal {
     },
     /// It came from C code on the stack of a fiber that was dropped while it waited: C is to return.
     FiberDropped,
+    /// As many upcalls of the thread as [allowed](crate::Config::open_upcalls) are open that came from stacks nobody described.
+    TooManyOpen {
+        /// How many may be.
+        limit: usize,
+    },
+    /// It came from a signal handler on an alternate stack, and would have had to allocate: the thread had made no upcall before, or has no stack and no
+    /// room for downcalls in [reserve](crate::attach).
+    SignalHandler,
     /// There is no memory for a stack.
     OutOfMemory {
         /// Bytes of stack asked for.
@@ -72,6 +94,13 @@ impl fmt::Display for Refusal {
             Self::FiberDropped => out.write_str(
                 "the fiber that the upcall belongs to was dropped: no upcall is served until the C code that made it has returned",
             ),
+            Self::TooManyOpen { limit } => write!(
+                out,
+                "{limit} upcalls of this thread are open that came from stacks nobody described. If the host has so many coroutines, raise \
+                 open_upcalls; if it leaves upcalls by longjmp, register its stacks (stackbounds::register, upcall_stack_register), where those \
+                 that were left can be told from those that are suspended"
+            ),
+            Self::SignalHandler => out.write_str(SIGNAL_HANDLER),
             Self::OutOfMemory { bytes } => write!(
                 out,
                 "there is no memory for a stack of {bytes} bytes: lower min_stack or fiber_stack, or raise the limit on the \
@@ -85,13 +114,15 @@ impl Panicked {
     /// The panic's message, or what the refusal says. A payload that is no string has the message
     /// `a panic whose payload is not a string`.
     pub fn message(&self) -> &str {
-        let (Inner::Panicked { message, .. } | Inner::Refused { message, .. }) = &*self.0;
-        message
+        match self.inner() {
+            Inner::Refused { refusal: Refusal::SignalHandler, .. } => SIGNAL_HANDLER,
+            Inner::Panicked { message, .. } | Inner::Refused { message, .. } => message,
+        }
     }
 
     /// Why the upcall was not run, if it was not.
     pub fn refusal(&self) -> Option<&Refusal> {
-        match &*self.0 {
+        match self.inner() {
             Inner::Panicked { .. } => None,
             Inner::Refused { refusal, .. } => Some(refusal),
         }
@@ -99,23 +130,40 @@ impl Panicked {
 
     /// The panic's payload, for `std::panic::resume_unwind`; `None` after a refusal, and when an enclosing
     /// [`downcall`](crate::downcall) on this thread has taken it and will raise it.
-    pub fn into_payload(mut self) -> Option<Payload> {
-        match &mut *self.0 {
-            Inner::Panicked { payload, .. } => payload.take(),
+    pub fn into_payload(self) -> Option<Payload> {
+        match *ManuallyDrop::new(self).take_own()? {
+            Inner::Panicked { payload, .. } => payload,
             Inner::Refused { .. } => None,
         }
+    }
+
+    fn new(inner: Inner) -> Self {
+        Self(NonNull::from(Box::leak(Box::new(inner))))
+    }
+
+    fn inner(&self) -> &Inner {
+        // SAFETY: what `new` leaked, or a static.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// What is its own. Called once, last.
+    fn take_own(&self) -> Option<Box<Inner>> {
+        let own = !ptr::eq(self.0.as_ptr(), &IN_HANDLER.0);
+        // SAFETY: then it came from `new`, and nobody uses it after this.
+        own.then(|| unsafe { Box::from_raw(self.0.as_ptr()) })
     }
 }
 
 impl Drop for Panicked {
     fn drop(&mut self) {
-        if let Inner::Panicked { payload, .. } = &mut *self.0 {
-            if let Some(payload) = payload.take() {
-                quietly(|| drop(payload));
-            }
+        if let Some(Inner::Panicked { payload: Some(payload), .. }) = self.take_own().map(|inner| *inner) {
+            quietly(|| drop(payload));
         }
     }
 }
+
+// SAFETY: it owns a `String` and a payload, which is `Send`, or refers to a static.
+unsafe impl Send for Panicked {}
 
 impl fmt::Debug for Panicked {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -139,10 +187,13 @@ unsafe impl Sync for Panicked {}
 #[cold]
 #[inline(never)]
 pub(super) fn refused(hot: &Hot, refusal: Refusal) -> Panicked {
+    if refusal == Refusal::SignalHandler {
+        return Panicked(NonNull::from(&IN_HANDLER.0));
+    }
     service::run(|| {
         let message = refusal.to_string();
         record::set_last_panic(hot, &message);
-        Panicked(Box::new(Inner::Refused { message, refusal }))
+        Panicked::new(Inner::Refused { message, refusal })
     })
 }
 
@@ -170,7 +221,7 @@ pub(super) fn caught(payload: Payload, upcall_sp: usize) -> Panicked {
         None => Some(payload),
     };
     record::set_last_panic(hot, &message);
-    Panicked(Box::new(Inner::Panicked { message, payload: left_over }))
+    Panicked::new(Inner::Panicked { message, payload: left_over })
 }
 
 /// What a panic says.

@@ -4,8 +4,9 @@ use std::panic::resume_unwind;
 
 use stackbounds::stack_pointer;
 
+use super::Refusal;
 use super::body::{Body, Slot};
-use super::{Pooled, Refusal};
+use super::place::Pooled;
 use crate::thread::{Hot, Payload, record};
 
 /// Runs `f` with at least `bytes` bytes of stack below it: in place where that much is certainly left, else on

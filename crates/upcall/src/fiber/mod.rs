@@ -18,7 +18,7 @@ pub use wait::wait;
 
 use crate::config::settings;
 use crate::crossing::{Refusal, from_pool};
-use crate::quiet::report;
+use crate::quiet::fatal;
 use crate::stack::Control;
 use crate::stack::coroutine::{Coroutine, Running};
 use crate::stack::pool::Purpose;
@@ -132,13 +132,14 @@ impl<T: 'static> Fiber<T> {
         let hot = Hot::here();
         let coroutine = self.coroutine();
         let stack = coroutine.stack();
-        hot.check_same_thread(stack.mark.get(), "a fiber");
+        hot.check_same_thread(stack.mark.get(), || described(stack));
         let upcall_sp = hot.upcall_sp.load(Relaxed);
         let beneath = hot.stack_at(stack_pointer());
         stack.beneath_resumer.set(beneath.map_or(0, |resumer| resumer.system_sp.load(Relaxed)));
         hot.pooled.set(stack);
         let outer = hot.fiber.replace(stack);
         let ended = coroutine.resume(context);
+        hot.check_same_thread(stack.mark.get(), || described(stack));
         hot.fiber.set(outer);
         hot.set_upcall(upcall_sp);
         match ended {
@@ -162,11 +163,7 @@ impl<T: 'static> Fiber<T> {
         let stack = coroutine.stack();
         drop(coroutine);
         let hot = Hot::here();
-        if stack.is_spare_size.get() {
-            hot.put_new_spare(stack);
-        } else {
-            hot.give_back(stack);
-        }
+        hot.put_back_fibers(stack);
         record::detach_if_exiting(hot);
     }
 
@@ -188,13 +185,12 @@ impl<T: 'static> Drop for Fiber<T> {
     fn drop(&mut self) {
         let Some(coroutine) = &self.coroutine else { return };
         let stack = coroutine.stack();
-        Hot::here().check_same_thread(stack.mark.get(), "a fiber");
+        Hot::here().check_same_thread(stack.mark.get(), || described(stack));
         if coroutine.runs() {
-            report(format_args!(
-                "{} was dropped from inside itself: its frames are in use and cannot be unwound; the process is stopped",
+            fatal(format_args!(
+                "{} was dropped from inside itself: its frames are in use and cannot be unwound",
                 described(stack)
             ));
-            std::process::abort();
         }
         if !coroutine.started() {
             return self.end();

@@ -140,6 +140,13 @@ pub(crate) fn wait_shielded<T>(future: impl Future<Output = T>) -> T {
     value
 }
 
+/// Has the thread look at what it waits for, if it does.
+pub(crate) fn look_again(hot: &Hot) {
+    if hot.waits.get() != 0 {
+        hot.parker().unpark();
+    }
+}
+
 /// Waits by blocking the thread.
 #[inline(never)]
 pub(crate) fn park_until(
@@ -191,9 +198,7 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         let others = self.hot.waits.get() - 1;
         self.hot.waits.set(others);
-        if others != 0 {
-            // This wait may have taken notice of what woke an outer one: that one looks again.
-            self.hot.parker().unpark();
-        }
+        // This wait may have taken notice of what woke an outer one.
+        look_again(self.hot);
     }
 }

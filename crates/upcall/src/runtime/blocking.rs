@@ -1,13 +1,17 @@
 //! Threads for calls that block.
 
 use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
 use super::sys::with_signals_blocked;
 use crate::fiber::wait;
+use crate::process::fork;
 use crate::quiet::Quiet;
 use crate::sync;
 
@@ -49,18 +53,38 @@ fn lock() -> MutexGuard<'static, Pool> {
 /// started, `f` runs where it is called.
 ///
 /// # Panics
-/// When `f` does, with its payload.
+/// When `f` does, with its payload; and in the child of a fork that is made while the call runs.
 #[track_caller]
 pub fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     let f = Quiet::new(f);
     let call = async { Quiet::new(catch_unwind(AssertUnwindSafe(|| f.into_inner()()))) };
     let (job, result) = async_task::spawn(call, add);
     job.schedule();
-    match wait(result.fallible()).map(Quiet::into_inner) {
+    let epoch = fork::epoch();
+    let mut result = result.fallible();
+    let ended = wait(poll_fn(|context| match Pin::new(&mut result).poll(context) {
+        Poll::Pending if fork::epoch() != epoch => Poll::Ready(None),
+        polled => polled,
+    }));
+    match ended.map(Quiet::into_inner) {
         Some(Ok(value)) => value,
         Some(Err(payload)) => resume_unwind(payload),
-        None => unreachable!("upcall: a blocking call is not cancelled while it is waited for"),
+        None => panic!(
+            "the call that `blocking` waits for runs only in the process that this one was forked from"
+        ),
     }
+}
+
+/// Holds what waits to be run as it is.
+pub(super) fn hold_lock() -> impl Sized + 'static {
+    lock()
+}
+
+/// In the child of a fork: the threads are not here, and their jobs are the parent's.
+pub(super) fn forget_threads() {
+    let mut pool = lock();
+    pool.jobs.drain(..).for_each(std::mem::forget);
+    (pool.threads, pool.idle) = (0, 0);
 }
 
 /// Has a thread run the job.

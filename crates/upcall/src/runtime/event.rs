@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::sys::EventFd;
+use crate::quiet::report;
 use crate::sync::atomic::AtomicBool;
 use crate::sync::atomic::Ordering::SeqCst;
 
@@ -34,6 +35,18 @@ impl Event {
         if in_vain || self.signalled.load(SeqCst) {
             self.fd.clear();
             self.signalled.store(false, SeqCst);
+        }
+    }
+
+    /// In the child of a fork, which shares the descriptor with its parent: makes another one of it, by the same number.
+    pub fn renew(&self) {
+        if let Err(error) = self.fd.renew() {
+            report(format_args!(
+                "the descriptor of a LocalRuntime is shared by this process and the one that it was forked from ({error}): \
+                 either may miss that something can run"
+            ));
+        } else if self.signalled.load(SeqCst) {
+            self.fd.signal();
         }
     }
 

@@ -73,7 +73,7 @@ impl<T> Remote<T> {
         !self.lock().is_empty()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<T>> {
+    pub fn lock(&self) -> MutexGuard<'_, Vec<T>> {
         // Nothing panics half-way through a change.
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }

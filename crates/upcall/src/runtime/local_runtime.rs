@@ -47,8 +47,13 @@ pub struct LocalRuntime {
 /// Queues of runtimes that are gone, with their descriptors: who woke a fiber late may still signal them.
 static UNUSED: Mutex<Vec<&'static Queue>> = Mutex::new(Vec::new());
 
-fn unused() -> MutexGuard<'static, Vec<&'static Queue>> {
+pub(super) fn unused() -> MutexGuard<'static, Vec<&'static Queue>> {
     lock(&UNUSED)
+}
+
+/// In the child of a fork: their locks may be held by threads that are not here, and their descriptors are the parent's.
+pub(super) fn forget_unused() {
+    unused().clear();
 }
 
 impl LocalRuntime {

@@ -11,16 +11,13 @@ mod scope;
 mod shutdown;
 mod sys;
 mod task;
+mod timer;
 mod watcher;
 mod workers;
 
-use std::future::Future;
 use std::panic::Location;
-use std::pin::Pin;
-use std::sync::Once;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use blocking::blocking;
 pub use local_runtime::{LocalRuntime, LocalRuntimeError, spawn_local};
@@ -30,6 +27,7 @@ pub use task::{JoinError, JoinHandle};
 
 use crate::fiber::wait::{suspend, suspends};
 use crate::fiber::{Builder, wait};
+use crate::process::fork::Held;
 use crate::quiet::quietly;
 use crate::stack::coroutine::Polling;
 use crate::thread::Hot;
@@ -131,20 +129,28 @@ fn has_room_for_fibers(queue: &Queue) -> bool {
 
 /// Waits for `duration`. In a fiber, only the fiber does.
 ///
-/// Its timers are async-io's, whose thread is started at the first use.
+/// One thread, started at the first use, wakes all who sleep.
 #[track_caller]
 pub fn sleep(duration: Duration) {
-    static REACTOR: Once = Once::new();
-    // The thread that async-io starts at the first poll of a timer inherits which signals are blocked.
-    REACTOR.call_once(|| {
-        sys::with_signals_blocked(|| {
-            let mut timer = async_io::Timer::after(Duration::from_secs(1));
-            let _ = Pin::new(&mut timer).poll(&mut Context::from_waker(Waker::noop()));
-        });
-    });
-    let timer = match Instant::now().checked_add(duration) {
-        Some(end) => async_io::Timer::at(end),
-        None => async_io::Timer::never(),
-    };
-    wait(timer);
+    wait(timer::Sleep::new(duration));
+}
+
+/// Takes the locks of the executors, before a fork.
+pub(crate) fn hold_locks(held: &mut Vec<Box<dyn Held>>) {
+    held.push(Box::new(watcher::hold_lock()));
+    held.push(Box::new(workers::lock()));
+    held.push(Box::new(blocking::hold_lock()));
+    held.push(Box::new(local_runtime::unused()));
+    held.push(Box::new(timer::hold_lock()));
+    queue::hold_locks(held);
+}
+
+/// In the child of a fork.
+pub(crate) fn forget_other_threads() {
+    queue::forget_others();
+    workers::forget_others();
+    watcher::forget_thread();
+    blocking::forget_threads();
+    local_runtime::forget_unused();
+    timer::forget_thread();
 }

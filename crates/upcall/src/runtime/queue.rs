@@ -15,9 +15,10 @@ use super::event::Event;
 use super::handover::{Kept, Remote};
 use super::sys::thread_number;
 use crate::fiber::host_runtime;
+use crate::process::fork::{self, Held};
 use crate::stack::coroutine::Running;
 use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use crate::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize};
+use crate::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize};
 use crate::sync::lock;
 use crate::thread::{Hot, Parker};
 
@@ -29,12 +30,19 @@ pub(super) struct Meta {
     /// Where it runs; null until it has begun.
     home: AtomicPtr<Queue>,
     pub spawned_at: &'static Location<'static>,
+    /// Of which process it is.
+    epoch: usize,
 }
 
 impl Meta {
     pub fn new(home: Option<&'static Queue>, spawned_at: &'static Location<'static>) -> Self {
         let home = AtomicPtr::new(home.map_or(ptr::null_mut(), |queue| ptr::from_ref(queue).cast_mut()));
-        Self { home, spawned_at }
+        Self { home, spawned_at, epoch: fork::epoch() }
+    }
+
+    /// Whether it is a fiber of a thread that is only in a process from which this one was forked.
+    pub fn is_lost(&self) -> bool {
+        self.home().map_or(self.epoch != fork::epoch(), |home| home.lost.load(Relaxed))
     }
 
     pub fn home(&self) -> Option<&'static Queue> {
@@ -68,6 +76,8 @@ pub(crate) struct Queue {
     fibers: Mutex<Listed>,
     /// Tells the host's event loop that something can run.
     pub event: Option<Event>,
+    /// Its thread is not in this process, which was forked from another one.
+    lost: AtomicBool,
 }
 
 // SAFETY: `local`, `depth` and `closed` are used by the thread alone that owns the queue; the rest is for all.
@@ -94,6 +104,39 @@ struct Listed(Option<NonNull<Running>>);
 // SAFETY: the list is used under its lock, and its members leave it before they end.
 unsafe impl Send for Listed {}
 
+/// All there are.
+static ALL: Mutex<Vec<&'static Queue>> = Mutex::new(Vec::new());
+
+/// Takes the locks of the calling thread's queue, before a fork.
+pub(super) fn hold_locks(held: &mut Vec<Box<dyn Held>>) {
+    held.push(Box::new(lock(&ALL)));
+    if let Some(own) = Queue::own() {
+        held.push(Box::new(lock(&own.fibers)));
+        held.push(Box::new(own.remote.lock()));
+    }
+}
+
+/// In the child of a fork: all queues but the calling thread's are lost.
+pub(super) fn forget_others() {
+    let mut all = lock(&ALL);
+    all.iter().filter(|queue| !queue.is_own()).for_each(|queue| queue.lost.store(true, Relaxed));
+    all.retain(|queue| queue.is_own());
+    drop(all);
+    let Some(own) = Queue::own() else { return };
+    own.thread.store(thread_number(), Relaxed);
+    if let Some(event) = &own.event {
+        event.renew();
+    }
+    // What they wait for may be lost.
+    let mut waiting = Vec::new();
+    own.for_each_fiber(|fiber| {
+        let task = fiber.executor.task.take();
+        waiting.extend(task.clone());
+        fiber.executor.task.set(task);
+    });
+    waiting.into_iter().for_each(Waker::wake);
+}
+
 thread_local! {
     /// The queue that the thread owns.
     static OWN: Cell<Option<&'static Queue>> = const { Cell::new(None) };
@@ -101,7 +144,7 @@ thread_local! {
 
 impl Queue {
     pub fn new(event: Option<Event>) -> &'static Queue {
-        Box::leak(Box::new(Queue {
+        let queue: &'static Queue = Box::leak(Box::new(Queue {
             local: UnsafeCell::default(),
             remote: Remote::new(),
             parker: AtomicPtr::new(ptr::null_mut()),
@@ -113,7 +156,10 @@ impl Queue {
             closed: Cell::new(None),
             fibers: Mutex::new(Listed(None)),
             event,
-        }))
+            lost: AtomicBool::new(false),
+        }));
+        lock(&ALL).push(queue);
+        queue
     }
 
     /// The calling thread's queue.
@@ -168,6 +214,10 @@ impl Queue {
     }
 
     fn push_remote(&self, runnable: Runnable) {
+        if self.lost.load(Relaxed) {
+            // It is run where its thread is.
+            return std::mem::forget(runnable);
+        }
         self.remote.push(runnable);
         if let Some(event) = &self.event {
             event.signal();
@@ -250,7 +300,7 @@ impl Queue {
     /// `catch_unwind` here would be one more return after a switch of stacks (see `wait`).
     #[inline(always)]
     pub fn run(&'static self, runnable: Runnable) {
-        let Meta { home, spawned_at } = runnable.metadata();
+        let Meta { home, spawned_at, .. } = runnable.metadata();
         if home.load(Relaxed).is_null() {
             home.store(ptr::from_ref(self).cast_mut(), Release);
         }

@@ -10,7 +10,8 @@ use std::task::{Poll, Waker};
 use super::spawn_as;
 use super::task::{JoinError, JoinHandle};
 use crate::fiber::wait::wait_shielded;
-use crate::quiet::report;
+use crate::process::fork;
+use crate::quiet::fatal;
 use crate::sync::lock;
 
 /// Where fibers are spawned that borrow; given by [`scope`].
@@ -51,12 +52,18 @@ struct State {
 /// runs nothing meanwhile, and waits for ever for those of them that are its own.
 #[track_caller]
 pub fn scope<'env, T>(f: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T) -> T {
+    let epoch = fork::epoch();
     let scope = Scope { state: Arc::default(), scope: PhantomData, env: PhantomData };
     let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
     // Nothing leaves this function before all have ended, neither by returning nor by unwinding.
     let bomb = Bomb;
     wait_shielded(poll_fn(|context| {
         let mut state = lock(&scope.state);
+        if fork::epoch() != epoch {
+            // Those that have not ended never will, here.
+            state.panicked |= state.running != 0;
+            return Poll::Ready(());
+        }
         if state.running == 0 {
             return Poll::Ready(());
         }
@@ -66,7 +73,9 @@ pub fn scope<'env, T>(f: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) ->
     std::mem::forget(bomb);
     match result {
         Err(payload) => resume_unwind(payload),
-        Ok(_) if lock(&scope.state).panicked => panic!("a fiber of the scope panicked"),
+        Ok(_) if lock(&scope.state).panicked => {
+            panic!("a fiber of the scope panicked, or was lost by a fork")
+        }
         Ok(value) => value,
     }
 }
@@ -76,10 +85,7 @@ struct Bomb;
 
 impl Drop for Bomb {
     fn drop(&mut self) {
-        report(
-            "a wait of a scope panicked, and what its fibers borrow would be gone; the process is stopped",
-        );
-        std::process::abort();
+        fatal("a wait of a scope panicked, and what its fibers borrow would be gone");
     }
 }
 

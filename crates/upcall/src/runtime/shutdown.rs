@@ -2,15 +2,14 @@
 
 use std::fmt;
 use std::panic::Location;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::blocking;
 use super::watcher;
 use super::workers::{self, State, TURNED_IDLE, Workers};
-use crate::sync::lock;
 
 static CLOSING: AtomicBool = AtomicBool::new(false);
 
@@ -52,11 +51,13 @@ pub fn shutdown(timeout: Duration) -> Result<(), Unfinished> {
         workers = TURNED_IDLE.wait_timeout(workers, left).unwrap_or_else(PoisonError::into_inner).0;
     }
     workers.state = State::Closed;
-    drop(workers);
     // Whoever calls at the same time waits here for the threads' ends too.
-    static ENDING: Mutex<()> = Mutex::new(());
-    let _ending = lock(&ENDING);
-    let all = std::mem::take(&mut workers::lock().all);
+    while workers.ending {
+        workers = TURNED_IDLE.wait(workers).unwrap_or_else(PoisonError::into_inner);
+    }
+    workers.ending = true;
+    let all = std::mem::take(&mut workers.all);
+    drop(workers);
     for worker in &all {
         worker.queue.unpark();
     }
@@ -65,6 +66,8 @@ pub fn shutdown(timeout: Duration) -> Result<(), Unfinished> {
         let _ = worker.handle.join();
     }
     watcher::end();
+    workers::lock().ending = false;
+    TURNED_IDLE.notify_all();
     let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
     match blocking::shutdown(left) {
         0 => Ok(()),

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::io;
 use std::panic::Location;
 use std::pin::Pin;
+use std::ptr::NonNull;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -102,7 +103,8 @@ pub(super) unsafe fn new<T: 'static>(
     // thread. All is 'static. `schedule` (as a type without size: async-task then spares it two atomic operations a call) may be called
     // from anywhere.
     let (runnable, task) = unsafe { make.spawn_unchecked(|_| Task::New(Quiet::new(f), builder), schedule) };
-    (runnable, JoinHandle { state: Mutex::new(State::Running(task.fallible())) })
+    let meta = Some(NonNull::from(task.metadata()));
+    (runnable, JoinHandle { state: Mutex::new(State::Running(task.fallible())), meta })
 }
 
 /// Why a fiber was not taken.
@@ -126,6 +128,8 @@ fn schedule(runnable: Runnable) {
 /// its result, or panic, is then lost. A fiber that joins itself, or two that join each other, wait for ever.
 pub struct JoinHandle<T: 'static> {
     state: Mutex<State<T>>,
+    /// What is known of the fiber, if there is one; alive while the state has its task.
+    meta: Option<NonNull<Meta>>,
 }
 
 enum State<T: 'static> {
@@ -144,13 +148,19 @@ unsafe impl<T: Send + 'static> Sync for JoinHandle<T> {}
 
 impl<T: 'static> JoinHandle<T> {
     pub(super) fn refused(why: Refused) -> Self {
-        Self { state: Mutex::new(State::Refused(why)) }
+        Self { state: Mutex::new(State::Refused(why)), meta: None }
+    }
+
+    /// Whether the fiber, which has not ended, is only in the process that this one was forked from. For who has found the task in the state.
+    fn is_lost(&self) -> bool {
+        // SAFETY: the task in the state keeps it alive.
+        self.meta.is_some_and(|meta| unsafe { meta.as_ref() }.is_lost())
     }
 
     /// Waits for the fiber's end.
     ///
     /// # Errors
-    /// When it panicked, was aborted, or never began: see [`JoinError`].
+    /// When it panicked, was aborted, never began, or runs only in the process that this one was forked from: see [`JoinError`].
     #[track_caller]
     pub fn join(self) -> Result<T, JoinError> {
         wait(self)
@@ -163,11 +173,11 @@ impl<T: 'static> JoinHandle<T> {
             // Nobody else's poll: whoever awaits the handle is to stay the one who is woken.
             match end.as_mut().poll(&mut Context::from_waker(waker.as_ref().unwrap_or(Waker::noop()))) {
                 Poll::Ready(ending) => *state = State::Aborted(ending),
-                Poll::Pending => return false,
+                Poll::Pending => return self.is_lost(),
             }
         }
         match &*state {
-            State::Running(task) => task.is_finished(),
+            State::Running(task) => task.is_finished() || self.is_lost(),
             _ => true,
         }
     }
@@ -198,16 +208,24 @@ impl<T: 'static> Future for JoinHandle<T> {
         // SAFETY: nothing is moved out of the handle that was pinned: a task's handle may move, and the other future is boxed.
         let handle = unsafe { self.get_unchecked_mut() };
         let state = handle.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let ending = match state {
-            State::Running(task) => ready!(Pin::new(task).poll(context)),
+        let polled = match state {
+            State::Running(task) => Pin::new(task).poll(context),
             State::Aborting(end, waker) => {
                 *waker = Some(context.waker().clone());
-                ready!(end.as_mut().poll(context))
+                end.as_mut().poll(context)
             }
-            State::Aborted(ending) => ending.take(),
-            State::Refused(_) => None,
+            State::Aborted(ending) => Poll::Ready(ending.take()),
+            State::Refused(_) => Poll::Ready(None),
             State::Taken => panic!("a JoinHandle was polled after it had given its result"),
         };
+        // SAFETY: what is pending is in the state, and keeps it alive.
+        if polled.is_pending() && handle.meta.is_some_and(|meta| unsafe { meta.as_ref() }.is_lost()) {
+            if let State::Running(task) = std::mem::replace(state, State::Taken) {
+                task.detach();
+            }
+            return Poll::Ready(Err(JoinError(Kind::Lost)));
+        }
+        let ending = ready!(polled);
         let result = match (ending.map(Quiet::into_inner), std::mem::replace(state, State::Taken)) {
             (Some(Ok(value)), _) => return Poll::Ready(Ok(value)),
             (Some(Err(Failure::Panicked(payload))), _) => Kind::Panicked(payload),
@@ -242,6 +260,7 @@ enum Kind {
     Aborted,
     Refused(Refused),
     NoStack(Refusal),
+    Lost,
 }
 
 impl JoinError {
@@ -264,6 +283,11 @@ impl JoinError {
         matches!(self.0, Kind::Refused(_) | Kind::NoStack(_))
     }
 
+    /// Whether it runs in the process that this one was forked from, and not here.
+    pub fn is_lost(&self) -> bool {
+        matches!(self.0, Kind::Lost)
+    }
+
     /// The panic's payload, for `std::panic::resume_unwind`.
     ///
     /// # Errors
@@ -281,6 +305,9 @@ impl fmt::Display for JoinError {
         match &self.0 {
             Kind::Panicked(payload) => write!(out, "the fiber panicked: {}", crate::crossing::message_of(&**payload)),
             Kind::Aborted => out.write_str("the fiber was aborted"),
+            Kind::Lost => out.write_str(
+                "the fiber runs only in the process that this one was forked from: spawn what the child needs in the child",
+            ),
             Kind::Refused(Refused::Closed) => out.write_str(
                 "the fiber was not begun: upcall::shutdown has been called, after which nothing is spawned any more",
             ),

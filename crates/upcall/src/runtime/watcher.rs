@@ -3,7 +3,9 @@
 //! It sleeps while none waits. A worker that has not finished a step for two looks is *stuck*: what it keeps is taken over. If it
 //! is blocked in the kernel, too, another worker is started in its place; one that computes, or waits for a core, has all the company it can use.
 
-use std::sync::{Mutex, OnceLock};
+use std::ptr;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicPtr;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use super::handover::Attention;
 use super::sys::{is_blocked, with_signals_blocked};
 use super::workers::{self, MOST, State, configured};
 use crate::quiet::report;
-use crate::sync::atomic::Ordering::Relaxed;
+use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use crate::sync::lock;
 use crate::thread::Parker;
 
@@ -23,42 +25,60 @@ const PATIENCE: u32 = 25;
 /// What the watcher remembers of a worker that is not idle: at which step it was.
 pub(super) type Watched = Option<usize>;
 
-struct Watcher {
-    attention: &'static Attention,
-    thread: Mutex<Option<JoinHandle<()>>>,
-}
+/// The watcher's, from when it is needed first; null until then.
+static ATTENTION: AtomicPtr<Attention> = AtomicPtr::new(ptr::null_mut());
+static THREAD: Mutex<Option<JoinHandle<()>>> = Mutex::new(None);
 
-/// From when it is needed first.
-static WATCHER: OnceLock<Watcher> = OnceLock::new();
+fn attention() -> Option<&'static Attention> {
+    // SAFETY: null, or what `begin` leaked.
+    unsafe { ATTENTION.load(Acquire).as_ref() }
+}
 
 /// A fiber waits to begin: the watcher is to look.
 #[inline]
 pub(super) fn call() {
-    WATCHER.get_or_init(begin).attention.call();
+    match attention() {
+        Some(attention) => attention.call(),
+        None => begin(),
+    }
 }
 
 #[cold]
-fn begin() -> Watcher {
+fn begin() {
+    let mut thread = lock(&THREAD);
+    if let Some(attention) = attention() {
+        return attention.call();
+    }
     let attention: &'static Attention = Box::leak(Box::new(Attention::new(Parker::take())));
     let builder = thread::Builder::new().name("upcall-watcher".to_owned());
-    let started = with_signals_blocked(|| builder.spawn(|| watch(attention)));
-    if let Err(error) = &started {
-        report(format_args!(
+    match with_signals_blocked(|| builder.spawn(|| watch(attention))) {
+        Ok(handle) => *thread = Some(handle),
+        Err(error) => report(format_args!(
             "no thread for the watcher ({error}): a fiber in a blocking call holds back those that have not begun"
-        ));
+        )),
     }
-    Watcher { attention, thread: Mutex::new(started.ok()) }
+    ATTENTION.store(ptr::from_ref(attention).cast_mut(), Release);
 }
 
 /// Ends its thread, when the workers have ended.
 pub(super) fn end() {
-    let Some(watcher) = WATCHER.get() else { return };
-    let thread = lock(&watcher.thread).take();
-    if let Some(thread) = thread {
-        watcher.attention.end();
+    let thread = lock(&THREAD).take();
+    if let (Some(attention), Some(thread)) = (attention(), thread) {
+        attention.end();
         // It does not panic.
         let _ = thread.join();
     }
+}
+
+/// Keeps it from being begun or ended.
+pub(super) fn hold_lock() -> impl Sized + 'static {
+    lock(&THREAD)
+}
+
+/// In the child of a fork: its thread is not here, and begun when it is needed.
+pub(super) fn forget_thread() {
+    std::mem::forget(lock(&THREAD).take());
+    ATTENTION.store(ptr::null_mut(), Relaxed);
 }
 
 fn watch(attention: &Attention) {

@@ -12,6 +12,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::ptr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Condvar, Mutex, MutexGuard};
@@ -47,6 +48,8 @@ pub(super) struct Workers {
     unused: Vec<&'static Queue>,
     numbered: usize,
     pub state: State,
+    /// Some caller of `shutdown` waits for the threads' ends.
+    pub ending: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -72,6 +75,7 @@ static WORKERS: Mutex<Workers> = Mutex::new(Workers {
     unused: Vec::new(),
     numbered: 0,
     state: State::Open,
+    ending: false,
 });
 /// Told when a worker turns idle while `shutdown` waits.
 pub(super) static TURNED_IDLE: Condvar = Condvar::new();
@@ -84,11 +88,36 @@ pub(super) fn lock() -> MutexGuard<'static, Workers> {
 
 /// How many workers there are when none is stuck.
 pub(super) fn configured() -> usize {
-    static COUNT: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
-    *COUNT.get_or_init(|| match settings().workers {
-        0 => thread::available_parallelism().map_or(1, |cores| cores.get()),
-        count => count.min(MOST),
-    })
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    match COUNT.load(Relaxed) {
+        0 => {
+            let count = match settings().workers {
+                0 => thread::available_parallelism().map_or(1, |cores| cores.get()),
+                count => count.min(MOST),
+            };
+            COUNT.store(count, Relaxed);
+            count
+        }
+        count => count,
+    }
+}
+
+/// In the child of a fork: all workers but the calling thread, if it is one, are the parent's, and so are the fibers that nobody had begun.
+pub(super) fn forget_others() {
+    let workers = &mut *lock();
+    let (own, others): (Vec<_>, _) =
+        workers.all.drain(..).partition(|worker| Queue::own().is_some_and(|own| ptr::eq(own, worker.queue)));
+    workers.all = own;
+    // Neither their handles nor what the fibers have captured may be dropped here.
+    others.into_iter().for_each(std::mem::forget);
+    workers.waiting.drain(..).for_each(std::mem::forget);
+    WAITING.store(0, Relaxed);
+    workers.idle.clear();
+    workers.unused.clear();
+    workers.ending = false;
+    if workers.state == State::Closing {
+        workers.state = State::Closed;
+    }
 }
 
 /// Takes a fiber that nobody has begun.
@@ -150,7 +179,7 @@ impl Workers {
     }
 
     pub fn is_idle(&self, queue: &Queue) -> bool {
-        self.idle.iter().any(|idle| std::ptr::eq(*idle, queue))
+        self.idle.iter().any(|idle| ptr::eq(*idle, queue))
     }
 
     pub fn pop_idle(&mut self) -> Option<&'static Queue> {
@@ -217,10 +246,10 @@ fn work(queue: &'static Queue) {
         drop(workers);
         let woken = parker.park(spare.then(|| Instant::now() + IDLE));
         let mut workers = lock();
-        workers.idle.retain(|idle| !std::ptr::eq(*idle, queue));
+        workers.idle.retain(|idle| !ptr::eq(*idle, queue));
         if !woken && workers.all.len() > configured() && workers.waiting.is_empty() && !queue.is_ready() {
             // Nobody joins it: its handle is dropped.
-            workers.all.retain(|worker| !std::ptr::eq(worker.queue, queue));
+            workers.all.retain(|worker| !ptr::eq(worker.queue, queue));
             hot.set_meanwhile(None);
             queue.end();
             workers.unused.push(queue);
@@ -229,6 +258,7 @@ fn work(queue: &'static Queue) {
     }
     hot.set_meanwhile(None);
     queue.end();
+    lock().unused.push(queue);
 }
 
 /// What the worker runs next: for so many steps rather one that is ready, for as many rather one that nobody has begun. So neither kind

@@ -19,8 +19,8 @@ use corosensei::stack::{STACK_ALIGNMENT, Stack, StackPointer};
 use corosensei::{CoroutineResult, Yielder};
 use stackbounds::stack_pointer;
 
-use super::Control;
 use super::pool::GUARD;
+use super::{Control, sanitizer};
 use crate::quiet::Quiet;
 
 /// Kept free below the frame that resumes: room for the frames of a resumption, which unoptimised builds do not inline.
@@ -152,7 +152,7 @@ impl Running {
         self.waits_at.store(ptr::from_ref(at).cast_mut(), Relaxed);
         self.suspensions.set(self.suspensions.get().wrapping_add(1));
         // SAFETY: the yielder is in the frame below this one, which lives as long as the coroutine runs.
-        self.context.set(unsafe { (*self.yielder).suspend(()) });
+        self.context.set(sanitizer::suspended(self.stack, || unsafe { (*self.yielder).suspend(()) }));
         self.waits_at.store(ptr::null_mut(), Relaxed);
         self.among_panics.set(std::thread::panicking());
         // It may be resumed from elsewhere than the last time.
@@ -208,6 +208,25 @@ impl Running {
         self.stack.contains(sp).then_some(outwards)
     }
 
+    /// Whether its code runs, or waits for what it called.
+    pub fn runs(&self) -> bool {
+        self.stack.runs.get()
+    }
+
+    /// Whether this is the stack that it began on.
+    pub fn began_on(&self, stack: &Control) -> bool {
+        ptr::eq(self.stack, stack)
+    }
+
+    /// The stack of its that its code was on before it went on on this one.
+    pub fn left_for(&self, stack: &Control) -> Option<&Control> {
+        if self.began_on(stack) {
+            return None;
+        }
+        // SAFETY: null, or a stack in use by this coroutine.
+        Some(unsafe { stack.next.get().as_ref() }.unwrap_or(self.stack))
+    }
+
     /// Says to the stacks that its code has continued on what the system stack is now.
     #[cold]
     fn tell_further(&self) {
@@ -216,6 +235,7 @@ impl Running {
         // SAFETY: the list holds stacks in use by this coroutine.
         while let Some(stack) = unsafe { next.as_ref() } {
             stack.system_sp.store(system_sp, Relaxed);
+            stack.told.follow(&self.stack.told);
             next = stack.next.get();
         }
     }
@@ -226,11 +246,19 @@ impl Running {
         stack.next.set(self.further.replace(stack));
     }
 
-    /// Notes that nothing runs any more on the stack that the code went on on last.
+    /// Notes that nothing runs any more on `stack`, nor on those that the code continued on later and has not left: C skipped the calls there by
+    /// `longjmp`. These stay in use until they are found to be left.
     pub fn leave(&self, stack: &'static Control) {
-        assert!(ptr::eq(self.further.get(), stack), "upcall: a fiber leaves its stacks in the reverse order");
-        self.further.set(stack.next.get());
-        stack.fiber.set(ptr::null());
+        while self.take_off().is_some_and(|last| !ptr::eq(last, stack)) {}
+    }
+
+    /// Takes the stack that its code continued on last off the list.
+    fn take_off(&self) -> Option<&'static Control> {
+        // SAFETY: the list holds stacks in use by this coroutine.
+        let last = unsafe { self.further.get().as_ref() }?;
+        self.further.set(last.next.get());
+        last.fiber.set(ptr::null());
+        Some(last)
     }
 }
 
@@ -245,6 +273,7 @@ const COROUTINE_BYTES: usize = size_of::<Inner<()>>().next_multiple_of(align_of:
 /// A coroutine that ends with a `T`, or a panic.
 pub(crate) struct Coroutine<T: 'static> {
     stack: &'static Control,
+    known: sanitizer::Fiber,
     inner: PhantomData<Inner<T>>,
 }
 
@@ -308,6 +337,7 @@ impl<T: 'static> Coroutine<T> {
         // If it is never run, corosensei drops it, and could not have it panic.
         let f = Quiet::new(f);
         let body = move |yielder: &Yielder<Resume, ()>, context: Resume| {
+            sanitizer::coroutine_begins(stack);
             let running = Running {
                 yielder,
                 context: Cell::new(context),
@@ -334,16 +364,20 @@ impl<T: 'static> Coroutine<T> {
             if let Some(at_end) = running.executor.at_end.get() {
                 at_end(&running);
             }
+            while running.take_off().is_some() {}
             stack.fiber.set(ptr::null());
-            match (result, dropped) {
+            let result = match (result, dropped) {
                 (Ok(value), Err(payload)) => {
                     drop(Quiet::new(value));
                     Err(payload)
                 }
                 (result, _) => result,
-            }
+            };
+            sanitizer::coroutine_ends(stack);
+            result
         };
-        let this = Self { stack, inner: PhantomData };
+        let this = Self { stack, known: sanitizer::Fiber::new(), inner: PhantomData };
+        sanitizer::coroutine_made(stack);
         // SAFETY: the stack's highest bytes are kept for this, aligned as the Control is; nobody uses them.
         unsafe { this.place().write(corosensei::Coroutine::with_stack(OnPooled(stack), body)) };
         this
@@ -371,7 +405,10 @@ impl<T: 'static> Coroutine<T> {
         self.stack.runs.set(true);
         let _runs = Runs(self.stack);
         // SAFETY: as in `inner`; `self` is borrowed mutably.
-        match unsafe { &mut *self.place() }.resume(ptr::from_mut(context).cast()) {
+        let inner = unsafe { &mut *self.place() };
+        let context = ptr::from_mut(context).cast();
+        let result = sanitizer::resumed(self.stack, || self.known.run(|| inner.resume(context)));
+        match result {
             CoroutineResult::Yield(()) => None,
             CoroutineResult::Return(result) => Some(result),
         }

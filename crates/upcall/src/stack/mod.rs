@@ -1,7 +1,10 @@
 //! Stacks of our own: their memory, the pool that keeps them, and the switch onto one and back.
 
+pub(crate) mod alternate;
 pub(crate) mod coroutine;
 pub(crate) mod pool;
+pub(crate) mod registered;
+mod sanitizer;
 pub(crate) mod service;
 pub(crate) mod switch;
 mod sys;
@@ -10,6 +13,8 @@ use std::cell::Cell;
 use std::sync::atomic::AtomicUsize;
 
 use coroutine::Running;
+use pool::Purpose;
+pub(crate) use sanitizer::words;
 use stackbounds::Kind;
 
 /// What tells one thread from all others, those before and after it included.
@@ -17,8 +22,21 @@ use stackbounds::Kind;
 pub(crate) struct Mark {
     /// See `thread_token`.
     pub token: usize,
-    /// Unique in the process, since a token is used again after a thread's end; 0 before the thread attaches.
+    /// Unique in the process, since a token is used again after a thread's end; 0 before the thread attaches. Odd if the thread's `Hot` is where it is
+    /// in every thread with that token.
     pub serial: usize,
+}
+
+impl Mark {
+    pub fn new(number: usize, token: usize, beside_token: bool) -> Self {
+        Self { token, serial: 2 * number + usize::from(beside_token) }
+    }
+
+    /// Whether the thread's `Hot`, having the same token, is the same memory.
+    #[inline(always)]
+    pub fn is_beside_token(self) -> bool {
+        self.serial % 2 == 1
+    }
 }
 
 /// What we keep at the high end of each stack of ours, above its base.
@@ -63,6 +81,11 @@ pub(crate) struct Control {
     pub runs: Cell<bool>,
     /// Whether it can be a spare of its thread.
     pub is_spare_size: Cell<bool>,
+    /// What it is in use for.
+    pub purpose: Cell<Purpose>,
+    /// The upcall on it seems to have been left by `longjmp`.
+    pub seems_left: Cell<bool>,
+    told: sanitizer::Told,
 }
 
 impl Control {
@@ -89,9 +112,30 @@ impl Control {
 
 /// The pooled stack that `sp`, where this thread's code runs or waits, is on, looked up in the registry of stackbounds.
 pub(crate) fn control_at(sp: usize) -> Option<&'static Control> {
-    let slot = stackbounds::around(sp).filter(|around| around.kind == Kind::Slot)?;
+    // SAFETY: code runs or waits at `sp`, so the stack is not given back.
+    unsafe { control_of(stackbounds::around(sp)?) }
+}
+
+/// The pooled stack of the thread with `mark` that `address` is on or in the guard of, for the handlers of signals. It is in use, or is a spare of
+/// the thread, or was its last before it was given back.
+pub(crate) fn control_in_handler(address: usize, mark: Mark) -> Option<&'static Control> {
+    let around = match stackbounds::described(address) {
+        gap if gap.kind == Kind::Gap && gap.high != usize::MAX => stackbounds::described(gap.high),
+        stack => stack,
+    };
+    // SAFETY: a Control stays mapped when its stack is given back. It is this thread's if it says so; one that others write at this moment
+    // does not.
+    unsafe { control_of(around) }.filter(|control| control.mark.get().serial == mark.serial)
+}
+
+/// # Safety
+/// The stack, if this is one of ours, is not given back while the answer is used.
+unsafe fn control_of(slot: stackbounds::Around) -> Option<&'static Control> {
+    if slot.kind != Kind::Slot {
+        return None;
+    }
     // SAFETY: a described slot is mapped to its end, and holds two words there. They are ours only if they say so: another version of upcall
-    // may share stackbounds. Then the stack was taken from our pool, and is not given back while code runs on it.
+    // may share stackbounds. Then the stack was taken from our pool, and its Control stays mapped.
     unsafe {
         let end = (slot.high as *const SlotEnd).sub(1);
         if (*end).owner == pool::owner() { Some(&*(*end).control) } else { None }

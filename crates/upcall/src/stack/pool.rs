@@ -12,9 +12,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard};
 
-use corosensei::stack::valgrind::ValgrindStackRegistration;
-
-use super::{Control, SlotEnd, sys};
+use super::{Control, Mark, SlotEnd, sanitizer, sys};
 use crate::config::settings;
 use crate::quiet::report;
 use crate::sync;
@@ -156,8 +154,9 @@ pub(crate) enum Purpose {
     Fiber,
 }
 
-/// Takes a stack out of the pool whose slot has `slot_size` bytes, for a caller at `sp`; `None` when there is no memory for it.
-pub(crate) fn take(slot_size: usize, sp: usize, purpose: Purpose) -> Option<&'static Control> {
+/// Takes a stack out of the pool whose slot has `slot_size` bytes, for a caller at `sp` on the thread with that mark; `None` when there is no
+/// memory for it.
+pub(crate) fn take(slot_size: usize, sp: usize, purpose: Purpose, mark: Mark) -> Option<&'static Control> {
     let pool = &mut *lock();
     let (index, slot) = pool.idle_slot(slot_size)?;
     let region = &mut pool.regions[index as usize];
@@ -170,31 +169,36 @@ pub(crate) fn take(slot_size: usize, sp: usize, purpose: Purpose) -> Option<&'st
             return None;
         }
         region.guarded |= bit;
-        // Tells Valgrind, where it runs, that this is a stack. Never taken back: slots stay stacks.
-        std::mem::forget(ValgrindStackRegistration::new(low.wrapping_add(GUARD), slot_size - GUARD));
+        // Never taken back: slots stay stacks.
+        sanitizer::stack_made(low.wrapping_add(GUARD), slot_size - GUARD);
     }
     region.taken |= bit;
     region.warm &= !bit;
     pool.in_use += 1;
     let high = low.wrapping_add(slot_size);
+    sanitizer::is_free(low as usize + GUARD, high as usize);
     let top = high.wrapping_sub(2 * size_of::<Control>());
     let control = top.wrapping_sub(colour(top as usize, sp, purpose)).cast::<Control>();
     // SAFETY: the high end of a slot is mapped and kept for its Control, aligned because the slot's end and the colour are,
-    // and for the Control's address; the slot was free, so nobody else writes it.
+    // and for the Control's address; the slot was free, so nobody else writes it. Its end holds zeros, or the last Control's address.
     unsafe {
+        let end = high.cast::<SlotEnd>().sub(1);
         control.write(Control {
             low: Cell::new(low as usize + GUARD),
             system_sp: AtomicUsize::new(0),
             beneath_resumer: Cell::new(0),
-            mark: Cell::default(),
+            mark: Cell::new(mark),
             next: Cell::new(ptr::null()),
             fiber: Cell::new(ptr::null()),
             region: Cell::new(index),
             slot: Cell::new(slot as u8),
             runs: Cell::new(false),
             is_spare_size: Cell::new(false),
+            purpose: Cell::new(purpose),
+            seems_left: Cell::new(false),
+            told: sanitizer::Told::of_idle((*end).control),
         });
-        high.cast::<SlotEnd>().sub(1).write(SlotEnd { control, owner: owner() });
+        end.write(SlotEnd { control, owner: owner() });
         Some(&*control)
     }
 }
@@ -224,6 +228,20 @@ pub(crate) fn system_sp_at(sp: usize) -> Option<usize> {
     // SAFETY: the slot is taken, and cannot be given back while the lock is held: its Control is valid.
     let control = unsafe { &*(*high.cast::<SlotEnd>().sub(1)).control };
     Some(control.system_sp.load(Relaxed))
+}
+
+/// Calls `look` for each stack that is handed out.
+pub(crate) fn for_each_taken(mut look: impl FnMut(&'static Control)) {
+    for region in &lock().regions {
+        let mut left = region.taken;
+        while left != 0 {
+            let slot = left.trailing_zeros() as usize;
+            left &= left - 1;
+            let high = region.low.wrapping_add((slot + 1) * region.slot_size);
+            // SAFETY: as in `system_sp_at`.
+            look(unsafe { &*(*high.cast::<SlotEnd>().sub(1)).control });
+        }
+    }
 }
 
 /// Returns a stack that nothing runs on any more.
@@ -282,4 +300,9 @@ pub(super) fn owner() -> usize {
 
 fn lock() -> MutexGuard<'static, Pool> {
     sync::lock(&POOL)
+}
+
+/// Holds the pool as it is.
+pub(crate) fn hold_lock() -> impl Sized + 'static {
+    lock()
 }

@@ -5,13 +5,12 @@
 //! service stack is not in the pool because filling the pool is one of those paths.
 
 use std::cell::UnsafeCell;
-use std::mem::{MaybeUninit, forget};
+use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use corosensei::stack::valgrind::ValgrindStackRegistration;
-
+use super::sanitizer::{self, Left};
 use super::{switch, sys};
 use crate::config::GuardPages;
 
@@ -29,9 +28,10 @@ struct Service {
     taken: AtomicBool,
     /// Has its guard, and Valgrind, where it runs, knows it.
     known: AtomicBool,
+    left: Left,
 }
 
-// SAFETY: the memory is used only by the thread that set `taken`, until it clears it.
+// SAFETY: the memory and `left` are used only by the thread that set `taken`, until it clears it.
 unsafe impl Sync for Service {}
 
 static SERVICES: [Service; COUNT] = [const {
@@ -39,6 +39,7 @@ static SERVICES: [Service; COUNT] = [const {
         memory: Memory(UnsafeCell::new(MaybeUninit::uninit())),
         taken: AtomicBool::new(false),
         known: AtomicBool::new(false),
+        left: Left::new(),
     }
 }; COUNT];
 
@@ -48,17 +49,19 @@ static SERVICES: [Service; COUNT] = [const {
 pub(crate) fn run<R>(f: impl FnOnce() -> R) -> R {
     let service = take();
     let low = service.memory.0.get() as usize;
+    let is_new = !service.known.swap(true, Relaxed);
+    if is_new {
+        // Valgrind is to know a stack before anything runs on it.
+        sanitizer::stack_made((low + GUARD) as *mut u8, SIZE - GUARD);
+    }
     let mut result = None;
     // SAFETY: `take` gave the memory to this thread alone. The lowest GUARD bytes are, or are about to be, its guard, and hold nothing.
     unsafe {
-        switch::on_block(low, low + SIZE, || {
-            // Only the first time, and here: on the caller's stack there may be no room to call libc.
-            if !service.known.swap(true, Relaxed) {
-                // Where pages are larger than that, there is no guard.
-                if sys::page_size() <= GUARD {
-                    sys::guard(low as *mut u8, GUARD, GuardPages::Mprotect);
-                }
-                forget(ValgrindStackRegistration::new((low + GUARD) as *mut u8, SIZE - GUARD));
+        switch::on_block(low, low + SIZE, &service.left, || {
+            // Here: on the caller's stack there may be no room to call libc. Where pages are larger than that, there is no guard; nor where
+            // a leak checker reads the whole data segment.
+            if is_new && sys::page_size() <= GUARD && !cfg!(feature = "sanitizer") {
+                sys::guard(low as *mut u8, GUARD, GuardPages::Mprotect);
             }
             result = Some(catch_unwind(AssertUnwindSafe(f)));
         })
@@ -68,6 +71,24 @@ pub(crate) fn run<R>(f: impl FnOnce() -> R) -> R {
         Ok(value) => value,
         Err(payload) => resume_unwind(payload),
     }
+}
+
+/// Whether `sp` is on one of them: of code that interrupts what runs there.
+pub(crate) fn contains(sp: usize) -> bool {
+    sp.wrapping_sub(&raw const SERVICES as usize) < size_of_val(&SERVICES)
+}
+
+/// In the child of a fork: those that used one are not here.
+pub(crate) fn forget_users() {
+    SERVICES.iter().for_each(|service| service.taken.store(false, Relaxed));
+}
+
+/// The bounds of the service stack whose guard `address` is in.
+pub(crate) fn with_guard_at(address: usize) -> Option<(usize, usize)> {
+    SERVICES.iter().map(|service| service.memory.0.get() as usize).find_map(|low| {
+        let guard = low..low + GUARD;
+        guard.contains(&address).then_some((low + GUARD, low + SIZE))
+    })
 }
 
 fn take() -> &'static Service {

@@ -1,4 +1,4 @@
-//! The switch from one stack to another and back: the only calls of `corosensei::on_stack`.
+//! The switch from one stack to another and back: the only uses of `corosensei::on_stack`.
 //!
 //! A panic on the other stack is caught there by corosensei and raised again on the stack that was left. One rule: **C never runs where
 //! frames are**: the system stack of a downcall begins below the frame that left it, with room for a red zone and what the switch itself
@@ -10,8 +10,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use corosensei::stack::{STACK_ALIGNMENT, Stack, StackPointer};
 use stackbounds::stack_pointer;
 
-use super::Control;
 use super::pool::GUARD;
+use super::{Control, sanitizer};
 
 /// Kept free below the stack pointer of a frame that switches away: the red zones of the x86-64 (128 bytes) and
 /// aarch64 (none, 128 on Apple's) calling conventions, and a return address and saved registers.
@@ -44,7 +44,7 @@ pub(crate) fn on_pooled(stack: &Control, system_sp: Option<usize>, f: impl FnOnc
             pointer(self.0.low.get() - GUARD)
         }
     }
-    corosensei::on_stack(Pooled(stack, system_sp), f);
+    sanitizer::on_pooled(stack, system_sp.is_some(), Pooled(stack, system_sp), f);
 }
 
 /// Runs `f` on the system stack, from `system_sp` downwards.
@@ -66,14 +66,15 @@ pub(crate) unsafe fn on_system(system_sp: usize, f: impl FnOnce()) {
             stackbounds::at(self.0).low().try_into().unwrap_or(StackPointer::MIN)
         }
     }
-    corosensei::on_stack(System(system_sp), f);
+    sanitizer::c_goes_on(system_sp);
+    sanitizer::on_system(System(system_sp), f);
 }
 
 /// Runs `f` on a block of memory that is kept as a stack.
 ///
 /// # Safety
 /// `low..base` is writable, has guard pages at its low end, 4096 bytes above them, and nothing else uses it.
-pub(super) unsafe fn on_block(low: usize, base: usize, f: impl FnOnce()) {
+pub(super) unsafe fn on_block(low: usize, base: usize, left: &sanitizer::Left, f: impl FnOnce()) {
     struct Block(usize, usize);
     // SAFETY: as the caller of `on_block` says.
     unsafe impl Stack for Block {
@@ -86,5 +87,5 @@ pub(super) unsafe fn on_block(low: usize, base: usize, f: impl FnOnce()) {
             pointer(self.0)
         }
     }
-    corosensei::on_stack(Block(low, base), f);
+    sanitizer::on_block(left, low, Block(low, base), f);
 }

@@ -1,15 +1,19 @@
 //! The downcalls of a thread that have not returned.
 //!
-//! Rule: **nothing about a call lives only on a host's stack, and SP alone is no identity.** A downcall's frame holds a pointer to a
-//! place here and the place's generation; the rest is in the place. Places are never moved, and are used again in whatever
+//! Rule: **nothing about a call lives only on a host's stack, and an address alone is no identity.** A downcall's frame holds a pointer to a
+//! place here and has a number; the rest is in the place, where the frame is included. Places are never moved, and are used again in whatever
 //! order calls return, so there are at most twice as many (but 16) as were in use at one time.
 
-use crate::quiet::report;
+use crate::quiet::fatal;
+use crate::stack::words;
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
+use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
+
+use stackbounds::code_pointer;
 
 /// What a panic carries.
 pub(crate) type Payload = Box<dyn Any + Send>;
@@ -20,36 +24,79 @@ pub(crate) const C_HERE: usize = 1;
 /// A place for one downcall at a time. The numbers are atomic for the sake of snapshots of other threads.
 #[repr(align(64))]
 pub(crate) struct OpenCall {
-    /// Counted up when the place is taken and when it is given back: odd while a call is open.
-    generation: AtomicUsize,
+    /// The number of the call that is open, in the order in which the thread makes them; 0 while none is.
+    pub serial: AtomicUsize,
     /// SP of the Rust code that makes the call, and [`C_HERE`].
     rust_sp: AtomicUsize,
     /// SP at the entry of the upcall that the Rust code belongs to; 0 if it belongs to none.
     pub upcall_sp: AtomicUsize,
+    /// An address in the function that makes the call; 0 if that is not known.
+    code: Cell<usize>,
     /// What an upcall below this call left to be raised when C returns. Only the owning thread looks.
     payload: UnsafeCell<Option<Payload>>,
     /// The next free place.
     next: Cell<*const OpenCall>,
 }
 
+/// What a downcall keeps in its frame: its number, which is no other call's ever. Only while this is there is the frame there: hosts copy stacks
+/// away, and others' frames to the same addresses.
+pub(crate) struct Frame(UnsafeCell<MaybeUninit<usize>>);
+
+impl Frame {
+    #[inline(always)]
+    pub const fn new() -> Self {
+        Self(UnsafeCell::new(MaybeUninit::uninit()))
+    }
+
+    #[inline(always)]
+    fn set(&self, serial: usize) {
+        // SAFETY: one thread's, and no reference to it is alive. Volatile, so that it is in memory.
+        unsafe { self.0.get().write_volatile(MaybeUninit::new(serial)) };
+    }
+
+    /// # Safety
+    /// It was set.
+    #[inline(always)]
+    unsafe fn get(&self) -> usize {
+        // SAFETY: the caller's promise; and as in `set`.
+        unsafe { self.0.get().read_volatile().assume_init() }
+    }
+}
+
 impl OpenCall {
     fn free() -> Self {
         Self {
-            generation: AtomicUsize::new(0),
+            serial: AtomicUsize::new(0),
             rust_sp: AtomicUsize::new(0),
             upcall_sp: AtomicUsize::new(0),
+            code: Cell::new(0),
             payload: UnsafeCell::new(None),
             next: Cell::new(ptr::null()),
         }
     }
 
     pub fn is_open(&self) -> bool {
-        self.generation.load(Relaxed) % 2 == 1
+        self.serial.load(Relaxed) != 0
     }
 
     /// SP of the Rust code that makes the call.
     pub fn rust_sp(&self) -> usize {
         self.rust_sp.load(Relaxed) & !C_HERE
+    }
+
+    /// An address in the function that makes the call, if the machine tells it.
+    pub fn code(&self) -> Option<usize> {
+        Some(self.code.get()).filter(|&code| code != 0)
+    }
+
+    /// Whether its [`Frame`] is in `from..to`, rather than what the host has put there since.
+    ///
+    /// # Safety
+    /// All of that is on a stack of the calling thread, which can be read there.
+    pub unsafe fn frame_is_in(&self, from: usize, to: usize) -> bool {
+        let serial = self.serial.load(Relaxed);
+        // SAFETY: readable, says the caller; aligned, as SP is.
+        unsafe { words(from, to) }.any(|word| word == serial)
     }
 
     /// Where C began: on the system stack, or where Rust is. `system_sp` tells which the system stack of a pooled stack is.
@@ -73,13 +120,10 @@ impl OpenCall {
     }
 }
 
-/// What a downcall's frame keeps: the handle to its place.
+/// What a downcall knows of itself besides.
 #[derive(Clone, Copy)]
-pub(crate) struct CallId {
+pub(crate) struct Opened {
     place: &'static OpenCall,
-    generation: usize,
-    /// What was free behind the place.
-    next: *const OpenCall,
     /// The upcall that the call belongs to.
     pub upcall_sp: usize,
 }
@@ -87,40 +131,58 @@ pub(crate) struct CallId {
 /// The free places of a thread.
 pub(crate) struct Calls {
     free: Cell<*const OpenCall>,
+    /// Between the number of the last call and that of the next.
+    between: Cell<usize>,
+    /// How many were taken from calls that seemed to have been left by `longjmp`. Atomic for the sake of snapshots of other threads.
+    reclaimed: AtomicUsize,
+    /// One of those returned: the host copies the thread's stack.
+    copies: Cell<bool>,
 }
 
 impl Calls {
     pub const fn new() -> Self {
-        Self { free: Cell::new(ptr::null()) }
+        Self {
+            free: Cell::new(ptr::null()),
+            // Unlike anything else on a stack.
+            between: Cell::new(usize::MAX / 14 * 6),
+            reclaimed: AtomicUsize::new(0),
+            copies: Cell::new(false),
+        }
     }
 
-    /// Notes a downcall. `more` is called when no place is free, and adds some.
+    /// Notes a downcall, which keeps `frame`. `more` is called when no place is free, and adds some.
     #[inline(always)]
-    pub fn open(&self, rust_sp: usize, upcall_sp: usize, more: impl FnOnce()) -> CallId {
+    pub fn open(&self, frame: &Frame, rust_sp: usize, upcall_sp: usize, more: impl FnOnce()) -> Opened {
         if self.free.get().is_null() {
             more();
         }
         // SAFETY: free places are in blocks that live until their thread's record is freed, and longer if a call is open.
         let place: &'static OpenCall = unsafe { &*self.free.get() };
-        let next = place.next.get();
-        self.free.set(next);
-        let generation = place.generation.load(Relaxed) + 1;
-        place.generation.store(generation, Relaxed);
+        self.free.set(place.next.get());
+        // No frame holds, in passing, another call's number.
+        let between = self.between.get();
+        self.between.set(between + 2);
+        let serial = between + 1;
+        place.serial.store(serial, Relaxed);
         place.rust_sp.store(rust_sp, Relaxed);
         place.upcall_sp.store(upcall_sp, Relaxed);
-        CallId { place, generation, next, upcall_sp }
+        place.code.set(code_pointer());
+        frame.set(serial);
+        Opened { place, upcall_sp }
     }
 
     /// Notes that a downcall returned, and hands over what is to be raised.
     #[inline(always)]
-    pub fn close(&self, CallId { place, generation, next, .. }: CallId) -> Option<Payload> {
-        if place.generation.load(Relaxed) != generation {
-            closed_twice();
+    pub fn close(&self, frame: &Frame, Opened { place, .. }: Opened) -> Option<Payload> {
+        // SAFETY: set by `open`.
+        if place.serial.load(Relaxed) != unsafe { frame.get() } {
+            self.closed_before();
+            return None;
         }
-        place.generation.store(generation + 1, Relaxed);
+        place.serial.store(0, Relaxed);
         // Calls that end in the reverse order of their beginning leave the chain as it was: not writing it again keeps the
         // next call from waiting for this one's stores.
-        if self.free.get() != next {
+        if self.free.get() != place.next.get() {
             place.next.set(self.free.get());
         }
         self.free.set(place);
@@ -129,28 +191,62 @@ impl Calls {
         if payload.is_some() { payload.take() } else { None }
     }
 
+    /// Whether a place is free.
+    pub fn has_places(&self) -> bool {
+        !self.free.get().is_null()
+    }
+
     /// Adds a block of free places, to be kept for as long as the thread's record, or as one of them is open.
     pub fn add(&self, count: usize) -> Box<[OpenCall]> {
         let places: Box<[OpenCall]> = (0..count).map(|_| OpenCall::free()).collect();
-        for place in &places {
-            place.next.set(self.free.get());
-            self.free.set(place);
-        }
+        places.iter().for_each(|place| self.put(place));
         places
+    }
+
+    fn put(&self, place: &OpenCall) {
+        place.next.set(self.free.get());
+        self.free.set(place);
+    }
+
+    /// Takes the place of a call that was left by `longjmp`, and what was to be raised there. Should the call return all the same, it finds
+    /// out by its number.
+    pub fn reclaim(&self, place: &OpenCall) -> Option<Payload> {
+        place.serial.store(0, Relaxed);
+        self.put(place);
+        self.reclaimed.store(self.reclaimed() + 1, Relaxed);
+        // SAFETY: as in `close`.
+        unsafe { (*place.payload.get()).take() }
+    }
+
+    /// How many calls were reclaimed.
+    pub fn reclaimed(&self) -> usize {
+        self.reclaimed.load(Relaxed)
+    }
+
+    /// Whether the host copies the thread's stack, as far as has been seen.
+    pub fn copies(&self) -> bool {
+        self.copies.get()
+    }
+
+    /// Something that had been taken for left has returned.
+    pub fn note_copies(&self) {
+        self.copies.set(true);
     }
 
     /// Forgets the free places, whose blocks are about to go.
     pub fn forget_places(&self) {
         self.free.set(ptr::null());
     }
-}
 
-#[cold]
-#[inline(never)]
-fn closed_twice() -> ! {
-    report(format_args!(
-        "a downcall returned twice: the host copied a stack that holds a downcall and resumed both copies; \
-         the process is stopped"
-    ));
-    std::process::abort()
+    /// A call returns whose place has been given back.
+    #[cold]
+    #[inline(never)]
+    fn closed_before(&self) {
+        if self.reclaimed() == 0 {
+            fatal(
+                "a downcall returned twice: the host copied a stack that holds a downcall and resumed both copies",
+            );
+        }
+        self.note_copies();
+    }
 }

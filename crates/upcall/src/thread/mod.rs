@@ -4,22 +4,24 @@
 //! thread's first instruction to its last, key destructors included. [`record`] is the rest.
 
 mod calls;
+pub(crate) mod left;
 pub(crate) mod parker;
 pub(crate) mod record;
 mod sys;
 
 use std::cell::Cell;
 use std::ptr;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicUsize, compiler_fence};
 
-pub(crate) use calls::{C_HERE, CallId, Calls, OpenCall, Payload};
+pub(crate) use calls::{C_HERE, Calls, Frame, OpenCall, Opened, Payload};
 pub(crate) use parker::Parker;
 pub(crate) use record::Record;
-use sys::thread_token;
+use sys::{is_beside_token, thread_token};
 pub(crate) use sys::{thread_id, thread_name};
 
 use crate::stack::coroutine::Running;
+use crate::stack::pool::Purpose;
 use crate::stack::{Control, Mark, control_at, pool};
 
 /// Stacks that a thread keeps to itself.
@@ -55,11 +57,13 @@ pub(crate) struct Hot {
     /// they came from; and one in which they run in place. Where upcalls came from last.
     pub to_spare: Noted,
     pub in_place: Noted,
+    /// Idle stacks of the default size.
     spares: Cell<*const Control>,
-    /// How many stacks are spares, those in use included.
-    owned_spares: Cell<usize>,
-    /// How many others are in use.
-    others_out: Cell<usize>,
+    /// How many pooled stacks the thread has, idle or not; and how many of them for upcalls.
+    stacks: Cell<usize>,
+    upcall_stacks: AtomicUsize,
+    /// How many of these there are when it is time to look whether some have been left.
+    look_at: Cell<usize>,
     /// Where the thread sleeps; from its first wait until it detaches.
     parker: Cell<Option<&'static Parker>>,
     /// How many need the record to stay, though the thread is exiting.
@@ -90,8 +94,9 @@ thread_local! {
             pooled: Cell::new(ptr::null()),
             calls: Calls::new(),
             spares: Cell::new(ptr::null()),
-            owned_spares: Cell::new(0),
-            others_out: Cell::new(0),
+            stacks: Cell::new(0),
+            upcall_stacks: AtomicUsize::new(0),
+            look_at: Cell::new(left::MANY_STACKS),
             parker: Cell::new(None),
             record_keepers: Cell::new(0),
             waits: Cell::new(0),
@@ -192,27 +197,91 @@ impl Hot {
         Some(spare)
     }
 
-    /// Puts a spare back that nothing runs on any more.
+    /// Puts a stack back of the default size that nothing runs on any more.
     #[inline(always)]
     pub fn put_spare(&self, stack: &'static Control) {
         // Mostly the stack was the last one taken, and leads to the rest as it did before: then not writing that again keeps the
         // next upcall from waiting for this one's stores.
-        if stack.next.get() != self.spares.get() {
-            stack.next.set(self.spares.get());
+        if stack.next.get() == self.spares.get() {
+            self.spares.set(stack);
+        } else {
+            self.put_out_of_order(stack);
         }
+    }
+
+    #[inline(never)]
+    fn put_out_of_order(&self, stack: &'static Control) {
+        if stack.seems_left.get() {
+            left::came_back(self);
+        }
+        if self.idle().nth(SPARES - 1).is_some() {
+            self.give_back(stack);
+        } else {
+            self.add_spare(stack);
+        }
+    }
+
+    fn add_spare(&self, stack: &'static Control) {
+        stack.next.set(self.spares.get());
         self.spares.set(stack);
     }
 
-    /// Takes a spare stack for a fiber of the default size: it is no spare any more.
+    /// Puts any stack back that nothing runs on any more.
+    #[inline]
+    pub fn put_back(&self, stack: &'static Control) {
+        if stack.is_spare_size.get() {
+            self.put_spare(stack);
+        } else {
+            self.give_back(stack);
+        }
+    }
+
+    /// The idle spares.
+    pub(crate) fn idle(&self) -> impl Iterator<Item = &'static Control> {
+        // SAFETY: the list holds Controls of stacks that belong to this thread.
+        let stack = |stack: *const Control| unsafe { stack.as_ref() };
+        std::iter::successors(stack(self.spares.get()), move |spare| stack(spare.next.get()))
+    }
+
+    /// Takes a spare stack for a fiber of the default size.
     pub fn take_spare_for_fiber(&self) -> Option<&'static Control> {
         if !self.fibers_on_spares.get() {
             return None;
         }
         let spare = self.take_spare()?;
-        self.owned_spares.set(self.owned_spares.get() - 1);
-        self.count_out();
-        spare.is_spare_size.set(true);
+        spare.purpose.set(Purpose::Fiber);
+        self.upcall_stacks.store(self.upcall_stacks() - 1, Relaxed);
         Some(spare)
+    }
+
+    /// Puts a fiber's stack back.
+    pub fn put_back_fibers(&self, stack: &'static Control) {
+        let upcall_stacks = self.upcall_stacks();
+        if stack.is_spare_size.get() && upcall_stacks < SPARES {
+            stack.purpose.set(Purpose::Upcall);
+            self.upcall_stacks.store(upcall_stacks + 1, Relaxed);
+            self.add_spare(stack);
+        } else {
+            self.give_back(stack);
+        }
+    }
+
+    /// How many pooled stacks the thread has for upcalls.
+    pub fn upcall_stacks(&self) -> usize {
+        self.upcall_stacks.load(Relaxed)
+    }
+
+    /// Whether there are so many stacks for upcalls that some may have been left.
+    pub fn has_many_stacks(&self) -> bool {
+        self.upcall_stacks() >= self.look_at.get()
+    }
+
+    /// Notes when to look again, having looked: when those are in use again that were found, and some more if these were few; not later than when
+    /// `most` were added.
+    pub fn note_looked(&self, most: usize) {
+        let stacks = self.upcall_stacks();
+        let found_many = self.idle().count() >= stacks / 4;
+        self.look_at.set(stacks + if found_many { 0 } else { left::MANY_STACKS.min(most) });
     }
 
     /// Says what can be run on this thread while one of its frames waits: a function that says whether it ran something.
@@ -243,47 +312,37 @@ impl Hot {
         }
     }
 
-    /// Notes that a stack of the pool is in use by this thread.
-    pub fn count_out(&self) {
-        self.others_out.set(self.others_out.get() + 1);
-    }
-
-    /// Makes a stack that came from the pool one of the thread's spares, or puts it back if there are enough.
-    pub fn put_new_spare(&self, stack: &'static Control) {
-        if self.owned_spares.get() == SPARES {
-            return self.give_back(stack);
+    /// Notes that the thread has one more stack of the pool.
+    pub fn count_stack(&self, purpose: Purpose) {
+        self.stacks.set(self.stacks.get() + 1);
+        if purpose == Purpose::Upcall {
+            self.upcall_stacks.store(self.upcall_stacks() + 1, Relaxed);
         }
-        self.others_out.set(self.others_out.get() - 1);
-        self.owned_spares.set(self.owned_spares.get() + 1);
-        self.put_spare(stack);
     }
 
     /// Returns a stack to the pool that nothing runs on any more.
     pub fn give_back(&self, stack: &'static Control) {
-        self.others_out.set(self.others_out.get() - 1);
+        if stack.seems_left.get() {
+            left::came_back(self);
+        }
+        self.stacks.set(self.stacks.get() - 1);
+        if stack.purpose.get() == Purpose::Upcall {
+            self.upcall_stacks.store(self.upcall_stacks() - 1, Relaxed);
+        }
         self.pooled.set(ptr::null());
         pool::give_back(stack);
     }
 
     /// Whether any pooled stack of this thread is in use, or its record needed for something else.
     pub fn is_in_use(&self) -> bool {
-        let mut spares = 0;
-        let mut next = self.spares.get();
-        // SAFETY: the list holds Controls of stacks that belong to this thread.
-        while let Some(spare) = unsafe { next.as_ref() } {
-            spares += 1;
-            next = spare.next.get();
-        }
-        self.record_keepers.get() != 0 || self.others_out.get() != 0 || spares != self.owned_spares.get()
+        self.record_keepers.get() != 0 || self.stacks.get() != self.idle().count()
     }
 
-    /// Returns the spares, all of which are there, to the pool.
+    /// Returns the spares to the pool.
     pub fn give_back_spares(&self) {
-        self.pooled.set(ptr::null());
         while let Some(spare) = self.take_spare() {
-            pool::give_back(spare);
+            self.give_back(spare);
         }
-        self.owned_spares.set(0);
     }
 
     /// Forgets where upcalls came from last. An exiting thread notes nothing, so that its calls take the long way, past the look
@@ -305,9 +364,12 @@ impl Hot {
     }
 
     /// Stops with a message unless this, which a frame remembers from before it let other code run, is still the calling thread's. If it is
-    /// not, its thread may be gone: it is looked at only if the thread pointer is the same, and so is this memory.
+    /// not, its thread may be gone: it is looked at only if the thread pointer is the same, and this memory goes with that. `what` tells whose frame it is.
     #[inline(always)]
-    pub fn check_same_thread(&self, mark: Mark, what: &str) {
+    pub fn check_same_thread(&self, mark: Mark, what: impl FnOnce() -> String) {
+        if !mark.is_beside_token() {
+            return check_afresh(mark, what);
+        }
         if thread_token() != mark.token || self.mark.get().serial != mark.serial {
             record::abort_on_wrong_thread(mark, what);
         }
@@ -317,6 +379,14 @@ impl Hot {
     #[inline(always)]
     pub fn set_upcall(&self, sp: usize) {
         self.upcall_sp.store(sp, Relaxed);
+    }
+}
+
+/// The same where this may not be looked at. In a function of its own, which no address of a thread-local survives that its caller knew.
+#[inline(never)]
+fn check_afresh(mark: Mark, what: impl FnOnce() -> String) {
+    if thread_token() != mark.token || Hot::here().mark.get().serial != mark.serial {
+        record::abort_on_wrong_thread(mark, what);
     }
 }
 
@@ -359,9 +429,13 @@ impl Noted {
         sp.wrapping_sub(self.low.get()) < self.size.get() && self.version.get() == stackbounds::version()
     }
 
+    /// A signal handler that interrupts this finds nothing noted.
     pub fn note(&self, low: usize, high: usize, version: usize) {
+        self.size.set(0);
+        compiler_fence(SeqCst);
         self.low.set(low);
-        self.size.set(high.saturating_sub(low));
         self.version.set(version);
+        compiler_fence(SeqCst);
+        self.size.set(high.saturating_sub(low));
     }
 }

@@ -5,18 +5,20 @@
 //! as a call needs it, and each call's end looks whether it was the last.
 
 use std::cell::{Cell, RefCell, UnsafeCell};
+use std::collections::VecDeque;
 use std::ptr;
 use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::{Mutex, MutexGuard};
 
-use stackbounds::StackBounds;
+use stackbounds::{Kind, StackBounds, stack_pointer};
 
-use super::{Hot, KeptRecord, OpenCall, thread_id, thread_name, thread_token};
+use super::{Hot, KeptRecord, OpenCall, is_beside_token, left, thread_id, thread_name, thread_token};
 use crate::config::{ForeignStacks, settings};
-use crate::quiet::{Quiet, report};
+use crate::process::keep_constructor;
+use crate::quiet::{Quiet, fatal, report};
 use crate::stack::coroutine::{Locals, drop_locals};
-use crate::stack::{Mark, pool, service};
+use crate::stack::{Control, Mark, alternate, control_at, pool, registered, service};
 use crate::sync;
 
 /// What is kept for a thread besides its [`Hot`].
@@ -31,6 +33,8 @@ pub(crate) struct Record {
     pub locals: RefCell<Locals>,
     /// Upcalls from undescribed stacks were reported once.
     pub reported_foreign: Cell<bool>,
+    /// Stacks whose upcalls seem to have been left, those that have seemed so for the longest time first.
+    pub left_stacks: RefCell<VecDeque<&'static Control>>,
     /// The places of the thread's downcalls, in blocks each as large as all before it. Only the thread itself adds one, under the lock of
     /// the list, so it may look without.
     call_blocks: UnsafeCell<Vec<Box<[OpenCall]>>>,
@@ -42,6 +46,14 @@ impl Record {
         // SAFETY: blocks are added by the thread itself under the lock (`add_call_places`); the caller is one or holds the other.
         let blocks = unsafe { &*self.call_blocks.get() };
         blocks.iter().flat_map(|block| block.iter()).filter(|place| place.is_open())
+    }
+}
+
+impl Record {
+    /// How many places for downcalls there are.
+    fn call_places(&self) -> usize {
+        // SAFETY: as in `open_calls`; this is the thread itself.
+        unsafe { &*self.call_blocks.get() }.iter().map(|block| block.len()).sum()
     }
 }
 
@@ -59,6 +71,16 @@ static RECORDS: Mutex<Records> = Mutex::new(Records(Vec::new()));
 
 fn lock() -> MutexGuard<'static, Records> {
     sync::lock(&RECORDS)
+}
+
+/// Holds the list, and the records' call blocks, as they are.
+pub(crate) fn hold_lock() -> impl Sized + 'static {
+    lock()
+}
+
+/// In the child of a fork: the records of threads that are not here are left alone.
+pub(crate) fn forget_other_threads(hot: &Hot) {
+    lock().0.retain(|&record| ptr::eq(record, hot.record.get()));
 }
 
 /// Calls `look` for the record of each attached thread, but exiting ones; none of them can detach or end meanwhile.
@@ -81,6 +103,7 @@ pub(crate) fn attach_if_new(hot: &'static Hot, sp: usize) {
 #[cold]
 #[inline(never)]
 fn attach(hot: &'static Hot, sp: usize) {
+    keep_constructor();
     service::run(|| {
         let settings = settings();
         hot.min_stack.set(settings.min_stack);
@@ -92,8 +115,8 @@ fn attach(hot: &'static Hot, sp: usize) {
         }
         if hot.mark.get().serial == 0 {
             static LAST_SERIAL: AtomicUsize = AtomicUsize::new(0);
-            let serial = LAST_SERIAL.fetch_add(1, Relaxed) + 1;
-            hot.mark.set(Mark { token: thread_token(), serial });
+            let number = LAST_SERIAL.fetch_add(1, Relaxed) + 1;
+            hot.mark.set(Mark::new(number, thread_token(), is_beside_token(ptr::from_ref(hot) as usize)));
         }
         let record = Box::into_raw(Box::new(Record {
             hot,
@@ -102,6 +125,7 @@ fn attach(hot: &'static Hot, sp: usize) {
             last_panic: RefCell::new(None),
             locals: RefCell::default(),
             reported_foreign: Cell::new(false),
+            left_stacks: RefCell::default(),
             call_blocks: UnsafeCell::new(Vec::new()),
         }));
         hot.record.set(record);
@@ -111,6 +135,7 @@ fn attach(hot: &'static Hot, sp: usize) {
             hot.exiting.set(true);
         } else {
             lock().0.push(record);
+            let _ = alternate::give();
         }
     });
 }
@@ -120,7 +145,8 @@ fn attach(hot: &'static Hot, sp: usize) {
 pub(crate) fn detach_if_exiting(hot: &'static Hot) {
     if hot.exiting.get() {
         drop_thread_locals(hot);
-        service::run(|| detach(hot));
+        let sp = stack_pointer();
+        service::run(|| detach(hot, sp));
     }
 }
 
@@ -130,6 +156,14 @@ fn drop_thread_locals(hot: &'static Hot) {
     if let Some(record) = hot.record() {
         drop(Quiet::new(drop_locals(&record.locals)));
     }
+}
+
+/// Whether `sp` is on the stack of the thread's signal handlers, and not its own; or on a service stack, where a handler without a stack of its own has
+/// interrupted what is done there. For a service stack; makes no other call than signal handlers may make.
+pub(crate) fn is_on_signal_stack(sp: usize) -> bool {
+    service::contains(sp)
+        || stackbounds::thread_at(sp).is_none_or(|own| !own.contains(sp))
+            && stackbounds::on_alternate_stack(sp)
 }
 
 /// Takes notice of an exact stack that may be the thread's own: it was not known when the thread attached, on
@@ -144,49 +178,76 @@ pub(crate) fn learn_own_stack(hot: &Hot, stack: &StackBounds) {
 
 /// Frees the thread's record. Calls that are still open, and stacks in use, belong to coroutines that may yet go on: then everything stays
 /// for now. Rule: whatever might still be live is never freed.
-fn detach(hot: &'static Hot) {
+fn detach(hot: &'static Hot, sp: usize) {
     let Some(record) = hot.record() else { return };
     let mut records = lock();
     records.0.retain(|&other| !ptr::eq(other, record));
     drop(records);
     hot.forget_surroundings();
     if record.open_calls().next().is_some() || hot.is_in_use() {
-        return;
+        left::reclaim_all(hot, record, sp);
+        if record.open_calls().next().is_some() || hot.is_in_use() {
+            return;
+        }
     }
     hot.forget_own_stack();
     hot.calls.forget_places();
     hot.give_back_spares();
     hot.forget_parker();
-    // SAFETY: made by `attach`, out of the list, and the pointer in `hot`, which is this thread's, is gone now.
-    drop(unsafe { Box::from_raw(hot.record.replace(ptr::null()).cast_mut()) });
+    // A signal handler may have come in between, and been the last to need it.
+    let record = hot.record.replace(ptr::null());
+    if !record.is_null() {
+        // SAFETY: made by `attach`, out of the list, and the pointer in `hot`, which is this thread's, is gone now.
+        drop(unsafe { Box::from_raw(record.cast_mut()) });
+    }
+}
+
+/// One more than the key whose value is a thread's record, until the thread exits; 0 before there is one. No lock that a fork could leave locked.
+static KEY: AtomicUsize = AtomicUsize::new(0);
+
+/// The calling thread's record, if it is attached and not exiting. For the handlers of signals: without thread-local storage, which is not there yet in
+/// a thread that is older than this library.
+pub(crate) fn in_handler() -> Option<&'static Record> {
+    let key = KEY.load(Acquire).checked_sub(1)? as libc::pthread_key_t;
+    // SAFETY: the key was created and is never deleted; its value is null or a record that is freed after it was set to null.
+    unsafe { libc::pthread_getspecific(key).cast::<Record>().as_ref() }
 }
 
 /// Has the record freed when the calling thread exits.
 fn free_at_exit(record: *const Record) -> bool {
-    static KEY: OnceLock<Option<libc::pthread_key_t>> = OnceLock::new();
-
     extern "C" fn at_exit(_: *mut libc::c_void) {
         let hot = Hot::here();
         hot.exiting.set(true);
         drop_thread_locals(hot);
-        detach(hot);
+        detach(hot, stack_pointer());
+        alternate::take_back();
     }
 
-    let key = KEY.get_or_init(|| {
+    if KEY.load(Acquire) == 0 {
         let mut key = 0;
         // SAFETY: `key` is valid for writing; the destructor takes any value.
-        (unsafe { libc::pthread_key_create(&mut key, Some(at_exit)) } == 0).then_some(key)
-    });
+        if unsafe { libc::pthread_key_create(&mut key, Some(at_exit)) } != 0 {
+            return false;
+        }
+        if KEY.compare_exchange(0, key as usize + 1, AcqRel, Acquire).is_err() {
+            // SAFETY: another thread was first; this key is used by nobody.
+            unsafe { libc::pthread_key_delete(key) };
+        }
+    }
+    let key = (KEY.load(Acquire) - 1) as libc::pthread_key_t;
     // SAFETY: the key was created and is never deleted.
-    key.is_some_and(|key| unsafe { libc::pthread_setspecific(key, record.cast()) } == 0)
+    unsafe { libc::pthread_setspecific(key, record.cast()) == 0 }
 }
 
-/// Adds free places for downcalls of the calling thread, which is attached.
+/// Finds free places for downcalls of the calling thread, which is attached; for one at `sp`.
 #[cold]
 #[inline(never)]
-pub(crate) fn add_call_places(hot: &'static Hot) {
+pub(crate) fn find_call_places(hot: &'static Hot, sp: usize) {
+    let record = hot.record().expect("upcall: a thread is attached before it makes downcalls");
+    if record.call_places() >= left::MANY_CALLS && left::reclaim(hot, sp).calls > record.call_places() / 2 {
+        return;
+    }
     service::run(|| {
-        let record = hot.record().expect("a thread is attached before it makes downcalls");
         let _no_snapshot = lock();
         // SAFETY: this is the record's thread, and nobody else looks while the lock is held.
         let blocks = unsafe { &mut *record.call_blocks.get() };
@@ -195,7 +256,7 @@ pub(crate) fn add_call_places(hot: &'static Hot) {
 }
 
 /// A thread, which is alive, as messages name it.
-fn describe(id: usize) -> String {
+pub(crate) fn describe(id: usize) -> String {
     match thread_name(id) {
         Some(name) => format!("thread {id:#x} ({name})"),
         None => format!("thread {id:#x}"),
@@ -205,7 +266,7 @@ fn describe(id: usize) -> String {
 /// Rule: a call that comes back on another thread is reported by name, and the process stopped.
 #[cold]
 #[inline(never)]
-pub(crate) fn abort_on_wrong_thread(began: Mark, what: &str) -> ! {
+pub(crate) fn abort_on_wrong_thread(began: Mark, what: impl FnOnce() -> String) -> ! {
     let mut began_on = None;
     for_each(|record| {
         if record.serial == began.serial {
@@ -213,12 +274,24 @@ pub(crate) fn abort_on_wrong_thread(began: Mark, what: &str) -> ! {
         }
     });
     let began_on = began_on.unwrap_or("a thread that has exited".to_owned());
-    report(format_args!(
-        "{what} that began on {began_on} came back on {}: the host resumed a stack that holds Rust frames on another thread. \
-         Such a stack must be resumed on the thread that it was suspended on; the process is stopped",
+    // Where this is on a stack of ours, the host's is the one beneath, unless C was on ours.
+    let sp = stack_pointer();
+    let sp = match control_at(sp) {
+        Some(stack) if stack.fiber().is_none() => stack.system_sp.load(Relaxed),
+        _ => sp,
+    };
+    let stack = registered::described(sp).unwrap_or_else(|| match stackbounds::around(sp) {
+        Some(around) if around.kind != Kind::Gap => {
+            format!("the stack {:#x}..{:#x}", around.low, around.high)
+        }
+        _ => format!("a stack around {sp:#x} that nobody described"),
+    });
+    fatal(format_args!(
+        "{}, which began on {began_on}, came back on {}: the host resumed {stack}, which holds Rust frames, on another thread. \
+         Such a stack must be resumed on the thread that it was suspended on",
+        what(),
         describe(thread_id())
     ));
-    std::process::abort()
 }
 
 /// Keeps the message of the last panic or refusal on this thread, for C to ask for.

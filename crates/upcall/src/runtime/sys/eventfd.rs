@@ -16,6 +16,15 @@ impl EventFd {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
+    pub fn renew(&self) -> io::Result<()> {
+        let new = Self::new()?;
+        // SAFETY: two descriptors of ours.
+        match unsafe { libc::dup3(new.0.as_raw_fd(), self.0.as_raw_fd(), libc::O_CLOEXEC) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    }
+
     pub fn signal(&self) {
         let one = 1u64;
         // SAFETY: eight readable bytes. It fails only if the counter is full, and the descriptor readable.

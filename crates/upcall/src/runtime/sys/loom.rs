@@ -12,6 +12,10 @@ impl EventFd {
         Ok(Self(Mutex::new(false)))
     }
 
+    pub fn renew(&self) -> io::Result<()> {
+        unreachable!("loom's models do not fork")
+    }
+
     pub fn signal(&self) {
         *self.0.lock().unwrap() = true;
     }

@@ -1,7 +1,8 @@
 //! What the executors need of the operating system.
 //!
-//! Contract: an `EventFd` is a descriptor that is readable from `signal` to `clear`, not inherited by programs that are executed;
-//! `with_signals_blocked` runs its closure, in which threads are made, such that they serve none of the host's signals;
+//! Contract: an `EventFd` is a descriptor that is readable from `signal` to `clear`, not inherited by programs that are executed, and after `renew`
+//! not shared with the process that this one was forked from; `with_signals_blocked` runs its closure, in which threads are made, such that they
+//! serve none of the host's signals but those of their own faults;
 //! `is_blocked` says whether the thread with that number sleeps in the kernel, rather than computes or waits for a core; where that is not known,
 //! it says so of all.
 
@@ -23,10 +24,14 @@ pub(super) use event::EventFd;
 
 pub(super) fn with_signals_blocked<R>(f: impl FnOnce() -> R) -> R {
     let mut before = MaybeUninit::uninit();
-    // SAFETY: sigfillset writes the set; pthread_sigmask reads one and writes the other.
+    // SAFETY: sigfillset writes the set, sigdelset changes it; pthread_sigmask reads one and writes the other.
     unsafe {
         let mut all = MaybeUninit::uninit();
         libc::sigfillset(all.as_mut_ptr());
+        // A fault whose signal is blocked ends the process without asking anybody's handler.
+        for fault in [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS] {
+            libc::sigdelset(all.as_mut_ptr(), fault);
+        }
         libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
     }
     let result = f();

@@ -27,6 +27,19 @@ impl EventFd {
         Ok(Self { reader, writer })
     }
 
+    pub fn renew(&self) -> io::Result<()> {
+        let new = Self::new()?;
+        for (new, old) in [(&new.reader, &self.reader), (&new.writer, &self.writer)] {
+            // SAFETY: two descriptors of ours.
+            if unsafe { libc::dup2(new.as_raw_fd(), old.as_raw_fd()) } == -1 {
+                return Err(io::Error::last_os_error());
+            }
+            // SAFETY: as in `new`.
+            unsafe { libc::fcntl(old.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+        Ok(())
+    }
+
     pub fn signal(&self) {
         // SAFETY: one readable byte. It fails only if the pipe is full, and readable.
         unsafe { libc::write(self.writer.as_raw_fd(), [1u8].as_ptr().cast(), 1) };

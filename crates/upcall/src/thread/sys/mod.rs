@@ -5,7 +5,7 @@ mod isa;
 #[cfg(target_os = "linux")]
 use std::ffi::CStr;
 
-pub(crate) use isa::thread_token;
+pub(crate) use isa::{is_beside_token, thread_token};
 
 /// The calling thread's `pthread_t`, as debuggers show it.
 pub(crate) fn thread_id() -> usize {

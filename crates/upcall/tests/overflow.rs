@@ -1,0 +1,90 @@
+//! Stack overflows in Rust programs, where the standard library has a handler of its own.
+
+mod common;
+
+use std::hint::black_box;
+use std::os::unix::process::ExitStatusExt;
+
+use common::{child, part};
+use upcall::{Fiber, StackChoice, downcall, enter, entry, report};
+
+/// What std says of the overflow of a thread's own stack.
+const STD: &str = "has overflowed its stack";
+
+#[inline(never)]
+fn recurse(depth: u64) -> u64 {
+    let frame = black_box([depth; 32]);
+    if depth == u64::MAX { 0 } else { recurse(depth + 1) + frame[7] }
+}
+
+fn on_a_thread(f: impl FnOnce() -> u64 + Send) {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("deep".to_owned());
+        thread.spawn_scoped(scope, f).unwrap().join().unwrap();
+    });
+}
+
+/// On the thread's own stack, also where nobody knows that it is.
+fn nested() -> u64 {
+    let here = || entry().stack(StackChoice::Caller);
+    here().enter(|| downcall(|| here().enter(|| recurse(0)).unwrap())).unwrap()
+}
+
+/// The signal that a part of `test` died of, and what it said.
+fn dies(test: &str, part: &str) -> (Option<i32>, String) {
+    let output = child(test, part, &[]);
+    (output.status.signal(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn both_reports_are_made_of_a_thread_s_own_stack() {
+    const NAME: &str = "both_reports_are_made_of_a_thread_s_own_stack";
+    match part().as_deref() {
+        None => {}
+        Some("installed") => {
+            report::install().unwrap();
+            report::install().unwrap();
+            return on_a_thread(nested);
+        }
+        Some(_) => return on_a_thread(nested),
+    }
+    let (signal, said) = dies(NAME, "installed");
+    assert_eq!(signal, Some(libc::SIGABRT), "std aborts\n{said}");
+    if cfg!(not(stackbounds_no_query)) {
+        let ours = said.find("(deep): the thread's own stack, ").expect(&said);
+        assert!(ours < said.find(STD).expect(&said), "first ours\n{said}");
+        assert_eq!(said.matches("upcall: stack overflow").count(), 1, "{said}");
+        assert_eq!(said.matches("C → Rust, called from the thread's own stack").count(), 2, "{said}");
+        assert_eq!(said.matches("Rust → C, C runs on the thread's own stack").count(), 1, "{said}");
+    }
+    let (signal, said) = dies(NAME, "not installed");
+    assert_eq!(signal, Some(libc::SIGABRT), "{said}");
+    assert!(said.contains(STD) && !said.contains("upcall:"), "a guest is silent\n{said}");
+}
+
+#[test]
+fn std_takes_no_fiber_s_stack_for_the_thread_s() {
+    if part().is_some() {
+        report::install().unwrap();
+        return on_a_thread(|| upcall::wait(Fiber::builder().name("tower").build(|| recurse(0)).unwrap()));
+    }
+    let (signal, said) = dies("std_takes_no_fiber_s_stack_for_the_thread_s", "tower");
+    assert_eq!(signal, Some(libc::SIGSEGV), "{said}");
+    assert!(said.contains("(deep): the stack of the fiber \"tower\", "), "{said}");
+    assert!(!said.contains(STD), "{said}");
+}
+
+#[test]
+fn a_fault_that_is_no_overflow_is_not_ours() {
+    if part().is_some() {
+        report::install().unwrap();
+        return on_a_thread(|| {
+            enter(|| ()).unwrap();
+            // SAFETY: none: it is a fault.
+            unsafe { black_box(16 as *const u64).read_volatile() }
+        });
+    }
+    let (signal, said) = dies("a_fault_that_is_no_overflow_is_not_ours", "null");
+    assert_eq!(signal, Some(libc::SIGSEGV), "{said}");
+    assert!(!said.contains("upcall:"), "{said}");
+}

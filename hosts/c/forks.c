@@ -1,0 +1,359 @@
+/* A host that forks: the child calls Rust at once and gets right answers, and nothing waits for what only the parent has. */
+#include "host.h"
+
+#include <poll.h>
+#include <sys/wait.h>
+
+static int returns_7(void *unused) {
+    (void)unused;
+    return 7;
+}
+
+static int panics(void *message) { return guest_panic(message); }
+
+/* What can be called inside other calls: a panic that nobody catches would be raised in them. */
+static void nested_calls_are_right(void) {
+    char message[32] = "";
+    CHECK(guest_increment(41) == 42);
+    CHECK(guest_call(returns_7, NULL) == 7);
+    CHECK(guest_call_pooled(returns_7, NULL) == 7);
+    CHECK(guest_catch(panics, "raised", message, sizeof message) == -2 && strcmp(message, "raised") == 0);
+    CHECK(guest_attached_threads() >= 1);
+}
+
+static void calls_are_right(void) {
+    nested_calls_are_right();
+    CHECK(guest_panic("alone") == -1 && last_panic_says("alone"));
+}
+
+static void *calls_on_thread(void *unused) {
+    calls_are_right();
+    return unused;
+}
+
+/* Workers, blocking calls, sleepers and threads that begin in this process. */
+static void starts_afresh(void) {
+    CHECK(guest_join(guest_spawn(returns_7, NULL)) == 7);
+    CHECK(guest_join(guest_spawn_on_fiber("afresh", returns_7, NULL)) == 7);
+    CHECK(guest_blocking(returns_7, NULL) == 7);
+    CHECK(guest_sleep(1) == 0);
+    on_thread(NULL, 0, calls_on_thread, NULL);
+}
+
+static void *starts_afresh_on_thread(void *unused) {
+    starts_afresh();
+    return unused;
+}
+
+/* Forks; the child does this and exits. A child that hangs is killed by its alarm. */
+static void in_child(void (*child)(void)) {
+    fflush(NULL);
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        alarm(20);
+        child();
+        fflush(NULL);
+        _exit(0);
+    }
+    int status;
+    CHECK(waitpid(pid, &status, 0) == pid);
+    if (status != 0)
+        fprintf(stderr, "the child ended with status %#x\n", status);
+    CHECK(status == 0);
+}
+
+static void all_is_right(void) {
+    calls_are_right();
+    starts_afresh();
+    CHECK(upcall_shutdown(5000) == 0);
+    calls_are_right();
+}
+
+static void nothing_started(void) {
+    in_child(all_is_right);
+    calls_are_right();
+    in_child(all_is_right);
+    all_is_right();
+}
+
+static void workers_started(void) {
+    starts_afresh();
+    in_child(all_is_right);
+    all_is_right();
+    in_child(calls_are_right);
+}
+
+/* ---- what only the parent has ---- */
+
+static guest_channel *never;
+static guest_fiber *fibers[4];
+
+static int waits(void *unused) {
+    (void)unused;
+    return guest_receive(never);
+}
+
+static int yields_for_a_while(void *unused) {
+    (void)unused;
+    for (int i = 0; i < 100000; i++)
+        guest_yield();
+    return 0;
+}
+
+/* Their joiners get an error: nobody waits for ever. */
+static void joins_are_errors(void) {
+    for (int i = 0; i < 4; i++) {
+        CHECK(guest_is_finished(fibers[i]));
+        CHECK(guest_join(fibers[i]) == -1);
+        CHECK(last_panic_says("runs only in the process that this one was forked from"));
+    }
+    all_is_right();
+}
+
+static void fibers_of_the_parent(void) {
+    never = guest_channel_new(1);
+    fibers[0] = guest_spawn_on_fiber("suspended", waits, NULL);
+    fibers[1] = guest_spawn_on_fiber("yielding", yields_for_a_while, NULL);
+    fibers[2] = guest_spawn(waits, NULL);
+    fibers[3] = guest_spawn_on_fiber("not begun, perhaps", waits, NULL);
+    in_child(joins_are_errors);
+    for (int i = 0; i < 3; i++)
+        CHECK(guest_send(never, i) == 0);
+    for (int i = 0; i < 4; i++)
+        CHECK(guest_join(fibers[i]) >= 0);
+    all_is_right();
+}
+
+/* ---- forks in the middle of calls ---- */
+
+static int forks(void *unused) {
+    (void)unused;
+    fflush(NULL);
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        alarm(20);
+        nested_calls_are_right();
+        return 1;
+    }
+    int status;
+    CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+    return 0;
+}
+
+static int forks_pooled(void *unused) { return guest_call_pooled(forks, unused); }
+static int forks_deeper(void *unused) { return guest_call(forks_pooled, unused); }
+
+/* Both return through all the frames that were there. */
+static void ends_in_both(int is_child) {
+    CHECK(is_child == 0 || is_child == 1);
+    all_is_right();
+    if (is_child)
+        _exit(0);
+}
+
+static void in_nested_upcalls(void) {
+    ends_in_both(guest_call_pooled(forks_deeper, NULL));
+}
+
+static void forks_on_coroutine(struct coroutine *c, void *is_child) {
+    *(int *)is_child = guest_call(forks_deeper, NULL);
+    coroutine_yield(c);
+    calls_are_right();
+}
+
+static int yields(void *c) {
+    coroutine_yield(c);
+    return guest_increment(1);
+}
+
+static void suspend(struct coroutine *c, void *unused) {
+    (void)unused;
+    CHECK(guest_call(yields, c) == 2);
+}
+
+/* Upcalls are suspended on other coroutines, and go on in both. */
+static void on_coroutine(void) {
+    enum { MANY = 50 };
+    static struct coroutine others[MANY];
+    struct coroutine c;
+    int is_child = -1;
+    struct memory stack = memory_new(GUARDED, 64 << 10);
+    for (int i = 0; i < MANY; i++) {
+        struct memory other = memory_new(MALLOCED, 32 << 10);
+        coroutine_init(&others[i], other.base, other.size, suspend, NULL);
+        coroutine_resume(&others[i]);
+    }
+    coroutine_init(&c, stack.base, stack.size, forks_on_coroutine, &is_child);
+    coroutine_resume(&c);
+    for (int i = 0; i < MANY; i++) {
+        coroutine_resume(&others[i]);
+        CHECK(others[i].done);
+    }
+    coroutine_resume(&c);
+    CHECK(c.done);
+    ends_in_both(is_child);
+}
+
+static void *forks_on_thread(void *unused) {
+    starts_afresh();
+    int is_child = guest_call(forks_deeper, NULL);
+    ends_in_both(is_child);
+    return unused;
+}
+
+static void on_pthread(void) {
+    starts_afresh();
+    on_thread(NULL, 0, forks_on_thread, NULL);
+}
+
+/* A worker forks, in C called by a fiber: in the child it is the only thread, and the fiber goes on. */
+static int forks_and_exits(void *unused) {
+    if (forks(unused) == 1) {
+        nested_calls_are_right();
+        _exit(0);
+    }
+    return 7;
+}
+
+static void on_worker(void) {
+    CHECK(guest_join(guest_spawn(forks_and_exits, NULL)) == 7);
+    CHECK(guest_join(guest_spawn_on_fiber("forks", forks_and_exits, NULL)) == 7);
+    all_is_right();
+}
+
+/* ---- a LocalRuntime is its thread's, in both ---- */
+
+static int ended;
+
+static void sleeps(void *unused) {
+    (void)unused;
+    CHECK(guest_sleep(30) == 0);
+    ended++;
+}
+
+static void joins_lost(void *fiber) {
+    CHECK(guest_join(fiber) == -1);
+    ended++;
+}
+
+static void run_until(int count) {
+    struct pollfd ready = {upcall_local_fd(), POLLIN, 0};
+    while (ended < count) {
+        CHECK(poll(&ready, 1, 10000) == 1);
+        CHECK(upcall_local_run_ready(SIZE_MAX) >= 0);
+    }
+    CHECK(upcall_local_run_ready(SIZE_MAX) == 0);
+    CHECK(poll(&ready, 1, 0) == 0);
+}
+
+static void runs_on(void) {
+    run_until(4);
+    CHECK(upcall_local_spawn(sleeps, NULL) == 0);
+    run_until(5);
+    CHECK(upcall_local_end() == 0);
+    all_is_right();
+}
+
+static void local_runtime(void) {
+    never = guest_channel_new(1);
+    CHECK(upcall_local_begin() == 0);
+    for (int i = 0; i < 3; i++)
+        CHECK(upcall_local_spawn(sleeps, NULL) == 0);
+    guest_fiber *lost = guest_spawn(waits, NULL);
+    CHECK(upcall_local_spawn(joins_lost, lost) == 0);
+    CHECK(upcall_local_run_ready(SIZE_MAX) == 4);
+    in_child(runs_on);
+    run_until(3);
+    CHECK(guest_send(never, -1) == 0);
+    runs_on();
+}
+
+/* ---- under load: other threads hold every lock of the library at some time ---- */
+
+static volatile int stop;
+
+/* Nothing that panics: a thread that reports a panic holds a lock of Rust's standard library, which nobody else can hold during a fork. */
+static void *calls_for_load(void *unused) {
+    CHECK(guest_increment(41) == 42);
+    CHECK(guest_call(returns_7, NULL) == 7);
+    CHECK(guest_call_pooled(returns_7, NULL) == 7);
+    return unused;
+}
+
+static void *loads(void *number) {
+    struct memory stack = memory_new(MALLOCED, 64 << 10);
+    struct coroutine c;
+    for (int i = 0; !stop; i++) {
+        switch ((i + (int)(intptr_t)number) % 6) {
+        case 0: on_thread(NULL, 64 << 10, calls_for_load, NULL); break;
+        case 1: CHECK(guest_join(guest_spawn_on_fiber("load", returns_7, NULL)) == 7); break;
+        case 2: CHECK(guest_blocking(returns_7, NULL) == 7); break;
+        case 3: {
+            void *registration = guest_register(stack.base, stack.size);
+            coroutine_init(&c, stack.base, stack.size, suspend, NULL);
+            coroutine_resume(&c);
+            coroutine_resume(&c);
+            guest_unregister(registration);
+            break;
+        }
+        case 4:
+            CHECK(upcall_local_begin() == 0 && upcall_local_end() == 0);
+            CHECK(guest_sleep(0) == 0);
+            break;
+        default: CHECK(guest_open_calls() >= 0);
+        }
+        usleep(100); /* who waits for a lock is to get it at last, on a machine with few cores */
+    }
+    memory_free(stack);
+    return NULL;
+}
+
+static void calls_and_starts(void) {
+    calls_are_right();
+    starts_afresh_on_thread(NULL);
+}
+
+static void under_load(void) {
+    enum { THREADS = 4 };
+    int times = unoptimised() ? 100 : 500;
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++)
+        CHECK(pthread_create(&threads[i], NULL, loads, (void *)(intptr_t)i) == 0);
+    for (int i = 0; i < times; i++)
+        in_child(i % 4 ? calls_are_right : calls_and_starts);
+    stop = 1;
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    printf("%d forks under load\n", times);
+    all_is_right();
+}
+
+/* A child that forks, and so on. */
+static int generations;
+
+static void next_generation(void) {
+    calls_are_right();
+    starts_afresh();
+    if (++generations < 20)
+        in_child(next_generation);
+    all_is_right();
+}
+
+int main(int argc, char **argv) {
+    static const struct named_case cases[] = {
+        {"nothing_started", nothing_started},
+        {"workers_started", workers_started},
+        {"fibers_of_the_parent", fibers_of_the_parent},
+        {"in_nested_upcalls", in_nested_upcalls},
+        {"on_coroutine", on_coroutine},
+        {"on_pthread", on_pthread},
+        {"on_worker", on_worker},
+        {"local_runtime", local_runtime},
+        {"under_load", under_load},
+        {"generations", next_generation},
+        {NULL, NULL},
+    };
+    return run_case(cases, argc, argv);
+}
