@@ -1,0 +1,151 @@
+/* Coroutines as greenlet makes them: all run at the same addresses; who leaves is copied away, who goes on is copied back. Suspended calls
+   have the same addresses then, and where one's frames were are another's. */
+#include "tasks.h"
+
+/* ---- the copying coroutines ---- */
+
+struct copied {
+    ucontext_t self;
+    void (*body)(struct copied *, void *);
+    void *argument;
+    struct copied *resumer;
+    char *slice; /* what was on the stack when it left */
+    size_t size;
+    int begun, done;
+};
+
+enum { DEPTH = 512 << 10 };
+
+/* Where they run, below `high`, and who switches them, on a stack that is never copied. */
+static __thread struct {
+    char *high;
+    ucontext_t copier;
+    char copier_stack[64 << 10];
+    struct copied outside; /* whoever resumes the first: elsewhere, and never copied */
+    struct copied *running, *next;
+} place;
+
+static void copied_start(void) {
+    struct copied *c = place.running;
+    c->body(c, c->argument);
+    c->done = 1;
+    place.next = c->resumer;
+    setcontext(&place.copier);
+}
+
+static void save(struct copied *c) {
+    if (c == &place.outside || c->done)
+        return;
+    CHECK((c->slice = malloc(c->size)) != NULL);
+    memcpy(c->slice, place.high - c->size, c->size);
+}
+
+static void load(struct copied *c) {
+    if (c == &place.outside)
+        return;
+    if (c->begun) {
+        memcpy(place.high - c->size, c->slice, c->size);
+        free(c->slice);
+        return;
+    }
+    c->begun = 1;
+    CHECK(getcontext(&c->self) == 0);
+    c->self.uc_stack.ss_sp = place.high - DEPTH;
+    c->self.uc_stack.ss_size = DEPTH;
+    makecontext(&c->self, copied_start, 0);
+}
+
+/* Runs on its own stack; what was running has left its registers behind, and nothing of it is needed below `size`. */
+static void copy_for_ever(void) {
+    for (;;) {
+        save(place.running);
+        load(place.next);
+        place.running = place.next;
+        CHECK(swapcontext(&place.copier, &place.running->self) == 0);
+    }
+}
+
+static __attribute__((noinline)) void switch_to(struct copied *next) {
+    struct copied *running = place.running;
+    /* This function's frame and what swapcontext pushes are less than a KiB. */
+    running->size = (size_t)(place.high - (char *)__builtin_frame_address(0)) + 1024;
+    place.next = next;
+    CHECK(swapcontext(&running->self, &place.copier) == 0);
+}
+
+static void copied_init(struct copied *c, void (*body)(struct copied *, void *), void *argument) {
+    memset(c, 0, sizeof *c);
+    c->body = body;
+    c->argument = argument;
+}
+
+static void copied_resume(struct copied *c) {
+    c->resumer = place.running;
+    switch_to(c);
+}
+
+static void copied_yield(struct copied *c) { switch_to(c->resumer); }
+
+/* They run below `high` from now on; or, if that is NULL, on the thread's own stack, below all that the caller's frames will need. */
+static void copied_begin(char *high) {
+    place.high = high ? high : (char *)((uintptr_t)__builtin_frame_address(0) & ~(uintptr_t)4095) - (1 << 20);
+    place.running = &place.outside;
+    CHECK(getcontext(&place.copier) == 0);
+    place.copier.uc_stack.ss_sp = place.copier_stack;
+    place.copier.uc_stack.ss_size = sizeof place.copier_stack;
+    makecontext(&place.copier, copy_for_ever, 0);
+}
+
+/* ---- the random tasks ---- */
+
+static void copied_task_new(struct task *t) { CHECK((t->coroutine = malloc(sizeof(struct copied))) != NULL); }
+static void copied_task_free(struct task *t) { free(t->coroutine); }
+
+static void run_copied(struct copied *c, void *task) {
+    (void)c;
+    task_run(task);
+}
+
+static void copied_task_begin(struct task *t) { copied_init(t->coroutine, run_copied, t); }
+static void copied_task_resume(struct task *t) { copied_resume(t->coroutine); }
+static void copied_task_leave(struct task *t) { copied_yield(t->coroutine); }
+
+static const struct coroutines by_copying = {
+    copied_task_new, copied_task_begin, copied_task_resume, copied_task_leave, copied_task_free, 0,
+};
+
+static void *seeds_on_own_stack(void *locally) {
+    copied_begin(NULL);
+    run_seeds(&by_copying, locally != NULL);
+    return NULL;
+}
+
+static void on_main(void) { seeds_on_own_stack(NULL); }
+static void on_pthread(void) { on_thread(NULL, 0, seeds_on_own_stack, NULL); }
+static void with_local_runtime(void) { seeds_on_own_stack(&seed); }
+
+/* All of them on one stack that is not the thread's: nobody knows it, or it is registered. */
+static void on_other_stack(int registered) {
+    struct memory memory = memory_new(GUARDED, DEPTH);
+    void *registration = registered ? guest_register(memory.base, memory.size) : NULL;
+    copied_begin(memory.base + memory.size);
+    run_seeds(&by_copying, 0);
+    if (registered)
+        guest_unregister(registration);
+    memory_free(memory);
+}
+
+static void on_foreign_stack(void) { on_other_stack(0); }
+static void on_registered_stack(void) { on_other_stack(1); }
+
+int main(int argc, char **argv) {
+    static const struct named_case cases[] = {
+        {"on_main", on_main},
+        {"on_pthread", on_pthread},
+        {"with_local_runtime", with_local_runtime},
+        {"on_foreign_stack", on_foreign_stack},
+        {"on_registered_stack", on_registered_stack},
+        {NULL, NULL},
+    };
+    return run_case(cases, argc, argv);
+}

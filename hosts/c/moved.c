@@ -1,0 +1,116 @@
+/* A coroutine that holds Rust frames is resumed on another thread: reported by name at the first return into Rust, and stopped. */
+#include "host.h"
+
+/* Where the coroutine's stack is, so that it can be found in messages. */
+#define LOW ((char *)0x200000000000)
+enum { SIZE = 256 << 10 };
+
+static struct coroutine moved;
+
+static int yields(void *unused) {
+    (void)unused;
+    coroutine_yield(&moved);
+    return 0;
+}
+
+static void *suspends(void *unused) {
+    pthread_setname_np(pthread_self(), "first");
+    coroutine_resume(&moved);
+    return unused;
+}
+
+static int goes_on(void *unused) {
+    (void)unused;
+    coroutine_resume(&moved);
+    CHECK(!"came back");
+    return 0;
+}
+
+static int goes_on_deeper(void *unused) { return guest_call_pooled(goes_on, unused); }
+
+/* HOST_MOVE says what the two threads are like. */
+static int is(const char *what) { return strstr(getenv("HOST_MOVE"), what) != NULL; }
+
+static void *resumes(void *unused) {
+    pthread_setname_np(pthread_self(), "second");
+    if (is("attached"))
+        CHECK(guest_empty() == 0);
+    if (is("inside"))
+        guest_call(goes_on_deeper, NULL);
+    goes_on(NULL);
+    return unused;
+}
+
+static void moves(void (*body)(struct coroutine *, void *), int registered) {
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
+    CHECK(mmap(LOW, SIZE, PROT_READ | PROT_WRITE, flags, -1, 0) == LOW);
+    if (registered)
+        CHECK(upcall_stack_register(LOW, SIZE, "the coroutine's") == 0);
+    coroutine_init(&moved, LOW, SIZE, body, NULL);
+    /* A thread that follows one which has exited may well get its stack, its thread pointer and its pthread_t. */
+    if (is("exited"))
+        on_thread(NULL, 0, suspends, NULL);
+    else
+        suspends(NULL);
+    on_thread(NULL, 0, resumes, NULL);
+}
+
+static int nested(void *unused) { return guest_moving_pooled(yields, unused); }
+
+/* On its new thread, C calls Rust as any code there does; but a wait would suspend the fiber, into the frames of the other thread. */
+static int yields_and_waits(void *unused) {
+    guest_channel *never = guest_channel_new(1);
+    yields(unused);
+    CHECK(guest_increment(1) == 2);
+    return guest_receive(never);
+}
+
+/* Each of these is the body of the coroutine. */
+#define MOVES(name, registered, call)                             \
+    static void name##_body(struct coroutine *c, void *unused) {  \
+        (void)c;                                                  \
+        (void)unused;                                             \
+        call;                                                     \
+    }                                                             \
+    static void name(void) { moves(name##_body, registered); }
+
+MOVES(in_place, 1, guest_moving(yields, NULL))
+MOVES(pooled, 0, guest_moving(yields, NULL))
+MOVES(pooled_registered, 1, guest_moving_pooled(yields, NULL))
+MOVES(by_choice, 0, guest_moving_caller(yields, NULL))
+MOVES(plain_in_place, 1, guest_call_plain(yields, NULL))
+MOVES(plain_pooled, 0, guest_call_plain(yields, NULL))
+MOVES(with_stack, 1, guest_moving_with_stack(yields, NULL))
+MOVES(in_fiber, 1, guest_moving_in_fiber(yields, NULL))
+MOVES(on_fiber, 1, guest_moving_on_fiber(yields, NULL))
+MOVES(plain_in_fiber, 1, guest_moving_plain_in_fiber(yields, NULL))
+MOVES(waits_on_fiber, 1, guest_moving_on_fiber(yields_and_waits, NULL))
+MOVES(inner, 1, guest_moving(nested, NULL))
+MOVES(inner_on_fiber, 0, guest_moving_on_fiber(nested, NULL))
+
+/* The host has its own end for a process that cannot go on. */
+static void hosts_handler(void) {
+    CHECK(guest_end_when_stopped() == 0);
+    pooled();
+}
+
+int main(int argc, char **argv) {
+    static const struct named_case cases[] = {
+        {"in_place", in_place},
+        {"pooled", pooled},
+        {"pooled_registered", pooled_registered},
+        {"by_choice", by_choice},
+        {"plain_in_place", plain_in_place},
+        {"plain_pooled", plain_pooled},
+        {"with_stack", with_stack},
+        {"in_fiber", in_fiber},
+        {"on_fiber", on_fiber},
+        {"plain_in_fiber", plain_in_fiber},
+        {"waits_on_fiber", waits_on_fiber},
+        {"inner", inner},
+        {"inner_on_fiber", inner_on_fiber},
+        {"hosts_handler", hosts_handler},
+        {NULL, NULL},
+    };
+    return run_case(cases, argc, argv);
+}

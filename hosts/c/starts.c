@@ -1,0 +1,35 @@
+/* A shared object whose constructor loads a plug-in and waits for a thread that calls it for the first time. */
+#include "host.h"
+
+#include <dlfcn.h>
+
+int calls_made;
+
+/* Found before: who looks for a function waits for the loader. */
+#define FUNCTIONS(DO) DO(guest_increment) DO(guest_call_pooled) DO(guest_panic)
+static struct {
+#define DECLARE(name) __typeof__(name) *name;
+    FUNCTIONS(DECLARE)
+} plugin;
+
+static int returns_7(void *unused) {
+    (void)unused;
+    return 7;
+}
+
+static void *calls(void *unused) {
+    calls_made += plugin.guest_increment(1) == 2;
+    calls_made += plugin.guest_call_pooled(returns_7, NULL) == 7;
+    calls_made += plugin.guest_panic("while the loader is at work") == -1;
+    return unused;
+}
+
+static __attribute__((constructor)) void starts(void) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/first.so", getenv("HOST_PLUGINS"));
+    void *object = dlopen(path, RTLD_NOW);
+    CHECK(object);
+#define FIND(name) CHECK((plugin.name = dlsym(object, #name)) != NULL);
+    FUNCTIONS(FIND)
+    on_thread(NULL, 0, calls, NULL);
+}

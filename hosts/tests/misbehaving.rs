@@ -1,0 +1,168 @@
+//! Hosts that do to their threads and stacks what no library expects, as `hosts.rs` runs them.
+
+#[macro_use]
+mod program;
+
+use std::path::Path;
+use std::process::Command;
+
+use program::{Link, Outcome, Program};
+
+cases! {
+    any_order {
+        two_coroutines, generators, on_main, on_pthread, on_main_with_local_runtime, on_pthread_with_local_runtime,
+    }
+    copied {
+        on_main, on_pthread, with_local_runtime, on_foreign_stack, on_registered_stack,
+    }
+    exits {
+        suspended_calls, cancelled_while_it_waits, key_destructors, exit_anywhere,
+        exit_in_downcall => Outcome::Aborts("reached the Rust code of guest::exceptions::guest_unwinding:"),
+        exit_in_pooled_downcall => Outcome::Aborts("reached the Rust code of guest::exceptions::guest_unwinding_pooled:"),
+        exit_in_fiber => Outcome::Aborts("reached the Rust code of guest::exceptions::guest_unwinding_on_fiber:"),
+        cancel_in_downcall => Outcome::Aborts("reached the Rust code of guest::exceptions::guest_unwinding:"),
+        cancel_in_upcall => Outcome::Aborts("reached the Rust code of guest::exceptions::guest_unwinding_plain:"),
+    }
+    plugins {
+        threads_call_on, busy, again, constructor_waits, two_nested, two_panic, two_fork, two_closed, two_wait,
+        moved_in_place => Outcome::Aborts("the downcall of guest::moved::guest_moving, which began on a thread that has exited"),
+        moved_pooled => Outcome::Aborts("the downcall of guest::moved::guest_moving_pooled, which began on a thread that has exited"),
+        moved_plain => Outcome::Aborts("the upcall of guest::guest_call_plain, which began on a thread that has exited"),
+    }
+}
+
+/// Which call is reported, and by what its stack can be known.
+const MOVED: [(&str, &str, &str); 13] = [
+    (
+        "in_place",
+        "the downcall of guest::moved::guest_moving",
+        "the registered stack \"the coroutine's\", 0x200000000000..0x200000040000",
+    ),
+    ("pooled", "the downcall of guest::moved::guest_moving", "a stack around 0x20000003"),
+    (
+        "pooled_registered",
+        "the downcall of guest::moved::guest_moving_pooled",
+        "the registered stack \"the coroutine's\", 0x200000000000..0x200000040000",
+    ),
+    ("by_choice", "the downcall of guest::moved::guest_moving_caller", "a stack around 0x20000003"),
+    (
+        "plain_in_place",
+        "the upcall of guest::guest_call_plain",
+        "the registered stack \"the coroutine's\", 0x200000000000..0x200000040000",
+    ),
+    ("plain_pooled", "the upcall of guest::guest_call_plain", "a stack around 0x20000003"),
+    (
+        "with_stack",
+        "guest::moved::guest_moving_with_stack",
+        "the registered stack \"the coroutine's\", 0x200000000000..0x200000040000",
+    ),
+    ("in_fiber", "the downcall of guest::moved::guest_moving_in_fiber", ""),
+    ("on_fiber", "the downcall of guest::moved::guest_moving_on_fiber", ""),
+    ("plain_in_fiber", "fiber ", ""),
+    ("waits_on_fiber", "fiber \"moved\"", ""),
+    ("inner", "the downcall of guest::moved::guest_moving_pooled", ""),
+    ("inner_on_fiber", "the downcall of guest::moved::guest_moving_pooled", ""),
+];
+
+fn moved_coroutines_are_reported(threads: &'static str, began_on: &'static str) {
+    for &link in program::links_of("moved") {
+        let moved = Program::built("moved", link);
+        for (case, call, stack) in MOVED {
+            let said = [call, began_on, "came back on thread 0x", "(second): the host resumed ", stack];
+            moved.run(case, &[("HOST_MOVE", threads)], Outcome::AbortsSaying(said));
+        }
+    }
+}
+
+#[test]
+fn moved_to_a_thread_without_upcalls() {
+    moved_coroutines_are_reported("alive", "(first)");
+}
+
+#[test]
+fn moved_to_a_thread_with_upcalls() {
+    moved_coroutines_are_reported("attached", "(first)");
+}
+
+#[test]
+fn moved_into_an_upcall() {
+    moved_coroutines_are_reported("inside", "(first)");
+}
+
+#[test]
+fn moved_from_a_thread_that_has_exited() {
+    moved_coroutines_are_reported("exited", "on a thread that has exited");
+}
+
+#[test]
+fn moved_from_a_thread_that_has_exited_into_an_upcall() {
+    moved_coroutines_are_reported("exited, inside", "on a thread that has exited");
+}
+
+#[test]
+fn a_host_ends_the_process_its_own_way() {
+    let ends =
+        Outcome::Exits(3, "the host's log: the downcall of guest::moved::guest_moving, which began on");
+    for &link in program::links_of("moved") {
+        Program::built("moved", link).run("hosts_handler", &[("HOST_MOVE", "alive")], ends);
+    }
+}
+
+#[test]
+fn cpp_exceptions_stay_in_cpp() {
+    if program::can_build("exceptions") {
+        for link in [Link::Static, Link::Shared] {
+            let exceptions = Program::built("exceptions", link);
+            for case in ["caught_below", "across_upcalls", "panics"] {
+                exceptions.run(case, &[], Outcome::Success);
+            }
+        }
+    }
+}
+
+#[test]
+fn cpp_exceptions_that_reach_rust_are_reported() {
+    let reported = [
+        ("reaches_downcall", "guest_unwinding:"),
+        ("reaches_downcall_from_pooled", "guest_unwinding_pooled:"),
+        ("reaches_upcall", "guest_unwinding_plain:"),
+        ("reaches_pooled_upcall", "guest_unwinding_plain_pooled:"),
+        ("reaches_fiber", "guest_unwinding_in_fiber:"),
+        ("reaches_downcall_on_fiber", "guest_unwinding_on_fiber:"),
+        ("reaches_coroutine", "guest_unwinding:"),
+    ];
+    // Rust was told that none could come: stopped by C++'s runtime, or by us. Optimised code in place lets it pass, as `longjmp` does.
+    let stopped: &[&str] = if cfg!(debug_assertions) {
+        &["not_declared", "not_declared_pooled", "not_declared_in_upcall", "not_declared_in_fiber"]
+    } else {
+        &["not_declared_pooled", "not_declared_in_fiber"]
+    };
+    if program::can_build("exceptions") {
+        for link in [Link::Static, Link::Shared] {
+            let exceptions = Program::built("exceptions", link);
+            for (case, reached) in reported {
+                exceptions.run(case, &[], Outcome::Aborts(reached));
+            }
+            for case in stopped {
+                exceptions.run(case, &[], Outcome::Aborts(""));
+            }
+        }
+    }
+}
+
+#[test]
+fn greenlets() {
+    let pythons = ["python3", "/usr/bin/python3"];
+    let has_greenlet = |python: &&str| {
+        Command::new(python).args(["-c", "import greenlet"]).output().is_ok_and(|run| run.status.success())
+    };
+    match pythons.iter().find(|python| has_greenlet(python)) {
+        None => program::skipped("greenlets", "Python with greenlet"),
+        Some(python) => {
+            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("py/greenlets.py");
+            let library = program::libraries().join("libguest.so");
+            let done = Outcome::Prints("seeds with greenlets");
+            program::run(Command::new(python).arg(script).arg(library), "greenlets", done);
+        }
+    }
+}
