@@ -3,11 +3,18 @@
 # tool is missing says SKIPPED.
 set -euo pipefail
 missing=()
-for tool in strace valgrind; do
+for tool in gdb strace valgrind; do
     command -v "$tool" >/dev/null || missing+=("$tool")
 done
 [ -e /usr/include/uv.h ] || missing+=(libuv1-dev)
+# For ThreadSanitizer, a compiler with the sources of its standard library.
+[ -x /usr/bin/rustc ] || missing+=(rustc-web)
+[ -x /usr/bin/cargo ] || missing+=(cargo-web)
+[ -e /usr/lib/rustlib/src/rust/library/Cargo.lock ] || missing+=(rust-web-src)
+[ -e /usr/lib/llvm-19/lib/clang/19/lib/linux/libclang_rt.tsan-x86_64.a ] || missing+=(libclang-rt-19-dev)
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
+command -v c++ >/dev/null || missing+=(g++)
+{ python3 -c 'import greenlet' || /usr/bin/python3 -c 'import greenlet'; } 2>/dev/null || missing+=(python3-greenlet)
 if [ ${#missing[@]} -eq 0 ]; then
     echo "nothing to install"
 elif [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

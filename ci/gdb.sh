@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# gdb walks from C code in the innermost of nested calls, through pooled stacks, fibers and the system stack, to C's main. The tests show
+# the same of std's backtraces.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+command -v gdb >/dev/null || { echo "SKIPPED: gdb is not installed"; exit 0; }
+cargo test --quiet -p hosts --test tools backtrace >/dev/null
+
+# The functions that the walk passes in this order, and how often it passes a switch of stacks, which gdb takes for a signal handler.
+walk() {
+    local case=$1 switches=$2 link frames
+    shift 2
+    for link in Static Shared; do
+        frames=$(gdb -q -batch -nx -ex 'break innermost' -ex run -ex backtrace \
+            --args "target/debug/deps/c-hosts/backtrace-$link" "$case" 2>&1 | grep '^#')
+        local expected=''
+        for name in "$@"; do expected+="$name \(.*"; done
+        tr '\n' ' ' <<<"$frames" | grep -qE "^#0 +$expected" && [[ ${frames##*$'\n'} == *' main ('* ]] &&
+            [ "$(grep -c '<signal handler called>' <<<"$frames")" = "$switches" ] ||
+            { echo "$case ($link): gdb saw"; echo "$frames"; exit 1; }
+        echo "gdb, $case ($link): $(wc -l <<<"$frames") frames and $switches switches of stacks from innermost to main"
+    done
+}
+walk pooled 4 innermost guest_call_pooled middle guest_call_pooled pooled main
+walk on_fiber 1 innermost run_fiber main
+walk below_fiber 2 innermost guest_call leaves_fiber run_fiber main

@@ -1,0 +1,11 @@
+//! Tools see through: what backtraces show. The lanes `ci/gdb.sh`, `ci/valgrind.sh`, `ci/asan.sh` and `ci/tsan.sh` show the others.
+
+#[macro_use]
+#[allow(dead_code, reason = "each test file uses a part")]
+mod program;
+
+use program::{Outcome, Program};
+
+cases! {
+    backtrace { pooled, on_fiber, below_fiber, }
+}
