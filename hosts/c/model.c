@@ -1,0 +1,320 @@
+/* Runs programs of the model test: see tests/model.rs. Each comes on stdin as the steps of its threads, with what must come of each step.
+ *
+ * Whatever C code of a thread is running takes the thread's next step. A step says which frame of C is to take it, so code that runs
+ * where it should not is noticed at once; and a call that ends finds in the step that ended it what it is to answer. */
+#include <setjmp.h>
+
+#include "host.h"
+
+enum { SLOTS = 8, STREAMS = 8 };
+
+/* What coroutines' stacks are, by number. The last two are registered; on the first of them upcalls run in place. */
+static const struct {
+    enum kind kind;
+    size_t size;
+    int registered;
+} memories[] = {{MALLOCED, 96 << 10, 0}, {GUARDED, 192 << 10, 0}, {GUARDED, 512 << 10, 1}, {GUARDED, 112 << 10, 1}};
+
+struct step {
+    char what;
+    int a, b;
+    int frame;  /* who is to take it */
+    int enters; /* the frame that begins by it, or 0 */
+    int answer; /* what the call answers that ends by it */
+    int caught; /* the panic that is caught by it, or 0 */
+    int last;   /* the last panic of the thread then, or 0 where that is shared */
+};
+
+struct stream {
+    int number;
+    char runs_on; /* 't'hread, 'f'iber, 's'ystem stack of a worker */
+    int next, count, capacity;
+    struct step *steps;
+    jmp_buf **jumps; /* by frame */
+    struct coroutine coroutines[SLOTS];
+    struct memory stacks[SLOTS];
+    void *registrations[SLOTS];
+    int elsewhere; /* it goes on on another thread, and returns into Rust at once */
+    guest_fiber *fibers[SLOTS], *itself;
+    guest_channel *gates[SLOTS];
+};
+
+static int program, stream_count;
+static struct stream streams[STREAMS];
+static guest_channel *channels[STREAMS][STREAMS];
+
+static const struct step *taken(struct stream *s) { return &s->steps[s->next - 1]; }
+
+static __attribute__((noreturn)) void wrong(struct stream *s, const char *what, long expected, long found) {
+    fprintf(stderr, "program %d, thread %d, step %d '%c': %s is %ld, not %ld\n", program, s->number, s->next - 1,
+            taken(s)->what, what, found, expected);
+    fflush(NULL);
+    _exit(1);
+}
+
+#define EXPECT(s, what, expected, found)                        \
+    do {                                                        \
+        long expected_ = (expected), found_ = (found);          \
+        if (expected_ != found_)                                \
+            wrong(s, what, expected_, found_);                  \
+    } while (0)
+
+/* Panics are numbered. */
+static int number_of(const char *message) {
+    int number;
+    return sscanf(message, "panic %d", &number) == 1 ? number : -1;
+}
+
+/* A call has ended, with the last step. */
+static void ended(struct stream *s, int answer) {
+    char message[64] = "";
+    EXPECT(s, "the answer", taken(s)->answer, answer);
+    if (taken(s)->last) {
+        upcall_last_panic(message, sizeof message);
+        EXPECT(s, "the last panic", taken(s)->last, number_of(message));
+    }
+}
+
+static void ended_by_panic(struct stream *s, int answer, const char *caught) {
+    ended(s, answer);
+    EXPECT(s, "the caught panic", taken(s)->caught, answer == -2 ? number_of(caught) : 0);
+}
+
+/* A frame of C. */
+struct frame {
+    int id;
+    jmp_buf jump;
+    volatile int pattern[16];
+};
+
+static int run_steps(void *stream);
+static void in_coroutine(struct coroutine *c, void *stream);
+
+static void call(struct stream *s, const struct step *step) {
+    char caught[64] = "";
+    switch (step->a) {
+    case 'c': return ended(s, guest_call(run_steps, s));
+    case 'h': return ended(s, guest_call_holding(step->enters, run_steps, s));
+    case 'p': return ended(s, guest_call_pooled(run_steps, s));
+    case 'o': return ended(s, guest_call_caller(run_steps, s));
+    case 'n': return ended(s, guest_call_plain(run_steps, s));
+    case 't': return ended(s, guest_call_plain_then(run_steps, run_steps, s));
+    case 'w': return ended(s, guest_with_stack(step->b, run_steps, s));
+    case 'u': return ended(s, guest_use_and_call(step->b, run_steps, s));
+    case 'f': return ended(s, guest_call_on_own_fiber(run_steps, s));
+    case 'x': return ended(s, guest_with_stack_on_own_fiber(step->b, run_steps, s));
+    case 'd': return ended(s, guest_panic_calling(step->b, run_steps, s));
+    case 'k': {
+        int answer = guest_catch(run_steps, s, caught, sizeof caught);
+        return ended_by_panic(s, answer, caught);
+    }
+    case 'K': {
+        int answer = guest_catch_on_fiber(run_steps, s, caught, sizeof caught);
+        return ended_by_panic(s, answer, caught);
+    }
+    default: wrong(s, "the call", 0, step->a);
+    }
+}
+
+/* Where upcalls from here run: 'o'wn stack, 'r'egistered, 'p'ooled, or anywhere else with room enough. */
+static void check_where(struct stream *s, const struct step *step) {
+    struct guest_where where;
+    EXPECT(s, "the answer", 0, guest_where(&where));
+    EXPECT(s, "exactness", 1, where.exact);
+    EXPECT(s, "room enough", 1, where.sp - where.low >= 128 * 1024);
+    if (step->a != 'a')
+        EXPECT(s, "being on the own stack", step->a == 'o', where.own);
+    if (step->a == 'r')
+        EXPECT(s, "being on the registered stack", (long)s->stacks[step->b].base, (long)where.low);
+    if (step->a == 'p')
+        EXPECT(s, "being on this stack", 0, within(where.low, where.high, &where));
+}
+
+static void start(struct stream *s, int slot, int memory) {
+    size_t size = memories[memory].size;
+    struct memory stack = s->stacks[slot] = memory_new(memories[memory].kind, size);
+    s->registrations[slot] = memories[memory].registered ? guest_register(stack.base, size) : NULL;
+    EXPECT(s, "being registered", memories[memory].registered, s->registrations[slot] != NULL);
+    coroutine_init(&s->coroutines[slot], stack.base, size, in_coroutine, s);
+}
+
+static void resume(struct stream *s, int slot) {
+    coroutine_resume(&s->coroutines[slot]);
+    if (s->coroutines[slot].done) {
+        if (s->registrations[slot])
+            guest_unregister(s->registrations[slot]);
+        memory_free(s->stacks[slot]);
+    }
+}
+
+static void *resume_there(void *coroutine) {
+    coroutine_resume(coroutine);
+    return NULL;
+}
+
+/* Something is registered for a moment: what was found out of stacks before has to be found out again. */
+static void register_briefly(struct stream *s) {
+    static char nothing[STREAMS][4096];
+    void *registration = guest_register(nothing[s->number], sizeof nothing[0]);
+    EXPECT(s, "being registered", 1, registration != NULL);
+    guest_unregister(registration);
+}
+
+static void panics(struct stream *s, int number) {
+    char message[64];
+    snprintf(message, sizeof message, "panic %d", number);
+    ended(s, guest_panic(message));
+}
+
+static guest_fiber *spawn_stream(struct stream *s) {
+    return s->runs_on == 'f' ? guest_spawn_on_fiber("model", run_steps, s) : guest_spawn(run_steps, s);
+}
+
+/* Takes one step; says whether the frame ends by it. */
+static int take(struct stream *s, const struct step *step) {
+    switch (step->what) {
+    case 'c': call(s, step); break;
+    case 'r': return 1;
+    case 'p': panics(s, step->a); break;
+    case 'i': ended(s, guest_increment(step->a)); break;
+    case 'w': check_where(s, step); break;
+    case 'o': EXPECT(s, "the number of open downcalls", step->a, guest_open_downcalls()); break;
+    case 'g': register_briefly(s); break;
+    case 'j': _longjmp(*s->jumps[step->a], 1);
+    case 's': start(s, step->a, step->b); resume(s, step->a); break;
+    case 'e': resume(s, step->a); break;
+    case 'y': coroutine_yield(&s->coroutines[step->a]); return s->elsewhere;
+    case 'E': s->elsewhere = 1; on_thread(NULL, 0, resume_there, &s->coroutines[step->a]); break;
+    case 'd': memory_free(s->stacks[step->a]); break;
+    case 'f': CHECK((s->fibers[step->a] = guest_spawn_local(run_steps, s))); break;
+    case 'n': ended(s, upcall_local_run_ready(1)); break;
+    case 'm': EXPECT(s, "the answer", 0, guest_send(s->gates[step->a], step->b)); break;
+    case 'a': ended(s, guest_receive(s->gates[step->a])); break;
+    case 'z': ended(s, guest_yield()); break;
+    case 'b': ended(s, guest_join_raising(s->fibers[step->a])); break;
+    case 'S': EXPECT(s, "the answer", 0, guest_send(channels[s->number][step->a], step->b)); break;
+    case 'R': ended(s, guest_receive(channels[step->a][s->number])); break;
+    case 'F': streams[step->a].itself = spawn_stream(&streams[step->a]); break;
+    default: wrong(s, "the step", 0, step->what);
+    }
+    return 0;
+}
+
+/* Takes steps until one ends this frame. */
+static int run_steps(void *stream) {
+    struct stream *s = stream;
+    struct frame frame = {.id = s->next ? taken(s)->enters : 1};
+    s->jumps[frame.id] = &frame.jump;
+    for (int i = 0; i < 16; i++)
+        frame.pattern[i] = frame.id + i;
+    _setjmp(frame.jump);
+    for (;;) {
+        const struct step *step = &s->steps[s->next++];
+        EXPECT(s, "the frame of C that runs", step->frame, frame.id);
+        for (int i = 0; i < 16; i++)
+            EXPECT(s, "a local", frame.id + i, frame.pattern[i]);
+        if (take(s, step))
+            return step->a;
+    }
+}
+
+static void in_coroutine(struct coroutine *c, void *stream) {
+    (void)c;
+    run_steps(stream);
+}
+
+static void *run_thread(void *stream) {
+    struct stream *s = stream;
+    CHECK(guest_panic("panic 1") == -1);
+    CHECK(upcall_local_begin() == 0);
+    for (int i = 0; i < SLOTS; i++)
+        s->gates[i] = guest_channel_new(2); /* one under way, and one */
+    run_steps(s);
+    for (int i = 0; i < SLOTS; i++)
+        guest_channel_free(s->gates[i]);
+    CHECK(upcall_local_end() == 0);
+    return stream;
+}
+
+/* ---- programs ---- */
+
+/* The first thread is the process's own, unless it `leaves` calls open: else none may be open on it afterwards. */
+static void run_program(int leaves) {
+    int count = stream_count;
+    pthread_t threads[STREAMS];
+    for (int i = 0; i < count; i++)
+        for (int j = 0; j < count; j++)
+            channels[i][j] = guest_channel_new(64);
+    for (int i = 1; i < count; i++)
+        if (streams[i].runs_on == 't')
+            CHECK(pthread_create(&threads[i], NULL, run_thread, &streams[i]) == 0);
+    if (leaves)
+        on_thread(NULL, 0, run_thread, &streams[0]);
+    else
+        run_thread(&streams[0]);
+    for (int i = 1; i < count; i++)
+        if (streams[i].runs_on == 't')
+            CHECK(pthread_join(threads[i], NULL) == 0);
+    for (int i = 1; i < count; i++)
+        if (streams[i].runs_on != 't')
+            EXPECT(&streams[i], "the fiber's end", streams[i].steps[streams[i].count - 1].answer, guest_join(streams[i].itself));
+    for (int i = 0; i < count; i++)
+        for (int j = 0; j < count; j++)
+            guest_channel_free(channels[i][j]);
+    if (!leaves)
+        EXPECT(&streams[0], "the number of open calls", 0, guest_open_calls());
+}
+
+static int read_number(void) {
+    int number;
+    CHECK(scanf("%d", &number) == 1);
+    return number;
+}
+
+static void read_stream(struct stream *s, int number) {
+    char runs_on;
+    CHECK(scanf(" %c", &runs_on) == 1);
+    s->number = number;
+    s->runs_on = runs_on;
+    s->next = 0;
+    s->count = read_number();
+    if (s->count + 2 > s->capacity) {
+        s->capacity = 2 * s->count + 2;
+        CHECK((s->steps = realloc(s->steps, s->capacity * sizeof *s->steps)));
+        CHECK((s->jumps = realloc(s->jumps, s->capacity * sizeof *s->jumps)));
+    }
+    for (int i = 0; i < s->count; i++) {
+        struct step *step = &s->steps[i];
+        CHECK(scanf(" %c", &step->what) == 1);
+        int *fields[] = {&step->a, &step->b, &step->frame, &step->enters, &step->answer, &step->caught, &step->last};
+        for (int j = 0; j < 7; j++)
+            *fields[j] = read_number();
+    }
+    s->steps[s->count] = (struct step){.what = '-', .frame = -1};
+}
+
+/* A program takes some milliseconds; one that takes for ever is a failure. */
+static void too_long(int signal) {
+    (void)signal;
+    fprintf(stderr, "program %d has not ended:", program);
+    for (int i = 0; i < stream_count; i++)
+        fprintf(stderr, " thread %d is in step %d;", i, streams[i].next - 1);
+    fputs("\n", stderr);
+    _exit(1);
+}
+
+int main(int argc, char **argv) {
+    int leaves;
+    CHECK(argc == 2);
+    signal(SIGALRM, too_long);
+    guest_panic_silently();
+    while (scanf("%d %d %d", &program, &stream_count, &leaves) == 3) {
+        for (int i = 0; i < stream_count; i++)
+            read_stream(&streams[i], i);
+        alarm(atoi(argv[1]));
+        run_program(leaves);
+        printf("%d\n", program);
+        fflush(stdout);
+    }
+    return 0;
+}

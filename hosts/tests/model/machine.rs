@@ -1,0 +1,448 @@
+//! The plain model of what must happen to one thread, or to one fiber of a worker.
+
+mod calls;
+mod fibers;
+
+use std::collections::VecDeque;
+
+use super::steps::{Choice, How, Memory, Step};
+use calls::FAILED;
+
+pub const COROUTINES: usize = 5;
+pub const FIBERS: usize = 4;
+
+/// The number of a panic, which is its message.
+type Panic = u32;
+/// The one that every thread begins with.
+const FIRST: Panic = 1;
+
+/// What a thread of a program runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunsOn {
+    Thread,
+    /// A worker's fiber, C being on the fiber's stack.
+    Fiber,
+    /// The same, C being on the worker's.
+    Worker,
+}
+
+/// A frame of C.
+struct Frame {
+    id: usize,
+    /// How it was called; `None` for a coroutine's first.
+    how: Option<How>,
+    /// It was called by a downcall.
+    downcall: bool,
+    /// That downcall was made on a stack of a fiber's.
+    from_fiber: bool,
+    /// It is itself on one.
+    on_fiber: bool,
+    /// The panic that its downcall will raise.
+    pending: Option<Panic>,
+    /// The one that unwinds around it.
+    dropping: Panic,
+    /// What the first part of a call gave that has two.
+    sum: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Unused,
+    /// Runs, or waits for what it resumed.
+    Active,
+    /// A coroutine that yielded.
+    Suspended,
+    /// A fiber in the queue.
+    Ready,
+    /// A fiber that waits to be fed.
+    Eating,
+    /// A fiber that waits for another one's end.
+    Joining(usize),
+    /// A fiber that has ended and not been joined.
+    Ended(Result<i64, Panic>),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Own,
+    Coroutine(Option<Memory>),
+    Fiber,
+}
+
+/// What an inner context is inside of: what its resumer did.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Inside {
+    Resume,
+    RunReady,
+    Join(usize),
+}
+
+/// What a wait gives.
+#[derive(Clone, Copy)]
+enum Gives {
+    Number(i64),
+    /// What the fiber ended with.
+    EndOf(usize),
+}
+
+/// Something with frames of its own.
+struct Context {
+    kind: Kind,
+    state: State,
+    frames: Vec<Frame>,
+    resumer: usize,
+    inside: Inside,
+    /// A fiber's: it was polled on the thread's own stack.
+    polled_on_own: bool,
+    /// A fiber's: what it was fed.
+    fed: Option<i64>,
+    /// What a fiber's wait gives when it runs the next time.
+    gives: Option<Gives>,
+    /// Somebody joins the fiber, or has to.
+    claimed: bool,
+}
+
+pub struct Machine {
+    runs_on: RunsOn,
+    contexts: Vec<Context>,
+    current: usize,
+    last: Panic,
+    unwinding: usize,
+    /// The newest frame called by a downcall that was skipped on the thread's own stack.
+    skipped: usize,
+    /// A fiber has skipped downcalls: nothing tells those of its stacks from live ones, so that no coroutine runs from then on.
+    fiber_jumped: bool,
+    queue: VecDeque<usize>,
+    frames: usize,
+    numbers: i64,
+    panics: Panic,
+    pub ended: bool,
+    /// Whether calls were skipped or left suspended, so that not all that they had need come back.
+    pub leaves: bool,
+}
+
+/// The step under way.
+struct Effect {
+    enters: usize,
+    answer: i64,
+    caught: Panic,
+}
+
+impl Machine {
+    pub fn new(runs_on: RunsOn) -> Self {
+        let context = |kind| Context {
+            kind,
+            state: State::Unused,
+            frames: Vec::new(),
+            resumer: 0,
+            inside: Inside::Resume,
+            polled_on_own: true,
+            fed: None,
+            gives: None,
+            claimed: false,
+        };
+        let own = context(if runs_on == RunsOn::Thread { Kind::Own } else { Kind::Fiber });
+        let coroutines = (0..COROUTINES).map(|_| context(Kind::Coroutine(None)));
+        let fibers = (0..FIBERS).map(|_| context(Kind::Fiber));
+        let mut machine = Self {
+            runs_on,
+            contexts: std::iter::once(own).chain(coroutines).chain(fibers).collect(),
+            current: 0,
+            last: FIRST,
+            unwinding: 0,
+            skipped: 0,
+            fiber_jumped: false,
+            queue: VecDeque::new(),
+            frames: 0,
+            numbers: 0,
+            panics: FIRST,
+            ended: false,
+            leaves: false,
+        };
+        machine.contexts[0].state = State::Active;
+        machine.begin_context(0);
+        if runs_on == RunsOn::Worker {
+            machine.top().on_fiber = false;
+        }
+        machine
+    }
+
+    fn here(&mut self) -> &mut Context {
+        &mut self.contexts[self.current]
+    }
+
+    fn top(&mut self) -> &mut Frame {
+        self.here().frames.last_mut().expect("what runs has a frame")
+    }
+
+    fn is_fiber(&self, context: usize) -> bool {
+        self.contexts[context].kind == Kind::Fiber
+    }
+
+    /// Whether C here is on a fiber's stack, so that a wait suspends the fiber.
+    fn suspends(&mut self) -> bool {
+        self.is_fiber(self.current) && self.top().on_fiber
+    }
+
+    pub fn number(&mut self) -> i64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    /// A frame of C that begins, which `how` called, or nobody.
+    fn new_frame(&mut self, how: Option<How>, downcall: bool, from_fiber: bool, on_fiber: bool) -> Frame {
+        self.frames += 1;
+        Frame {
+            id: self.frames,
+            how,
+            downcall,
+            from_fiber,
+            on_fiber,
+            pending: None,
+            dropping: self.panics,
+            sum: 0,
+        }
+    }
+
+    /// Adds a frame to what runs.
+    fn begin(&mut self, frame: Frame, effect: &mut Effect) {
+        effect.enters = frame.id;
+        self.here().frames.push(frame);
+    }
+
+    /// The first frame of a context.
+    fn begin_context(&mut self, context: usize) -> usize {
+        let fiber = self.is_fiber(context);
+        let frame = self.new_frame(None, fiber, fiber, fiber);
+        let id = frame.id;
+        self.contexts[context].frames.push(frame);
+        id
+    }
+
+    /// Whether the system stack of what runs in this context is the thread's own.
+    fn is_on_own(&self, context: usize) -> bool {
+        match self.contexts[context].kind {
+            Kind::Own => true,
+            Kind::Coroutine(_) => false,
+            Kind::Fiber => self.contexts[context].polled_on_own,
+        }
+    }
+
+    /// The step that `choice` is now, or none if it is not possible. `received` is what a message from another thread says.
+    pub fn step(&mut self, choice: Choice, received: i64) -> Option<Step> {
+        if self.ended {
+            return None;
+        }
+        let frame = self.top().id;
+        let mut effect = Effect { enters: 0, answer: 0, caught: 0 };
+        let (what, a, b) = self.take(choice, received, &mut effect)?;
+        let Effect { enters, answer, caught } = effect;
+        let last = if self.runs_on == RunsOn::Thread { self.last } else { 0 };
+        Some(Step { choice, what, a, b, frame, enters, answer, caught, last })
+    }
+
+    fn take(&mut self, choice: Choice, received: i64, effect: &mut Effect) -> Option<(u8, i64, i64)> {
+        let current = self.current;
+        let slot = |first: usize, slot: usize| (first + slot, slot as i64);
+        Some(match choice {
+            Choice::Upcall(how) => {
+                self.upcall(how, effect)?;
+                let number = match how {
+                    How::Dropping => i64::from(self.panics),
+                    How::WithStack | How::WithStackOnFiber => 300 << 10,
+                    _ => 40 << 10,
+                };
+                (b'c', i64::from(how.letter()), number)
+            }
+            Choice::Return => {
+                let value = self.number();
+                self.returns(value, effect)?;
+                (b'r', value, 0)
+            }
+            Choice::Panic => {
+                self.panics += 1;
+                self.caught_at_upcall(self.panics);
+                effect.answer = FAILED;
+                (b'p', i64::from(self.panics), 0)
+            }
+            Choice::Increment => {
+                let number = self.number();
+                effect.answer = number + 1;
+                (b'i', number, 0)
+            }
+            Choice::Where => {
+                let (place, b) = self.place();
+                (b'w', i64::from(place), b)
+            }
+            Choice::CountCalls => {
+                if self.leaves || self.runs_on != RunsOn::Thread {
+                    return None;
+                }
+                let frames = self.contexts.iter().flat_map(|context| &context.frames);
+                (b'o', frames.filter(|frame| frame.downcall).count() as i64, 0)
+            }
+            Choice::RegisterBriefly => (b'g', 0, 0),
+            Choice::Jump(levels) => (b'j', self.jump(levels)?, 0),
+            Choice::Start(number, memory) => {
+                let (context, a) = slot(1, number);
+                if self.contexts[context].state != State::Unused || self.is_unknown() || self.fiber_jumped {
+                    return None;
+                }
+                self.contexts[context].kind = Kind::Coroutine(Some(memory));
+                self.contexts[context].resumer = current;
+                effect.enters = self.begin_context(context);
+                self.run(context, Inside::Resume);
+                (b's', a, memory as i64)
+            }
+            Choice::Resume(number) => {
+                let (context, a) = slot(1, number);
+                if self.contexts[context].state != State::Suspended || self.is_unknown() {
+                    return None;
+                }
+                self.run(context, Inside::Resume);
+                (b'e', a, 0)
+            }
+            Choice::Yield => {
+                let Kind::Coroutine(_) = self.here().kind else { return None };
+                self.here().state = State::Suspended;
+                self.current = self.here().resumer;
+                (b'y', current as i64 - 1, 0)
+            }
+            Choice::Discard(number) => {
+                let (context, a) = slot(1, number);
+                let Context { state, kind, frames, .. } = &mut self.contexts[context];
+                let registered =
+                    matches!(kind, Kind::Coroutine(Some(Memory::Registered | Memory::RegisteredSmall)));
+                let drops = frames.iter().any(|frame| frame.how == Some(How::Dropping));
+                if *state != State::Suspended || registered || drops {
+                    return None;
+                }
+                *state = State::Unused;
+                frames.clear();
+                self.leaves = true;
+                (b'd', a, 0)
+            }
+            Choice::SpawnLocal(number) => {
+                let (context, a) = slot(1 + COROUTINES, number);
+                if self.runs_on != RunsOn::Thread || self.contexts[context].state != State::Unused {
+                    return None;
+                }
+                self.contexts[context].state = State::Ready;
+                self.queue.push_back(context);
+                (b'f', a, 0)
+            }
+            Choice::RunReady => {
+                if self.runs_on != RunsOn::Thread || self.unwinding > 0 {
+                    return None;
+                }
+                if !self.queue.is_empty() {
+                    self.run_next(Inside::RunReady, effect);
+                }
+                (b'n', 0, 0)
+            }
+            Choice::Feed(number) => {
+                let (context, a) = slot(1 + COROUTINES, number);
+                if self.runs_on != RunsOn::Thread || self.contexts[context].fed.is_some() {
+                    return None;
+                }
+                let food = self.number();
+                if self.contexts[context].state == State::Eating {
+                    self.wake(context, Gives::Number(food));
+                } else {
+                    self.contexts[context].fed = Some(food);
+                }
+                (b'm', a, food)
+            }
+            Choice::Eat => {
+                if current <= COROUTINES || !self.suspends() {
+                    return None;
+                }
+                match self.here().fed.take() {
+                    Some(food) => effect.answer = food,
+                    None => self.suspend(State::Eating, effect)?,
+                }
+                (b'a', (current - 1 - COROUTINES) as i64, 0)
+            }
+            Choice::YieldFiber => {
+                if current <= COROUTINES || !self.suspends() || self.unwinding > 0 {
+                    return None;
+                }
+                self.here().gives = Some(Gives::Number(0));
+                self.queue.push_back(current);
+                self.suspend(State::Ready, effect)?;
+                (b'z', 0, 0)
+            }
+            Choice::Join(number) => {
+                let (context, a) = slot(1 + COROUTINES, number);
+                self.join(context, effect)?;
+                (b'b', a, 0)
+            }
+            Choice::ResumeElsewhere(number) => {
+                let (context, a) = slot(1, number);
+                let Context { state, frames, .. } = &self.contexts[context];
+                if *state != State::Suspended || frames.len() == 1 {
+                    return None;
+                }
+                self.ended = true;
+                (b'E', a, 0)
+            }
+            Choice::Exit => {
+                let stays = |context: &Context| matches!(context.state, State::Unused | State::Suspended);
+                let possible = self.runs_on == RunsOn::Thread && self.is_outermost() && self.unwinding == 0;
+                if !possible || !self.contexts[1..].iter().all(stays) {
+                    return None;
+                }
+                (self.ended, self.leaves) = (true, true);
+                (b'r', 0, 0)
+            }
+            Choice::Send(to) => (b'S', to as i64, received),
+            Choice::Receive(from) => {
+                let possible = match self.runs_on {
+                    RunsOn::Thread => !self.suspends() && self.queue.is_empty(),
+                    _ => current == 0 && self.suspends(),
+                };
+                if !possible || self.unwinding > 0 {
+                    return None;
+                }
+                effect.answer = received;
+                (b'R', from as i64, 0)
+            }
+            Choice::Spawn(_) if self.runs_on != RunsOn::Thread => return None,
+            Choice::Spawn(thread) => (b'F', thread as i64, 0),
+        })
+    }
+
+    fn run(&mut self, context: usize, inside: Inside) {
+        let resumer = self.current;
+        let inner = &mut self.contexts[context];
+        (inner.state, inner.resumer, inner.inside) = (State::Active, resumer, inside);
+        self.current = context;
+    }
+
+    /// What brings the thread nearer to its end, the best first.
+    pub fn ending(&mut self) -> Vec<Choice> {
+        let mut choices = Vec::new();
+        let current = self.current;
+        if self.here().frames.len() > 1 || !matches!(current, 0) && !self.is_fiber(current) {
+            return vec![Choice::Return];
+        }
+        if current != 0 {
+            choices.push(Choice::Return);
+        }
+        let contexts = &self.contexts;
+        let of =
+            |is: fn(&State) -> bool| (0..contexts.len()).filter(move |&context| is(&contexts[context].state));
+        choices.extend(of(|state| *state == State::Suspended).map(|context| Choice::Resume(context - 1)));
+        let number = |context: usize| context - 1 - COROUTINES;
+        choices.extend(of(|state| *state == State::Eating).map(|context| Choice::Feed(number(context))));
+        if current == 0 {
+            if !self.queue.is_empty() {
+                choices.push(Choice::RunReady);
+            }
+            let ended = of(|state| matches!(state, State::Ended(_)));
+            choices.extend(ended.map(|context| Choice::Join(number(context))));
+            choices.push(Choice::Return);
+        }
+        choices
+    }
+}

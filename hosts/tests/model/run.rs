@@ -1,0 +1,44 @@
+//! Runs programs in a process of `c/model.c`.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::programs::Program;
+
+/// How programs failed, and how many before.
+#[derive(Debug)]
+pub struct Failure {
+    pub before: usize,
+    pub says: String,
+}
+
+/// Runs programs one after the other in one process. None may take longer than so many seconds.
+pub fn run(host: &Path, programs: &[Program], seconds: u32) -> Result<(), Failure> {
+    let mut command = Command::new(host);
+    command.arg(seconds.to_string());
+    command.env("RUST_BACKTRACE", "0").env_remove("LD_LIBRARY_PATH");
+    let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = pipes.spawn().expect("the host program runs");
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut stderr = child.stderr.take().unwrap();
+    let mut printed = [String::new(), String::new()];
+    let [done, says] = &mut printed;
+    std::thread::scope(|scope| {
+        scope.spawn(|| stdout.read_to_string(done));
+        scope.spawn(|| stderr.read_to_string(says));
+        for (number, program) in programs.iter().enumerate() {
+            // One that has failed reads no more.
+            if stdin.write_all(program.text(number).as_bytes()).is_err() {
+                break;
+            }
+        }
+        drop(stdin);
+    });
+    let status = child.wait().unwrap();
+    if status.success() {
+        assert_eq!(done.lines().count(), programs.len(), "a host that exits has run all programs");
+        return Ok(());
+    }
+    Err(Failure { before: done.lines().count(), says: format!("{status}\n{says}") })
+}
