@@ -26,6 +26,11 @@ pub(crate) fn checked<T>(f: impl FnOnce() -> Result<T, String>) -> Option<T> {
     None
 }
 
+/// What a function returns that has no other result than whether it did what it is to do.
+pub(crate) fn status<T>(done: Option<T>) -> c_int {
+    if done.is_some() { 0 } else { -1 }
+}
+
 /// Copies the message of the calling thread's last panic, which an upcall caught and answered with its declared value, or of
 /// its last refused upcall, into `buffer`, cut to `size` bytes with a terminating 0 as `snprintf` does.
 ///
@@ -57,7 +62,7 @@ pub unsafe extern "C" fn upcall_last_panic(buffer: *mut c_char, size: usize) -> 
 #[unsafe(no_mangle)]
 pub extern "C" fn upcall_thread_attach() -> c_int {
     let attached = checked(|| attach().map_err(|refusal| refusal.to_string()));
-    if attached.is_some() { 0 } else { -1 }
+    status(attached)
 }
 
 /// The version of upcall, as `"0.1.0"`. The string is static.

@@ -7,7 +7,7 @@ use std::ffi::{c_int, c_long, c_uint, c_void};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use crate::capi::checked;
+use crate::capi::{checked, status};
 use crate::runtime::{LocalRuntime, shutdown};
 
 const NO_RUNTIME: &str = "this thread has no runtime of the C side: call upcall_local_begin first";
@@ -38,7 +38,7 @@ pub extern "C" fn upcall_local_begin() -> c_int {
         let runtime = LocalRuntime::new().map_err(|error| error.to_string())?;
         RUNTIME.try_with(|own| own.replace(Some(runtime))).map_err(|_| EXITING.to_owned())
     });
-    if begun.is_some() { 0 } else { -1 }
+    status(begun)
 }
 
 /// Adds a fiber that will call `run(argument)` on a stack of its own, in a later `upcall_local_run_ready` or wait of this thread. C code there may call
@@ -62,7 +62,7 @@ pub unsafe extern "C" fn upcall_local_spawn(
         drop(fiber);
         Ok(())
     });
-    if spawned.is_some() { 0 } else { -1 }
+    status(spawned)
 }
 
 /// Runs fibers of the calling thread that are ready, each until it waits or ends, `max` of them at most. Returns how many it ran,
@@ -93,7 +93,7 @@ pub extern "C" fn upcall_local_end() -> c_int {
         let taken = RUNTIME.try_with(take).unwrap_or(Err(EXITING));
         taken.map(drop).map_err(str::to_owned)
     });
-    if ended.is_some() { 0 } else { -1 }
+    status(ended)
 }
 
 /// Ends the worker threads, giving their fibers `milliseconds` to end. See `upcall::shutdown`.
@@ -103,5 +103,5 @@ pub extern "C" fn upcall_local_end() -> c_int {
 pub extern "C" fn upcall_shutdown(milliseconds: c_uint) -> c_int {
     let timeout = Duration::from_millis(milliseconds.into());
     let ended = checked(|| shutdown(timeout).map_err(|unfinished| unfinished.to_string()));
-    if ended.is_some() { 0 } else { -1 }
+    status(ended)
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use stackbounds::stack_pointer;
 
-use crate::capi::checked;
+use crate::capi::{checked, status};
 use crate::report::{self, users};
 use crate::stack::registered;
 use crate::thread::Hot;
@@ -28,7 +28,7 @@ pub unsafe extern "C" fn upcall_stack_register(low: *mut c_void, size: usize, na
         let registered = unsafe { registered::register(low.cast(), size, name) };
         registered.map_err(|error| format!("upcall_stack_register: {error}"))
     });
-    if registered.is_some() { 0 } else { -1 }
+    status(registered)
 }
 
 /// Ends that, before the memory becomes something else. `low` is what the stack was registered with.
@@ -46,7 +46,7 @@ pub extern "C" fn upcall_stack_unregister(low: *mut c_void) -> c_int {
         let unregistered = registered::unregister(low as usize, |stack| users::of_stack(stack, caller));
         unregistered.map_err(|error| format!("upcall_stack_unregister: {error}"))
     });
-    if unregistered.is_some() { 0 } else { -1 }
+    status(unregistered)
 }
 
 /// Has stack overflows reported on stderr; to be called before the first upcall. See `upcall::report::install`.
@@ -55,5 +55,5 @@ pub extern "C" fn upcall_stack_unregister(low: *mut c_void) -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn upcall_report_install() -> c_int {
     let installed = checked(|| report::install().map_err(|error| format!("upcall_report_install: {error}")));
-    if installed.is_some() { 0 } else { -1 }
+    status(installed)
 }

@@ -57,15 +57,19 @@ impl<T> Drop for Quiet<T> {
 
 /// Says something on stderr, if there is one. Takes no lock, which a fork could have left locked.
 pub(crate) fn report(message: impl Display) {
-    let message = format!("upcall: {message}\n");
-    let mut left = message.as_bytes();
+    write_to_stderr(format!("upcall: {message}\n").as_bytes());
+}
+
+/// Writes that to stderr, if there is one. Allocates nothing: signal handlers may call it.
+pub(crate) fn write_to_stderr(mut left: &[u8]) {
     while !left.is_empty() {
         // SAFETY: `left` is readable for its length.
         let written = unsafe { libc::write(libc::STDERR_FILENO, left.as_ptr().cast(), left.len()) };
         match usize::try_from(written) {
-            Ok(written) if written != 0 => left = &left[written..],
-            _ if std::io::Error::last_os_error().kind() == std::io::ErrorKind::Interrupted => {}
-            _ => break,
+            Ok(0) => break,
+            Ok(written) => left = &left[written..],
+            Err(_) if std::io::Error::last_os_error().kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => break,
         }
     }
 }

@@ -10,6 +10,7 @@
 //! What others' threads held is not given back: their stacks, and fibers that had not ended, stay in memory. Rule: **whatever might still be live is never
 //! freed.** A destructor that ran in parent and child would do twice what is to be done once.
 
+use std::any::Any;
 use std::cell::UnsafeCell;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
@@ -30,12 +31,10 @@ pub(crate) fn epoch() -> usize {
 }
 
 /// A lock that is held, whatever it guards.
-pub(crate) trait Held {}
-
-impl<T> Held for T {}
+pub(crate) type Held = Box<dyn Any>;
 
 /// The locks that are held during a fork.
-struct Locks(UnsafeCell<Vec<Box<dyn Held>>>);
+struct Locks(UnsafeCell<Vec<Held>>);
 
 // SAFETY: used from `before` to `after` by the thread that forks, which holds the first of the locks all the while.
 unsafe impl Sync for Locks {}
@@ -50,10 +49,10 @@ pub(super) fn watch() {
 
 /// Takes all locks, in the order in which they are taken inside each other.
 extern "C" fn before() {
-    let mut locks: Vec<Box<dyn Held>> = Vec::new();
+    let mut locks: Vec<Held> = Vec::new();
     #[cfg(feature = "runtime")]
     crate::runtime::hold_locks(&mut locks);
-    let others: [Box<dyn Held>; 7] = [
+    let others: [Held; 7] = [
         Box::new(report::hold_lock()),
         Box::new(alternate::hold_lock()),
         Box::new(parker::hold_lock()),

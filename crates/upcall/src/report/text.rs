@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::sys;
+use crate::quiet::write_to_stderr;
 
 /// What fits; the rest is cut off.
 pub(super) struct Text {
@@ -21,11 +21,7 @@ impl Text {
 
     /// Writes it to stderr, if there is one.
     pub fn write_to_stderr(&self) {
-        let mut rest = &self.bytes[..self.len];
-        while !rest.is_empty() {
-            let Some(written) = sys::write_to_stderr(rest) else { return };
-            rest = &rest[written..];
-        }
+        write_to_stderr(&self.bytes[..self.len]);
     }
 }
 

@@ -136,7 +136,7 @@ pub fn sleep(duration: Duration) {
 }
 
 /// Takes the locks of the executors, before a fork.
-pub(crate) fn hold_locks(held: &mut Vec<Box<dyn Held>>) {
+pub(crate) fn hold_locks(held: &mut Vec<Held>) {
     held.push(Box::new(watcher::hold_lock()));
     held.push(Box::new(workers::lock()));
     held.push(Box::new(blocking::hold_lock()));

@@ -108,7 +108,7 @@ unsafe impl Send for Listed {}
 static ALL: Mutex<Vec<&'static Queue>> = Mutex::new(Vec::new());
 
 /// Takes the locks of the calling thread's queue, before a fork.
-pub(super) fn hold_locks(held: &mut Vec<Box<dyn Held>>) {
+pub(super) fn hold_locks(held: &mut Vec<Held>) {
     held.push(Box::new(lock(&ALL)));
     if let Some(own) = Queue::own() {
         held.push(Box::new(lock(&own.fibers)));

@@ -43,8 +43,7 @@ pub(crate) fn reclaim(hot: &'static Hot, sp: usize) -> Found {
     let Some(record) = hot.record() else { return Found::default() };
     let (payloads, undescribed) = service::run(|| look(hot, record, sp, KEPT));
     let calls = payloads.len();
-    // On the caller's stack, since these are anybody's destructors.
-    payloads.into_iter().flatten().for_each(|payload| quietly(|| drop(payload)));
+    drop_all(payloads);
     Found { calls, undescribed }
 }
 
@@ -52,8 +51,13 @@ pub(crate) fn reclaim(hot: &'static Hot, sp: usize) -> Found {
 pub(super) fn reclaim_all(hot: &'static Hot, record: &Record, sp: usize) {
     if hot.owns(sp) {
         let (payloads, _) = look(hot, record, sp, 0);
-        payloads.into_iter().flatten().for_each(|payload| quietly(|| drop(payload)));
+        drop_all(payloads);
     }
+}
+
+/// Drops what would have been raised, on the caller's stack, since these are anybody's destructors.
+fn drop_all(payloads: Vec<Option<Payload>>) {
+    payloads.into_iter().flatten().for_each(|payload| quietly(|| drop(payload)));
 }
 
 fn look(hot: &Hot, record: &Record, sp: usize, kept: usize) -> (Vec<Option<Payload>>, usize) {

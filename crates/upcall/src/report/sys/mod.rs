@@ -4,13 +4,6 @@ mod isa;
 
 pub(super) use isa::stack_pointer;
 
-/// Writes some of `bytes` to stderr, and says how many; `None` if that cannot be done.
-pub(super) fn write_to_stderr(bytes: &[u8]) -> Option<usize> {
-    // SAFETY: the range is readable.
-    let written = unsafe { libc::write(libc::STDERR_FILENO, bytes.as_ptr().cast(), bytes.len()) };
-    usize::try_from(written).ok().filter(|&written| written > 0)
-}
-
 /// Whether a signal was sent, by `kill` and the like, and does not come from an instruction that would fault again.
 pub(super) fn was_sent(info: &libc::siginfo_t) -> bool {
     info.si_code <= 0
