@@ -12,6 +12,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::ptr;
 use std::sync::atomic::Ordering::Relaxed;
 
 use stackbounds::StackBounds;
@@ -104,9 +105,11 @@ fn calls(hot: &Hot, record: &Record, highest: &mut Highest) -> Vec<Option<Payloa
         let seems_left = stack.is_some_and(|stack| stack.seems_left.get());
         if highest.rise_to(c_sp) || seems_left {
             payloads.push(hot.calls.reclaim(call));
-            // Of C code on the stack itself, which called up again, what is left is not the stack: that may have returned, and be in use again.
+            // Of C code on the stack itself, which called up again, what is left is not the stack: that may have returned, and be in use again, from
+            // another base on.
             let upcall_sp = call.upcall_sp.load(Relaxed);
-            if let Some(stack) = stack.filter(|stack| upcall_sp != 0 && !stack.contains(upcall_sp)) {
+            let is_there = |stack| control_at(upcall_sp).is_some_and(|there| ptr::eq(there, stack));
+            if let Some(stack) = stack.filter(|&stack| upcall_sp != 0 && !is_there(stack)) {
                 mark(hot, record, stack);
             }
         }
