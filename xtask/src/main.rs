@@ -1,0 +1,33 @@
+//! `cargo xtask …`: what there is to do about the project besides building it.
+
+mod hosts;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: cargo xtask hosts [--install] [--all] [name…]
+    runs upcall in hosts that nobody here wrote, and prints a table
+    --install   gets their packages first (apt; as root)
+    --all       a host that is absent is a failure";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match arguments.split_first() {
+        Some((&"hosts", rest)) => hosts::run(rest),
+        _ => Err(USAGE.to_owned()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The project's folder.
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().expect("xtask is in the project's folder").to_owned()
+}
