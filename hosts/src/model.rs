@@ -4,7 +4,8 @@ use std::ffi::{c_int, c_void};
 use std::hint::black_box;
 use std::panic::resume_unwind;
 
-use upcall::{Direction, downcall, downcall_on_fiber, enter, with_stack};
+use upcall::report::Direction;
+use upcall::{downcall, downcall_on_fiber, enter, with_stack};
 
 use crate::{Callback, GuestFiber, or_failed};
 

@@ -3,7 +3,6 @@
 
 use std::ffi::{c_char, c_int};
 use std::ptr;
-use std::sync::atomic::Ordering::Relaxed;
 
 use stackbounds::stack_pointer;
 
@@ -13,9 +12,9 @@ use crate::thread::{Hot, record};
 /// Runs `f` as an upcall; its error is the thread's last message. The upcall that the caller belongs to is what it was, afterwards.
 pub(crate) fn checked<T>(f: impl FnOnce() -> Result<T, String>) -> Option<T> {
     let hot = Hot::here();
-    let upcall_sp = hot.upcall_sp.load(Relaxed);
+    let upcall = hot.upcall.get();
     let result = enter(f);
-    hot.set_upcall(upcall_sp);
+    hot.upcall.set(upcall);
     let message = match result.ok()? {
         Ok(value) => return Some(value),
         Err(message) => message,

@@ -1,7 +1,6 @@
 //! The C side of registered stacks and of the report of stack overflows; its conventions are those of `capi`.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
-use std::sync::atomic::Ordering::Relaxed;
 
 use stackbounds::stack_pointer;
 
@@ -41,7 +40,7 @@ pub unsafe extern "C" fn upcall_stack_register(low: *mut c_void, size: usize, na
 /// instead of by `downcall`. What can be seen too long: a call that the host left by `longjmp`.
 #[unsafe(no_mangle)]
 pub extern "C" fn upcall_stack_unregister(low: *mut c_void) -> c_int {
-    let caller = users::Caller { sp: stack_pointer(), upcall_sp: Hot::here().upcall_sp.load(Relaxed) };
+    let caller = users::Caller { sp: stack_pointer(), upcall_sp: Hot::here().upcall.sp() };
     let unregistered = checked(|| {
         let unregistered = registered::unregister(low as usize, |stack| users::of_stack(stack, caller));
         unregistered.map_err(|error| format!("upcall_stack_unregister: {error}"))

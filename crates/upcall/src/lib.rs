@@ -50,11 +50,13 @@ mod capi_stacks;
 mod config;
 mod crossing;
 mod fiber;
+mod function;
 mod process;
 mod quiet;
 pub mod report;
 #[cfg(feature = "runtime")]
 mod runtime;
+mod shown;
 mod stack;
 mod sync;
 mod thread;
@@ -71,7 +73,8 @@ pub use crossing::{
     Entry, Panicked, Refusal, StackChoice, attach, downcall, downcall_on_fiber, enter, entry, with_stack,
 };
 pub use fiber::{Builder, Fiber, FiberLocal, wait};
-pub use report::snapshot::{Call, Direction, Snapshot, StackKind, Thread, snapshot};
+pub use report::Snapshot;
+pub use report::snapshot::snapshot;
 #[cfg(feature = "runtime")]
 pub use runtime::{
     JoinError, JoinHandle, LocalRuntime, LocalRuntimeError, Scope, ScopedJoinHandle, Unfinished,

@@ -6,7 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::rc::Rc;
 
 use stackbounds::{current, remaining, stack_pointer};
-use upcall::{Direction, Refusal, StackChoice, StackKind, downcall, enter, entry, snapshot, with_stack};
+use upcall::report::{Direction, StackKind};
+use upcall::{Refusal, StackChoice, downcall, enter, entry, snapshot, with_stack};
 
 const QUERIED: bool = !cfg!(stackbounds_no_query);
 
@@ -200,7 +201,7 @@ fn a_snapshot_in_the_middle_shows_calls_in_order_and_after_them_none() {
     let on = if QUERIED { StackKind::Own } else { StackKind::Undescribed };
     assert!(thread.calls.iter().all(|call| call.stack == on), "{seen}");
     assert!(thread.calls.windows(2).all(|pair| pair[0].sp >= pair[1].sp), "{seen}");
-    assert!(seen.to_string().contains("Rust → C, C runs on"), "{seen}");
+    assert!(seen.to_string().contains("Rust → C, from "), "{seen}");
     let after = snapshot();
     assert!(after.threads.iter().find(|thread| thread.current).unwrap().calls.is_empty(), "{after}");
 }

@@ -3,15 +3,14 @@
 use std::mem::{ManuallyDrop, MaybeUninit};
 
 use super::foreign::refusing;
-use super::name_of;
+use crate::function::Function;
 
 /// What a crossing runs: once or never. May unwind.
 #[derive(Clone, Copy)]
 pub(super) struct Body {
     slot: *mut (),
     run: unsafe fn(*mut ()),
-    /// See [`name_of`].
-    pub name: fn() -> String,
+    pub function: Function,
 }
 
 impl Body {
@@ -43,7 +42,7 @@ impl<R, F: FnOnce() -> R> Slot<F, R> {
             // SAFETY: `body` made the pointer from a slot that is still there, and this is the only time.
             unsafe { (*slot.cast::<Slot<F, R>>()).run() }
         }
-        Body { slot: std::ptr::from_mut(self).cast(), run: run::<R, F>, name: name_of::<F> }
+        Body { slot: std::ptr::from_mut(self).cast(), run: run::<R, F>, function: Function::of::<F>() }
     }
 
     /// # Safety

@@ -7,7 +7,8 @@ use stackbounds::stack_pointer;
 
 use super::body::{Body, Slot};
 use super::foreign::refusing;
-use super::{name_of, run_here};
+use super::run_here;
+use crate::function::Function;
 use crate::quiet::quietly;
 use crate::stack::coroutine::{Cancelled, Running};
 use crate::stack::{Control, control_at, switch};
@@ -117,7 +118,7 @@ fn on_fiber<R, F: FnOnce() -> R>(hot: &'static Hot, stack: &'static Control, sp:
     let frame = Frame::new();
     let call = begin(hot, &frame, sp | C_HERE);
     let result = catch_unwind(AssertUnwindSafe(|| refusing(f)));
-    hot.check_same_thread(stack.mark.get(), || described(name_of::<F>));
+    hot.check_same_thread(stack.mark.get(), || described(Function::of::<F>()));
     hot.pooled.set(stack);
     value_or_panic(returned(close(hot, &frame, call), result))
 }
@@ -128,18 +129,18 @@ fn begin(hot: &'static Hot, frame: &Frame, sp: usize) -> Opened {
     let find_places = || {
         record::find_call_places(hot, sp & !C_HERE);
     };
-    hot.calls.open(frame, sp, hot.upcall_sp.load(Relaxed), find_places)
+    hot.calls.open(frame, sp, hot.upcall.get(), find_places)
 }
 
 /// Notes that the call returned, and that the upcall which made it goes on.
 #[inline(always)]
 fn close(hot: &Hot, frame: &Frame, call: Opened) -> Option<Payload> {
-    hot.set_upcall(call.upcall_sp);
-    hot.calls.close(frame, call)
+    hot.upcall.set_sp(call.upcall_sp);
+    hot.calls.close(frame, call, |function| hot.upcall.function.set(function))
 }
 
-fn described(name: fn() -> String) -> String {
-    format!("the downcall of {}", name())
+fn described(function: Function) -> String {
+    format!("the downcall of {function}")
 }
 
 /// Raises what the call raised itself; else there is what it returned, and what an enclosed upcall left.
@@ -197,7 +198,7 @@ fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, slot: &mut Slot<
     // SAFETY: this runs on `stack`, whose `system_sp` was set when it was entered; the frames above it are those that wait for us.
     // The slot has not run.
     let result = catch_unwind(AssertUnwindSafe(|| unsafe { switch::on_system(system_sp, || slot.run()) }));
-    hot.check_same_thread(stack.mark.get(), || described(name_of::<F>));
+    hot.check_same_thread(stack.mark.get(), || described(Function::of::<F>()));
     hot.pooled.set(stack);
     returned(close(hot, &frame, call), result).1
 }

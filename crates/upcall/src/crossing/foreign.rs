@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use std::mem::forget;
 use std::thread::panicking;
 
-use super::name_of;
+use crate::function::Function;
 use crate::quiet::fatal;
 
 /// Runs `f`. An exception that is no panic stops the process, by the name of the function that it reached.
@@ -26,17 +26,16 @@ impl<F> Drop for Passes<F> {
     #[inline]
     fn drop(&mut self) {
         if !panicking() {
-            refuse(name_of::<F>);
+            refuse(Function::of::<F>());
         }
     }
 }
 
 #[cold]
 #[inline(never)]
-fn refuse(name: fn() -> String) -> ! {
+fn refuse(function: Function) -> ! {
     fatal(format_args!(
-        "an exception that is no Rust panic (of C++, or the end of a thread by pthread_exit or its cancellation) reached the Rust code of {}: \
-         it must be caught in the code that Rust called",
-        name()
+        "an exception that is no Rust panic (of C++, or the end of a thread by pthread_exit or its cancellation) reached the Rust code of {function}: \
+         it must be caught in the code that Rust called"
     ))
 }

@@ -39,7 +39,6 @@ mod with_stack;
 
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering::Relaxed;
 
 use stackbounds::stack_pointer;
 
@@ -56,14 +55,10 @@ pub(crate) use panicked::message_of;
 pub(crate) use place::from_pool;
 use place::{From, Place, place};
 
+use crate::function::Function;
 use crate::quiet::quietly;
 use crate::stack::{Control, service, switch};
 use crate::thread::{Hot, Payload, record};
-
-/// The function that a closure `F` is in: of an upcall, what C called.
-fn name_of<F>() -> String {
-    std::any::type_name::<F>().replace("::{{closure}}", "")
-}
 
 /// Which stack an upcall runs on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -162,9 +157,9 @@ impl Entry {
         let sp = stack_pointer();
         let hot = Hot::here();
         if self.is_default() && hot.has_room_at(sp) {
-            hot.set_upcall(sp);
+            hot.begin_upcall(sp, Function::with(&f));
             let result = catch_unwind(AssertUnwindSafe(|| refusing(f)));
-            hot.set_upcall(0);
+            hot.end_upcall();
             return result.map_err(|payload| caught(payload, sp));
         }
         let mut slot = Slot::new(f);
@@ -193,7 +188,7 @@ impl Entry {
 fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, slot: &mut Slot<F, R>) -> Option<Panicked> {
     let failed = if hot.to_spare.holds(sp) {
         let Some(stack) = hot.take_spare() else { return chosen(hot, sp, slot.body(), entry()) };
-        hot.set_upcall(sp);
+        hot.begin_upcall(sp, Function::of::<F>());
         // SAFETY: the slot has not run.
         let failed = run_pooled(
             hot,
@@ -201,17 +196,17 @@ fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, slot: &mut Slot<
             None,
             || unsafe { slot.run() },
             |panic| caught(panic, sp),
-            || name_of::<F>(),
+            Function::of::<F>(),
         );
         hot.put_spare(stack);
         failed
     } else if hot.in_place.holds(sp) {
-        hot.set_upcall(sp);
+        hot.begin_upcall(sp, Function::of::<F>());
         run_here(hot, slot.body(), "upcall").err().map(|panic| caught(panic, sp))
     } else {
         return chosen(hot, sp, slot.body(), entry());
     };
-    hot.set_upcall(0);
+    hot.end_upcall();
     record::detach_if_exiting(hot);
     failed
 }
@@ -224,17 +219,20 @@ fn chosen(hot: &'static Hot, sp: usize, body: Body, entry: Entry) -> Option<Pani
     }
     record::attach_if_new(hot, sp);
     // What a signal handler interrupts goes on as it was.
-    let (from, outer) = (From::at(sp), hot.upcall_sp.load(Relaxed));
-    let after = if from.is_signal_stack { outer } else { 0 };
+    let (from, outer) = (From::at(sp), hot.upcall.get());
     let failed = match place(hot, entry, &from) {
         Err(refusal) => Some(panicked::refused(hot, refusal)),
         Ok(place) => {
-            hot.set_upcall(sp);
+            hot.begin_upcall(sp, body.function);
             let failed = match place {
                 Place::Caller => run_here(hot, body, "upcall").err().map(|panic| caught(panic, sp)),
                 Place::Pooled(pooled) => pooled.run(hot, body, |panic| caught(panic, sp)),
             };
-            hot.set_upcall(after);
+            if from.is_signal_stack {
+                hot.upcall.set(outer);
+            } else {
+                hot.end_upcall();
+            }
             failed
         }
     };
@@ -248,7 +246,7 @@ fn run_here(hot: &Hot, body: Body, what: &str) -> std::thread::Result<()> {
     let mark = hot.mark();
     // SAFETY: the caller passes a body that has not run, whose slot is in a frame above.
     let result = catch_unwind(AssertUnwindSafe(|| unsafe { body.run() }));
-    hot.check_same_thread(mark, || format!("the {what} of {}", (body.name)()));
+    hot.check_same_thread(mark, || format!("the {what} of {}", body.function));
     result
 }
 
@@ -261,7 +259,7 @@ fn run_pooled<T>(
     system_sp: Option<usize>,
     run: impl FnOnce(),
     caught: impl FnOnce(Payload) -> T,
-    name: impl FnOnce() -> String,
+    function: Function,
 ) -> Option<T> {
     struct There<F, C, T> {
         run: ManuallyDrop<F>,
@@ -287,6 +285,6 @@ fn run_pooled<T>(
     let at = &mut there;
     // SAFETY: a switch runs what it is given once.
     switch::on_pooled(stack, system_sp, move || unsafe { at.run() });
-    hot.check_same_thread(stack.mark.get(), || format!("the upcall of {}", name()));
+    hot.check_same_thread(stack.mark.get(), || format!("the upcall of {function}"));
     there.failed
 }

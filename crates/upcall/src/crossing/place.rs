@@ -65,7 +65,8 @@ impl Pooled {
     #[inline(always)]
     pub fn run<T>(&self, hot: &Hot, body: Body, caught: impl FnOnce(Payload) -> T) -> Option<T> {
         // SAFETY: the caller passes a body that has not run, whose slot is in a frame above.
-        let failed = run_pooled(hot, self.stack, self.system_sp, || unsafe { body.run() }, caught, body.name);
+        let failed =
+            run_pooled(hot, self.stack, self.system_sp, || unsafe { body.run() }, caught, body.function);
         if let Some(fiber) = self.stack.fiber() {
             fiber.leave(self.stack);
         }

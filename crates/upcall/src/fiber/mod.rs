@@ -18,6 +18,7 @@ pub use wait::wait;
 
 use crate::config::settings;
 use crate::crossing::{Refusal, from_pool};
+use crate::function::Function;
 use crate::quiet::fatal;
 use crate::stack::Control;
 use crate::stack::coroutine::{Coroutine, Running};
@@ -133,7 +134,7 @@ impl<T: 'static> Fiber<T> {
         let coroutine = self.coroutine();
         let stack = coroutine.stack();
         hot.check_same_thread(stack.mark.get(), || described(stack));
-        let upcall_sp = hot.upcall_sp.load(Relaxed);
+        let upcall = hot.upcall.get();
         let beneath = hot.stack_at(stack_pointer());
         stack.beneath_resumer.set(beneath.map_or(0, |resumer| resumer.system_sp.load(Relaxed)));
         hot.pooled.set(stack);
@@ -141,7 +142,7 @@ impl<T: 'static> Fiber<T> {
         let ended = coroutine.resume(context);
         hot.check_same_thread(stack.mark.get(), || described(stack));
         hot.fiber.set(outer);
-        hot.set_upcall(upcall_sp);
+        hot.upcall.set(upcall);
         match ended {
             None => Poll::Pending,
             Some(result) => {
@@ -198,9 +199,13 @@ impl<T: 'static> Drop for Fiber<T> {
         let Some(fiber) = self.running() else { return };
         fiber.cancelled.set(true);
         // One resumption unwinds it, unless it is in a section that cannot be unwound before something has happened.
-        wait::park_until(Hot::here(), stack_pointer(), Location::caller(), &mut |context| {
-            self.poll_result(context).is_ready()
-        });
+        wait::park_until(
+            Hot::here(),
+            stack_pointer(),
+            Location::caller(),
+            Function::of::<Self>(),
+            &mut |context| self.poll_result(context).is_ready(),
+        );
     }
 }
 

@@ -11,12 +11,13 @@
 use std::future::IntoFuture;
 use std::panic::Location;
 use std::pin::pin;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 
 use stackbounds::stack_pointer;
 
 use super::host_runtime::{self, How};
+use crate::function::Function;
+use crate::shown::Waits;
 use crate::stack::coroutine::{Polling, Running};
 use crate::thread::{Hot, KeptRecord, record};
 
@@ -74,23 +75,22 @@ pub fn wait<F: IntoFuture>(future: F) -> F::Output {
             }
             // A wait inside the poll may have taken notice of what woke this future: then it is polled again.
             if fiber.suspensions.get() == before {
-                suspend(hot, fiber, caller);
+                suspend(hot, fiber, caller, Function::of::<F>());
             }
         }
     }
     let mut output = None;
-    park_until(
-        hot,
-        sp,
-        caller,
-        &mut |context| match host_runtime::poll(future.as_mut(), context, How::Blocks) {
-            Poll::Ready(value) => {
-                output = Some(value);
-                true
-            }
-            Poll::Pending => false,
-        },
-    );
+    park_until(hot, sp, caller, Function::of::<F>(), &mut |context| match host_runtime::poll(
+        future.as_mut(),
+        context,
+        How::Blocks,
+    ) {
+        Poll::Ready(value) => {
+            output = Some(value);
+            true
+        }
+        Poll::Pending => false,
+    });
     output.expect("a wait ends when there is something")
 }
 
@@ -102,10 +102,10 @@ pub(crate) fn suspends(hot: &Hot, sp: usize) -> Option<&'static Running> {
 
 /// Suspends the fiber until it is resumed; does not return if it is to end.
 #[inline(always)]
-pub(crate) fn suspend(hot: &Hot, fiber: &Running, caller: &'static Location<'static>) {
-    let upcall_sp = hot.upcall_sp.load(Relaxed);
-    fiber.suspend(caller);
-    hot.set_upcall(upcall_sp);
+pub(crate) fn suspend(hot: &Hot, fiber: &Running, caller: &'static Location<'static>, future: Function) {
+    let upcall = hot.upcall.get();
+    fiber.suspend(caller, future);
+    hot.upcall.set(upcall);
     unwind_if_cancelled(fiber);
 }
 
@@ -153,10 +153,11 @@ pub(crate) fn park_until(
     hot: &'static Hot,
     sp: usize,
     caller: &'static Location<'static>,
+    future: Function,
     poll: &mut dyn FnMut(&mut Context<'_>) -> bool,
 ) {
     record::attach_if_new(hot, sp);
-    let ended = Waiting::begin(hot);
+    let ended = Waiting::begin(hot, caller, future);
     let parker = hot.parker();
     let waker = parker.waker();
     let mut context = Context::from_waker(&waker);
@@ -185,12 +186,16 @@ pub(crate) fn park_until(
 struct Waiting {
     hot: &'static Hot,
     _kept: KeptRecord,
+    /// What is shown of the wait further out.
+    outer: Waits,
 }
 
 impl Waiting {
-    fn begin(hot: &'static Hot) -> Self {
+    fn begin(hot: &'static Hot, at: &'static Location<'static>, future: Function) -> Self {
         hot.waits.set(hot.waits.get() + 1);
-        Waiting { hot, _kept: KeptRecord::of(hot) }
+        let outer = hot.waits_for.copy();
+        hot.waits_for.begin(at, future);
+        Waiting { hot, _kept: KeptRecord::of(hot), outer }
     }
 }
 
@@ -198,6 +203,7 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         let others = self.hot.waits.get() - 1;
         self.hot.waits.set(others);
+        self.hot.waits_for.set(&self.outer);
         // This wait may have taken notice of what woke an outer one.
         look_again(self.hot);
     }

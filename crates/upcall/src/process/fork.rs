@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::fiber;
 use crate::report;
-use crate::stack::{alternate, pool, registered, service};
+use crate::stack::{alternate, coroutine, pool, registered, service};
 use crate::thread::{Hot, parker, record};
 
 /// How many forks lie between this process and the one that loaded the library.
@@ -52,12 +52,13 @@ extern "C" fn before() {
     let mut locks: Vec<Held> = Vec::new();
     #[cfg(feature = "runtime")]
     crate::runtime::hold_locks(&mut locks);
-    let others: [Held; 7] = [
+    let others: [Held; 8] = [
         Box::new(report::hold_lock()),
         Box::new(alternate::hold_lock()),
         Box::new(parker::hold_lock()),
         Box::new(registered::hold_lock()),
         Box::new(record::hold_lock()),
+        Box::new(coroutine::hold_lock()),
         Box::new(pool::hold_lock()),
         Box::new(stackbounds::hold_lock()),
     ];

@@ -6,18 +6,26 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::snapshot::{NEAR, StackKind};
+use crate::function::Function;
 use crate::stack::control_in_handler;
-use crate::thread::{Hot, OpenCall, Record};
+use crate::thread::{Hot, OpenCall, Record, Upcall, UpcallCell};
 use stackbounds::Kind;
 
 /// One step outwards.
 pub(super) enum Step {
-    /// To where C made an upcall.
-    Upcall(usize),
+    /// To where C made an upcall, and what it called.
+    Upcall(usize, Option<Function>),
     /// To where C code began that Rust called.
     Downcall(usize),
     /// To the thread's own stack, from a coroutine's.
     ToOwnStack,
+}
+
+/// A call on the way.
+#[derive(Clone, Copy)]
+enum Nearest<'a> {
+    Upcall(Option<Function>),
+    Downcall(&'a OpenCall),
 }
 
 /// The place of a call on its stack: its SP, and which is inside of another with the same SP.
@@ -63,20 +71,24 @@ impl<'a> Chain<'a> {
     fn place_of(&self, call: &OpenCall) -> Place {
         let c_sp =
             call.c_sp(|rust_sp| Some(control_in_handler(rust_sp, self.hot.mark())?.system_sp.load(Relaxed)));
-        let upcall_sp = call.upcall_sp.load(Relaxed);
+        let upcall_sp = call.upcall.sp();
         // A compiler may make one frame of an upcall and its downcall.
         let inside = upcall_sp != 0 && upcall_sp <= c_sp && c_sp < stack_of(self.hot, upcall_sp).1;
         if inside { (upcall_sp, IN_UPCALL) } else { (c_sp, AROUND_UPCALL) }
     }
 
     /// The nearest call on this stack.
-    fn nearest(&self, high: usize) -> Option<(Place, Option<&'a OpenCall>)> {
+    fn nearest(&self, high: usize) -> Option<(Place, Nearest<'a>)> {
         let beyond = |place: Place| place > self.at && place.0 < high;
-        let upcall = |sp: usize| Some(((sp, UPCALL), None)).filter(|&(place, _)| sp != 0 && beyond(place));
-        let mut nearest = upcall(self.hot.upcall_sp.load(Relaxed));
+        let upcall = |cell: &UpcallCell| {
+            let Upcall { sp, function } = cell.get();
+            Some(((sp, UPCALL), Nearest::Upcall(function))).filter(|&(place, _)| sp != 0 && beyond(place))
+        };
+        let mut nearest = upcall(&self.hot.upcall);
         for call in self.record.open_calls() {
-            let downcall = Some((self.place_of(call), Some(call))).filter(|&(place, _)| beyond(place));
-            for found in [upcall(call.upcall_sp.load(Relaxed)), downcall].into_iter().flatten() {
+            let downcall =
+                Some((self.place_of(call), Nearest::Downcall(call))).filter(|&(place, _)| beyond(place));
+            for found in [upcall(&call.upcall), downcall].into_iter().flatten() {
                 if nearest.is_none_or(|(nearest, _)| found.0 < nearest) {
                     nearest = Some(found);
                 }
@@ -93,9 +105,12 @@ impl Iterator for Chain<'_> {
         // Bounded: what it reads may be what made the fault.
         for _ in 0..MOST_STACKS {
             let (kind, high) = stack_of(self.hot, self.at.0);
-            if let Some((place, call)) = self.nearest(high) {
+            if let Some((place, nearest)) = self.nearest(high) {
                 self.at = place;
-                let Some(call) = call else { return Some(Step::Upcall(place.0)) };
+                let call = match nearest {
+                    Nearest::Upcall(function) => return Some(Step::Upcall(place.0, function)),
+                    Nearest::Downcall(call) => call,
+                };
                 // If the Rust code that made it is on another stack, all of that is yet to come.
                 let end = stack_of(self.hot, place.0).1;
                 if !(place.0..end).contains(&call.rust_sp()) {

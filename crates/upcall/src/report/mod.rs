@@ -6,7 +6,9 @@ mod overflowed;
 pub(crate) mod snapshot;
 mod sys;
 mod text;
+mod tree;
 pub(crate) mod users;
 
 pub(crate) use overflow::hold_lock;
 pub use overflow::install;
+pub use snapshot::{Call, Direction, FiberState, Snapshot, Stack, StackKind, Thread, Wait};

@@ -154,7 +154,12 @@ impl Overflowed<'_> {
         let mut chain = Chain::from(hot, record, self.low);
         for step in chain.by_ref().take(SHOWN) {
             match step {
-                Step::Upcall(sp) => writeln!(out, "upcall:   C → Rust, called from {}, SP {sp:#x}", kind(sp)),
+                Step::Upcall(sp, Some(function)) => {
+                    writeln!(out, "upcall:   C → Rust, {function:.256}, called from {}, SP {sp:#x}", kind(sp))
+                }
+                Step::Upcall(sp, None) => {
+                    writeln!(out, "upcall:   C → Rust, called from {}, SP {sp:#x}", kind(sp))
+                }
                 Step::Downcall(sp) => writeln!(out, "upcall:   Rust → C, C runs on {}, SP {sp:#x}", kind(sp)),
                 Step::ToOwnStack => {
                     writeln!(out, "upcall:   (a coroutine; beneath it, on the thread's own stack:)")

@@ -1,20 +1,29 @@
-//! What is going on: every attached thread, its open calls, the pool.
+//! What is going on: every attached thread, its stacks, its open calls, its fibers and what they wait for.
 
-use std::cmp::Reverse;
-use std::fmt;
+use std::panic::Location;
 use std::ptr;
 use std::sync::atomic::Ordering::Relaxed;
 
+use stackbounds::{Accuracy, Kind, stack_pointer};
+
+use super::sys;
+use crate::function::Function;
+use crate::shown::Waits;
+use crate::stack::coroutine::{self, with_name};
 use crate::stack::pool::{self, PoolUse};
-use stackbounds::Kind;
+use crate::stack::{Control, registered};
+use crate::thread::{Hot, Record, Upcall, record, thread_name};
 
-use crate::thread::{Hot, Record, record, thread_name};
-
-/// The state of the process at one moment; `Display` prints it as a tree, in which a call on another stack than the one before it begins a
-/// new branch. Made by [`snapshot`].
+/// The state of the process at one moment; made by [`snapshot`].
+///
+/// `Display` prints it as a tree, [`to_svg`](Self::to_svg) draws it; with the feature `serde` it can be serialised, as JSON for one. From
+/// C, and from a debugger, `upcall_dump(fd)` writes the tree.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Snapshot {
+    /// The process's number.
+    pub process: u32,
     /// The attached threads, but those whose exit has begun.
     pub threads: Vec<Thread>,
     /// The stack pool.
@@ -25,50 +34,92 @@ pub struct Snapshot {
 
 /// One attached thread.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Thread {
     /// Its `pthread_t`, which debuggers show.
     pub id: usize,
     /// Its name, where the system tells it.
     pub name: Option<String>,
-    /// Its own stack, `low..high`, if that is known.
-    pub own_stack: Option<(usize, usize)>,
     /// Whether it is the one that took the snapshot.
     pub current: bool,
-    /// Pooled stacks that it has for upcalls: those in use, by upcalls that may have been left by `longjmp` too, and a few idle ones.
-    pub upcall_stacks: usize,
+    /// What it waits for, if it is blocked by a wait: by the innermost.
+    pub waits: Option<Wait>,
+    /// The stacks that are in use: its own first, if that is known, then those of the pool, then the host's that open calls are on.
+    pub stacks: Vec<Stack>,
+    /// Idle stacks that it keeps for its next upcalls.
+    pub idle_stacks: usize,
     /// How many downcalls were found to have been left by `longjmp`, so far.
     pub left_calls: usize,
-    /// Its open calls: those on its own stack first, those on one stack from the outermost inwards.
+    /// Its open calls, in the order in which they were made. Two upcalls of one function from the same address of two stacks that the host
+    /// copies are one here.
     pub calls: Vec<Call>,
 }
 
+/// One stack.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Stack {
+    /// Whose it is.
+    pub kind: StackKind,
+    /// What its owner calls it, if it is registered, or the fiber's name.
+    pub name: Option<String>,
+    /// Its lowest usable address.
+    pub low: usize,
+    /// The address above its highest.
+    pub high: usize,
+    /// Whether the bounds are exact, or a window around a stack pointer.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "accuracy"))]
+    pub accuracy: Accuracy,
+    /// Headroom: bytes below the deepest stack pointer that is known, which is that of an open call, or of who took the snapshot.
+    pub left: Option<usize>,
+    /// Bytes from `high` down to the deepest page in memory: as much as was ever used at most, by earlier users too.
+    pub deepest: Option<usize>,
+    /// The fiber that began on it.
+    pub fiber: Option<FiberState>,
+}
+
+/// A fiber that has begun and has not ended.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct FiberState {
+    /// What it waits for; `None` while it runs.
+    pub waits: Option<Wait>,
+}
+
+/// A wait that has not returned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Wait {
+    /// The type of the future; of an `async` block, the function that it is in.
+    pub future: &'static str,
+    /// The file of the code that waits.
+    pub file: &'static str,
+    /// The line there.
+    pub line: u32,
+}
+
 /// One call that has not returned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Call {
     /// Which way it goes.
     pub direction: Direction,
+    /// The Rust function that C called; of a downcall, the one that it belongs to, if any.
+    pub function: Option<&'static str>,
     /// The stack pointer where the called side began.
     pub sp: usize,
     /// The kind of stack that `sp` is on.
     pub stack: StackKind,
 }
 
-/// How far apart two calls on one undescribed stack are likely to be at most.
-pub(super) const NEAR: usize = 64 << 10;
-
-impl Call {
-    /// Whether the call was certainly or, on a stack that nobody described, very likely made under `other`: further down on the same stack.
-    /// A call on another stack may have been made under any call.
-    fn is_below(&self, other: &Call) -> bool {
-        let near = self.stack == StackKind::Own || other.sp.wrapping_sub(self.sp) < NEAR;
-        self.stack == other.stack && self.sp <= other.sp && near
-    }
-}
-
 /// Which way a call goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub enum Direction {
     /// C called Rust.
     Upcall,
@@ -78,6 +129,7 @@ pub enum Direction {
 
 /// Whose stack an address is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub enum StackKind {
     /// The thread's own.
@@ -90,10 +142,26 @@ pub enum StackKind {
     Undescribed,
 }
 
-/// Takes stock of every attached thread, its open calls, and the pool.
+#[cfg(feature = "serde")]
+fn accuracy<S: serde::Serializer>(accuracy: &Accuracy, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{accuracy:?}"))
+}
+
+impl Stack {
+    /// Whether an address is on it.
+    pub fn contains(&self, address: usize) -> bool {
+        self.low <= address && address < self.high
+    }
+}
+
+/// How far apart two calls on one undescribed stack are likely to be at most.
+pub(super) const NEAR: usize = 64 << 10;
+
+/// Takes stock of every attached thread, its stacks, open calls and fibers, and the pool.
 ///
 /// Threads are not stopped. What another thread is doing meanwhile may be seen half-way: a call of its may be there that has just
-/// returned. Takes the lock that threads attach and detach under.
+/// returned. Takes the locks that threads attach and detach under, and the pool's, for some microseconds; then asks the system of each
+/// stack which pages are in memory.
 ///
 /// ```
 /// upcall::enter(|| {
@@ -106,97 +174,159 @@ pub enum StackKind {
 /// # Ok::<(), upcall::Panicked>(())
 /// ```
 pub fn snapshot() -> Snapshot {
+    let here = stack_pointer();
     let mut threads = Vec::new();
-    record::for_each(|record| threads.push(thread(record)));
-    Snapshot { threads, pool: pool::usage(), foreign_upcalls: record::FOREIGN_UPCALLS.load(Relaxed) }
+    record::for_each(|record| threads.push(seen(record)));
+    let pooled = pooled_stacks();
+    let threads = threads.into_iter().map(|seen| seen.into_thread(&pooled, here)).collect();
+    Snapshot {
+        process: std::process::id(),
+        threads,
+        pool: pool::usage(),
+        foreign_upcalls: record::FOREIGN_UPCALLS.load(Relaxed),
+    }
 }
 
-fn thread(record: &Record) -> Thread {
+/// What is seen of a thread while it cannot detach.
+struct Seen {
+    serial: usize,
+    own: Option<(usize, usize)>,
+    /// The bases of its idle stacks.
+    idle: Vec<usize>,
+    /// All stack pointers that are known of its calls.
+    sps: Vec<usize>,
+    /// But for its stacks.
+    thread: Thread,
+}
+
+fn seen(record: &Record) -> Seen {
     // SAFETY: a record's Hot lives as long as its thread, which cannot detach, as `for_each` says. Of another thread's, only
     // atomic fields are read.
     let hot = unsafe { &*record.hot };
-    let own_stack = hot.own_stack();
-    let kind = |sp: usize| match own_stack {
-        Some((low, high)) if low <= sp && sp < high => StackKind::Own,
-        _ => match stackbounds::around(sp).map(|around| around.kind) {
-            Some(Kind::Slot) => StackKind::Pooled,
-            Some(Kind::Stack) => StackKind::Registered,
-            _ => StackKind::Undescribed,
-        },
-    };
-    let call = |direction, sp| Call { direction, sp, stack: kind(sp) };
     let mut calls = Vec::new();
-    let mut upcalls = vec![hot.upcall_sp.load(Relaxed)];
-    for open in record.open_calls() {
-        calls.push(call(Direction::Downcall, open.c_sp(pool::system_sp_at)));
-        upcalls.push(open.upcall_sp.load(Relaxed));
+    let mut sps = Vec::new();
+    let mut open: Vec<_> = record.open_calls().collect();
+    open.sort_by_key(|call| call.serial.load(Relaxed));
+    for call in open {
+        let upcall = call.upcall.get();
+        push_upcall(&mut calls, hot, upcall);
+        let sp = call.c_sp(pool::system_sp_at);
+        let function = upcall.function.filter(|_| upcall.sp != 0).map(Function::name);
+        calls.push(Call { direction: Direction::Downcall, function, sp, stack: kind_of(hot, sp) });
+        sps.push(call.rust_sp());
     }
-    upcalls.sort_unstable();
-    upcalls.dedup();
-    calls.extend(upcalls.into_iter().filter(|&sp| sp != 0).map(|sp| call(Direction::Upcall, sp)));
-    // The own stack first; on each stack from the outermost call inwards.
-    calls.sort_by_key(|call| {
-        (call.stack != StackKind::Own, Reverse(call.sp), call.direction == Direction::Downcall)
-    });
-    let current = ptr::eq(hot, Hot::here());
-    let (id, name) = (record.thread_id, thread_name(record.thread_id));
-    let (upcall_stacks, left_calls) = (hot.upcall_stacks(), hot.calls.reclaimed());
-    Thread { id, name, own_stack, current, upcall_stacks, left_calls, calls }
+    push_upcall(&mut calls, hot, hot.upcall.get());
+    sps.extend(calls.iter().map(|call| call.sp));
+    // Its list may change meanwhile, so that there is no end to be relied on.
+    let idle: Vec<usize> = hot.idle().take(64).map(Control::base).collect();
+    let thread = Thread {
+        id: record.thread_id,
+        name: thread_name(record.thread_id),
+        current: ptr::eq(hot, Hot::here()),
+        waits: Wait::of(&hot.waits_for),
+        stacks: Vec::new(),
+        idle_stacks: idle.len(),
+        left_calls: hot.calls.reclaimed(),
+        calls,
+    };
+    Seen { serial: record.serial(), own: hot.own_stack(), idle, sps, thread }
 }
 
-impl fmt::Display for Snapshot {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pool = &self.pool;
-        writeln!(
-            out,
-            "upcall {}: {} attached thread{}; pool: {} stacks handed out, {} idle, {} MiB of addresses",
-            env!("CARGO_PKG_VERSION"),
-            self.threads.len(),
-            if self.threads.len() == 1 { "" } else { "s" },
-            pool.in_use,
-            pool.idle,
-            pool.reserved_bytes >> 20
-        )?;
-        for (i, thread) in self.threads.iter().enumerate() {
-            let last = i + 1 == self.threads.len();
-            let name = thread.name.as_deref().unwrap_or("unnamed");
-            write!(out, "{} thread {:#x} ({name})", if last { "└─" } else { "├─" }, thread.id)?;
-            match thread.own_stack {
-                Some((low, high)) => {
-                    write!(out, ", own stack {low:#x}..{high:#x}, exact, {} KiB", (high - low) >> 10)?
-                }
-                None => write!(out, ", own stack not known")?,
+/// Adds an upcall, unless it is there: some code that it waits for may have made calls on its behalf.
+fn push_upcall(calls: &mut Vec<Call>, hot: &Hot, Upcall { sp, function }: Upcall) {
+    let function = function.map(Function::name);
+    let call = Call { direction: Direction::Upcall, function, sp, stack: kind_of(hot, sp) };
+    if sp != 0 && !calls.contains(&call) {
+        calls.push(call);
+    }
+}
+
+fn kind_of(hot: &Hot, sp: usize) -> StackKind {
+    if hot.owns(sp) {
+        return StackKind::Own;
+    }
+    match stackbounds::described(sp).kind {
+        Kind::Slot => StackKind::Pooled,
+        Kind::Stack => StackKind::Registered,
+        Kind::Gap => StackKind::Undescribed,
+    }
+}
+
+impl Wait {
+    fn of(waits: &Waits) -> Option<Wait> {
+        let (at, future): (&'static Location<'static>, _) = waits.get()?;
+        Some(Wait { future, file: at.file(), line: at.line() })
+    }
+}
+
+/// Each stack that is handed out, with the serial number of its thread and its base.
+fn pooled_stacks() -> Vec<(usize, usize, Stack)> {
+    let mut stacks = Vec::new();
+    let _names = coroutine::hold_lock();
+    pool::for_each_taken(|stack| {
+        let (low, base) = (stack.low.get(), stack.base());
+        // A fiber is in the first frame of the stack that it began on.
+        let begun = stack.contains(stack.fiber.get() as usize);
+        let fiber = begun.then(|| FiberState { waits: Wait::of(&stack.waits) });
+        let name = with_name(stack, |name| name.map(str::to_owned));
+        let stack_of_ours = Stack { name, fiber, ..Stack::new(StackKind::Pooled, low, base) };
+        stacks.push((stack.mark.get().serial, base, stack_of_ours));
+    });
+    stacks
+}
+
+impl Stack {
+    fn new(kind: StackKind, low: usize, high: usize) -> Stack {
+        let accuracy = Accuracy::Exact;
+        Stack { kind, name: None, low, high, accuracy, left: None, deepest: None, fiber: None }
+    }
+
+    /// The one around `sp`, which is none of ours.
+    fn around(sp: usize) -> Stack {
+        let around = stackbounds::described(sp);
+        if around.kind != Kind::Gap {
+            let name = registered::name_of(sp);
+            return Stack { name, ..Stack::new(StackKind::Registered, around.low, around.high) };
+        }
+        let (low, high) = (sp.saturating_sub(32 << 10).max(around.low), (sp + 1024).min(around.high));
+        Stack { accuracy: Accuracy::Estimated, ..Stack::new(StackKind::Undescribed, low, high) }
+    }
+}
+
+impl Seen {
+    fn into_thread(self, pooled: &[(usize, usize, Stack)], here: usize) -> Thread {
+        let Seen { serial, own, idle, mut sps, mut thread } = self;
+        if thread.current {
+            sps.push(here);
+        }
+        let stacks = &mut thread.stacks;
+        stacks.extend(own.map(|(low, high)| Stack::new(StackKind::Own, low, high)));
+        let in_use = pooled.iter().filter(|(of, base, _)| *of == serial && !idle.contains(base));
+        stacks.extend(in_use.map(|(.., stack)| stack.clone()));
+        // From the top, so that an estimate has those below it.
+        sps.sort_unstable_by(|a, b| b.cmp(a));
+        for &sp in &sps {
+            let near = |stack: &Stack| {
+                stack.contains(sp)
+                    || stack.kind == StackKind::Undescribed && stack.low.saturating_sub(sp) < NEAR
+            };
+            if stackbounds::described(sp).kind == Kind::Slot {
+                continue;
             }
-            if thread.upcall_stacks != 0 {
-                write!(out, ", {} stacks for upcalls", thread.upcall_stacks)?;
-            }
-            if thread.left_calls != 0 {
-                write!(out, ", {} downcalls were left by longjmp", thread.left_calls)?;
-            }
-            writeln!(out, "{}", if thread.current { ", took this snapshot" } else { "" })?;
-            let mut depth = 0;
-            for (i, call) in thread.calls.iter().enumerate() {
-                depth = if i > 0 && call.is_below(&thread.calls[i - 1]) { depth + 1 } else { 0 };
-                let what = match call.direction {
-                    Direction::Upcall => "C → Rust, called from",
-                    Direction::Downcall => "Rust → C, C runs on",
-                };
-                let stack = match call.stack {
-                    StackKind::Own => "the thread's own stack",
-                    StackKind::Pooled => "a pooled stack",
-                    StackKind::Registered => "a registered stack",
-                    StackKind::Undescribed => "an undescribed stack",
-                };
-                let bar = if last { " " } else { "│" };
-                writeln!(
-                    out,
-                    "{bar}  {:indent$}└─ {what} {stack}, SP {:#x}",
-                    "",
-                    call.sp,
-                    indent = 2 * depth
-                )?;
+            match stacks.iter_mut().find(|stack| near(stack)) {
+                // Grown as the stack pointers that are known ask for.
+                Some(stack) if !stack.contains(sp) => stack.low = sp.saturating_sub(32 << 10),
+                Some(_) => {}
+                None => stacks.push(Stack::around(sp)),
             }
         }
-        Ok(())
+        for stack in stacks.iter_mut() {
+            let deepest = sps.iter().copied().filter(|&sp| stack.contains(sp)).min();
+            if stack.accuracy == Accuracy::Exact {
+                stack.left = deepest.map(|sp| sp - stack.low);
+                stack.deepest = sys::lowest_resident(stack.low, stack.high).map(|lowest| stack.high - lowest);
+            }
+        }
+        thread
     }
 }

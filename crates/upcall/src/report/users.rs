@@ -23,7 +23,7 @@ pub(crate) fn of_stack(stack: StackBounds, caller: Caller) -> Option<String> {
             return;
         }
         // SAFETY: a record's Hot lives as long as its thread, which cannot detach, as `for_each` says. The field is atomic.
-        let current = unsafe { (*record.hot).upcall_sp.load(Relaxed) };
+        let current = unsafe { (*record.hot).upcall.sp() };
         let current = if std::ptr::eq(record.hot, here) { caller.upcall_sp } else { current };
         let call = || record.open_calls().find_map(|call| of_call(&stack, call));
         user = upcall(&stack, current)
@@ -67,7 +67,7 @@ fn upcall(stack: &StackBounds, sp: usize) -> Option<String> {
 }
 
 fn of_call(stack: &StackBounds, call: &OpenCall) -> Option<String> {
-    let (rust_sp, upcall_sp) = (call.rust_sp(), call.upcall_sp.load(Relaxed));
+    let (rust_sp, upcall_sp) = (call.rust_sp(), call.upcall.sp());
     if stack.contains(rust_sp) {
         return Some(format!("a downcall (Rust → C) that was made at SP {rust_sp:#x} has not returned"));
     }

@@ -27,6 +27,7 @@ pub use task::{JoinError, JoinHandle};
 
 use crate::fiber::wait::{suspend, suspends};
 use crate::fiber::{Builder, wait};
+use crate::function::Function;
 use crate::process::fork::Held;
 use crate::quiet::quietly;
 use crate::stack::coroutine::Polling;
@@ -98,7 +99,7 @@ pub fn yield_now() {
             let polling = unsafe { Polling::new(fiber) };
             polling.begin().wake_by_ref();
             drop(polling);
-            suspend(hot, fiber, Location::caller());
+            suspend(hot, fiber, Location::caller(), Function(|| "upcall::yield_now"));
         }
         None => {
             hot.run_meanwhile();

@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::ptr;
 #[cfg(feature = "runtime")]
 use std::ptr::NonNull;
-use std::sync::atomic::AtomicPtr;
+use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Waker};
 
@@ -21,7 +21,9 @@ use stackbounds::stack_pointer;
 
 use super::pool::GUARD;
 use super::{Control, sanitizer};
+use crate::function::Function;
 use crate::quiet::Quiet;
+use crate::sync;
 
 /// Kept free below the frame that resumes: room for the frames of a resumption, which unoptimised builds do not inline.
 const BELOW_RESUMER: usize = 1024;
@@ -50,6 +52,20 @@ pub(crate) fn drop_locals(locals: &RefCell<Locals>) -> std::thread::Result<()> {
     result
 }
 
+/// The lock of names: who holds it can look at those of other threads' coroutines.
+static NAMES: Mutex<()> = Mutex::new(());
+
+/// Keeps coroutines that have names from beginning and ending.
+pub(crate) fn hold_lock() -> impl Sized + 'static {
+    sync::lock(&NAMES)
+}
+
+/// Calls `look` with the name of the coroutine that began on `stack`, which is taken from the pool. For who holds the lock of names, and the pool's.
+pub(crate) fn with_name<R>(stack: &Control, look: impl FnOnce(Option<&str>) -> R) -> R {
+    // SAFETY: null, or the name of a coroutine that cannot end while the lock is held.
+    look(unsafe { stack.name.get().as_ref() }.map(|name| &**name))
+}
+
 /// What the code of a coroutine has at hand while it lives; in its first frame.
 pub(crate) struct Running {
     yielder: *const Yielder<Resume, ()>,
@@ -74,8 +90,6 @@ pub(crate) struct Running {
     unwinds_cancelled: Cell<bool>,
     /// How many of its polls are in the context of a runtime that was entered for them, which is the thread's.
     pub entered: Cell<usize>,
-    /// Where its code waits, or null. For others to look at.
-    waits_at: AtomicPtr<Location<'static>>,
     pub locals: RefCell<Locals>,
     #[cfg(feature = "runtime")]
     pub executor: ForExecutor,
@@ -139,21 +153,20 @@ pub(crate) struct Cancelled;
 impl Running {
     /// Where its code waits, if it is suspended.
     pub fn waits_at(&self) -> Option<&'static Location<'static>> {
-        // SAFETY: null, or what `suspend` was given.
-        unsafe { self.waits_at.load(Relaxed).as_ref() }
+        self.stack.waits.at()
     }
 
     /// Leaves the coroutine for whoever resumed it, until it is resumed again.
     #[inline(always)]
-    pub fn suspend(&self, at: &'static Location<'static>) {
+    pub fn suspend(&self, at: &'static Location<'static>, future: Function) {
         if !self.polling.get().is_null() {
             self.keep_wakers();
         }
-        self.waits_at.store(ptr::from_ref(at).cast_mut(), Relaxed);
+        self.stack.waits.begin(at, future);
         self.suspensions.set(self.suspensions.get().wrapping_add(1));
         // SAFETY: the yielder is in the frame below this one, which lives as long as the coroutine runs.
         self.context.set(sanitizer::suspended(self.stack, || unsafe { (*self.yielder).suspend(()) }));
-        self.waits_at.store(ptr::null_mut(), Relaxed);
+        self.stack.waits.end();
         self.among_panics.set(std::thread::panicking());
         // It may be resumed from elsewhere than the last time.
         if !self.further.get().is_null() {
@@ -352,12 +365,15 @@ impl<T: 'static> Coroutine<T> {
                 among_panics: Cell::new(std::thread::panicking()),
                 unwinds_cancelled: Cell::new(false),
                 entered: Cell::new(0),
-                waits_at: AtomicPtr::new(ptr::null_mut()),
                 locals: RefCell::default(),
                 #[cfg(feature = "runtime")]
                 executor: ForExecutor::default(),
             };
             stack.fiber.set(&running);
+            if let Some(name) = &running.name {
+                let _names = hold_lock();
+                stack.name.set(name);
+            }
             let result = catch_unwind(AssertUnwindSafe(|| f.into_inner()()));
             let dropped = drop_locals(&running.locals);
             #[cfg(feature = "runtime")]
@@ -365,6 +381,10 @@ impl<T: 'static> Coroutine<T> {
                 at_end(&running);
             }
             while running.take_off().is_some() {}
+            if running.name.is_some() {
+                let _names = hold_lock();
+                stack.name.set(ptr::null());
+            }
             stack.fiber.set(ptr::null());
             let result = match (result, dropped) {
                 (Ok(value), Err(payload)) => {

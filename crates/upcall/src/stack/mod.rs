@@ -17,6 +17,8 @@ use pool::Purpose;
 pub(crate) use sanitizer::words;
 use stackbounds::Kind;
 
+use crate::shown::{Shown, Waits};
+
 /// What tells one thread from all others, those before and after it included.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Mark {
@@ -70,10 +72,14 @@ pub(crate) struct Control {
     /// Which thread has it.
     pub mark: Cell<Mark>,
     /// The next stack in the list that this one is in.
-    pub next: Cell<*const Control>,
+    pub next: Shown<Control>,
     /// The fiber whose code this is, if it is one's: on the fiber's own stack, and on stacks that its code or C code called by it
     /// continues on without leaving for the system stack.
-    pub fiber: Cell<*const Running>,
+    pub fiber: Shown<Running>,
+    /// That fiber's name, if it has one. Others look at it under the lock of names.
+    pub name: Shown<Box<str>>,
+    /// What the fiber waits for.
+    pub waits: Waits,
     /// Which region and slot this is.
     region: Cell<u32>,
     slot: Cell<u8>,

@@ -15,6 +15,7 @@ use std::sync::{Mutex, MutexGuard};
 use super::{Control, Mark, SlotEnd, sanitizer, sys};
 use crate::config::settings;
 use crate::quiet::report;
+use crate::shown::{Shown, Waits};
 use crate::sync;
 
 /// The guard below each stack: 64 KiB, more than one page for the sake of C code, whose larger frames are
@@ -129,6 +130,7 @@ impl Pool {
 
 /// What the pool holds at one moment, in stacks and bytes.
 #[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct PoolUse {
     /// Stacks handed out: running Rust code, suspended, or spares of a thread.
@@ -188,8 +190,10 @@ pub(crate) fn take(slot_size: usize, sp: usize, purpose: Purpose, mark: Mark) ->
             system_sp: AtomicUsize::new(0),
             beneath_resumer: Cell::new(0),
             mark: Cell::new(mark),
-            next: Cell::new(ptr::null()),
-            fiber: Cell::new(ptr::null()),
+            next: Shown::null(),
+            fiber: Shown::null(),
+            name: Shown::null(),
+            waits: Waits::none(),
             region: Cell::new(index),
             slot: Cell::new(slot as u8),
             runs: Cell::new(false),

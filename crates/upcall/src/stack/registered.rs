@@ -96,6 +96,14 @@ pub(crate) fn described(address: usize) -> Option<String> {
     entry.registration.bounds().contains(address).then(|| entry.described().to_string())
 }
 
+/// The name of the registered stack that `address` is on, if it has one.
+pub(crate) fn name_of(address: usize) -> Option<String> {
+    let registered = sync::lock(&REGISTERED);
+    let (_, entry) = registered.range(..=address).next_back()?;
+    let name = entry.name.as_ref().filter(|_| entry.registration.bounds().contains(address));
+    name.map(|name| name.to_string())
+}
+
 /// Calls `look` with the name of the registered stack that `address` is on, if it has one. For the handlers of signals: if somebody has the lock,
 /// there is no name.
 pub(crate) fn with_name_in_handler<R>(address: usize, look: impl FnOnce(Option<&str>) -> R) -> R {

@@ -4,6 +4,7 @@
 //! place here and has a number; the rest is in the place, where the frame is included. Places are never moved, and are used again in whatever
 //! order calls return, so there are at most twice as many (but 16) as were in use at one time.
 
+use crate::function::Function;
 use crate::quiet::fatal;
 use crate::stack::words;
 use std::any::Any;
@@ -14,6 +15,8 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
 use stackbounds::code_pointer;
+
+use super::{Upcall, UpcallCell};
 
 /// What a panic carries.
 pub(crate) type Payload = Box<dyn Any + Send>;
@@ -28,8 +31,8 @@ pub(crate) struct OpenCall {
     pub serial: AtomicUsize,
     /// SP of the Rust code that makes the call, and [`C_HERE`].
     rust_sp: AtomicUsize,
-    /// SP at the entry of the upcall that the Rust code belongs to; 0 if it belongs to none.
-    pub upcall_sp: AtomicUsize,
+    /// The upcall that the Rust code belongs to.
+    pub upcall: UpcallCell,
     /// An address in the function that makes the call; 0 if that is not known.
     code: Cell<usize>,
     /// What an upcall below this call left to be raised when C returns. Only the owning thread looks.
@@ -68,7 +71,7 @@ impl OpenCall {
         Self {
             serial: AtomicUsize::new(0),
             rust_sp: AtomicUsize::new(0),
-            upcall_sp: AtomicUsize::new(0),
+            upcall: UpcallCell::new(),
             code: Cell::new(0),
             payload: UnsafeCell::new(None),
             next: Cell::new(ptr::null()),
@@ -124,7 +127,7 @@ impl OpenCall {
 #[derive(Clone, Copy)]
 pub(crate) struct Opened {
     place: &'static OpenCall,
-    /// The upcall that the call belongs to.
+    /// SP of the upcall that the call belongs to.
     pub upcall_sp: usize,
 }
 
@@ -152,7 +155,7 @@ impl Calls {
 
     /// Notes a downcall, which keeps `frame`. `more` is called when no place is free, and adds some.
     #[inline(always)]
-    pub fn open(&self, frame: &Frame, rust_sp: usize, upcall_sp: usize, more: impl FnOnce()) -> Opened {
+    pub fn open(&self, frame: &Frame, rust_sp: usize, upcall: Upcall, more: impl FnOnce()) -> Opened {
         if self.free.get().is_null() {
             more();
         }
@@ -165,21 +168,27 @@ impl Calls {
         let serial = between + 1;
         place.serial.store(serial, Relaxed);
         place.rust_sp.store(rust_sp, Relaxed);
-        place.upcall_sp.store(upcall_sp, Relaxed);
+        place.upcall.set(upcall);
         place.code.set(code_pointer());
         frame.set(serial);
-        Opened { place, upcall_sp }
+        Opened { place, upcall_sp: upcall.sp }
     }
 
-    /// Notes that a downcall returned, and hands over what is to be raised.
+    /// Notes that a downcall returned, and hands over what is to be raised; `goes_on` is told what C called in the upcall that goes on.
     #[inline(always)]
-    pub fn close(&self, frame: &Frame, Opened { place, .. }: Opened) -> Option<Payload> {
+    pub fn close(
+        &self,
+        frame: &Frame,
+        Opened { place, .. }: Opened,
+        goes_on: impl FnOnce(Option<Function>),
+    ) -> Option<Payload> {
         // SAFETY: set by `open`.
         if place.serial.load(Relaxed) != unsafe { frame.get() } {
             self.closed_before();
             return None;
         }
         place.serial.store(0, Relaxed);
+        goes_on(place.upcall.function.get());
         // Calls that end in the reverse order of their beginning leave the chain as it was: not writing it again keeps the
         // next call from waiting for this one's stores.
         if self.free.get() != place.next.get() {

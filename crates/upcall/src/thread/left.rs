@@ -107,7 +107,7 @@ fn calls(hot: &Hot, record: &Record, highest: &mut Highest) -> Vec<Option<Payloa
             payloads.push(hot.calls.reclaim(call));
             // Of C code on the stack itself, which called up again, what is left is not the stack: that may have returned, and be in use again, from
             // another base on.
-            let upcall_sp = call.upcall_sp.load(Relaxed);
+            let upcall_sp = call.upcall.sp();
             let is_there = |stack| control_at(upcall_sp).is_some_and(|there| ptr::eq(there, stack));
             if let Some(stack) = stack.filter(|&stack| upcall_sp != 0 && !is_there(stack)) {
                 mark(hot, record, stack);

@@ -8,6 +8,7 @@ pub(crate) mod left;
 pub(crate) mod parker;
 pub(crate) mod record;
 mod sys;
+mod upcall;
 
 use std::cell::Cell;
 use std::ptr;
@@ -19,7 +20,10 @@ pub(crate) use parker::Parker;
 pub(crate) use record::Record;
 use sys::{is_beside_token, thread_token};
 pub(crate) use sys::{thread_id, thread_name};
+pub(crate) use upcall::{Upcall, UpcallCell};
 
+use crate::function::Function;
+use crate::shown::{Shown, Waits};
 use crate::stack::coroutine::Running;
 use crate::stack::pool::Purpose;
 use crate::stack::{Control, Mark, control_at, pool};
@@ -43,9 +47,9 @@ pub(crate) struct Hot {
     checks_foreign: Cell<bool>,
     /// Whether a spare stack has the size that fibers are to have.
     fibers_on_spares: Cell<bool>,
-    /// SP at the entry of the upcall that runs now or has made the downcall that runs now; 0 if none has. For snapshots only: an upcall
-    /// that C made without a downcall between leaves 0 when it returns into the outer one.
-    pub upcall_sp: AtomicUsize,
+    /// The upcall that runs now or has made the downcall that runs now. For snapshots only: an upcall that C made without a downcall between leaves
+    /// none when it returns into the outer one.
+    pub upcall: UpcallCell,
     /// The stack of the fiber that runs, or null: of the innermost, if one polls another.
     pub fiber: Cell<*const Control>,
     /// The pooled stack that was entered or returned to last, or null: a hint, to be believed only when SP is on it. Rule: **the hint is a stack
@@ -58,7 +62,7 @@ pub(crate) struct Hot {
     pub to_spare: Noted,
     pub in_place: Noted,
     /// Idle stacks of the default size.
-    spares: Cell<*const Control>,
+    spares: Shown<Control>,
     /// How many pooled stacks the thread has, idle or not; and how many of them for upcalls.
     stacks: Cell<usize>,
     upcall_stacks: AtomicUsize,
@@ -68,8 +72,9 @@ pub(crate) struct Hot {
     parker: Cell<Option<&'static Parker>>,
     /// How many need the record to stay, though the thread is exiting.
     record_keepers: Cell<usize>,
-    /// How many waits that block the thread have not returned.
+    /// How many waits that block the thread have not returned; and the innermost.
     pub waits: Cell<usize>,
+    pub waits_for: Waits,
     /// See `run_meanwhile`.
     meanwhile: Cell<Option<fn() -> bool>>,
     /// Null until the thread is attached.
@@ -89,17 +94,18 @@ thread_local! {
             min_stack: Cell::new(0),
             checks_foreign: Cell::new(false),
             fibers_on_spares: Cell::new(false),
-            upcall_sp: AtomicUsize::new(0),
+            upcall: UpcallCell::new(),
             fiber: Cell::new(ptr::null()),
             pooled: Cell::new(ptr::null()),
             calls: Calls::new(),
-            spares: Cell::new(ptr::null()),
+            spares: Shown::null(),
             stacks: Cell::new(0),
             upcall_stacks: AtomicUsize::new(0),
             look_at: Cell::new(left::MANY_STACKS),
             parker: Cell::new(None),
             record_keepers: Cell::new(0),
             waits: Cell::new(0),
+            waits_for: Waits::none(),
             meanwhile: Cell::new(None),
             to_spare: Noted::nothing(),
             in_place: Noted::nothing(),
@@ -375,10 +381,16 @@ impl Hot {
         }
     }
 
-    /// Notes that an upcall runs that began at `sp`; 0 for none.
+    /// Notes that an upcall runs that C made at `sp`.
     #[inline(always)]
-    pub fn set_upcall(&self, sp: usize) {
-        self.upcall_sp.store(sp, Relaxed);
+    pub fn begin_upcall(&self, sp: usize, function: Function) {
+        self.upcall.set(Upcall { sp, function: Some(function) });
+    }
+
+    /// Notes that none runs.
+    #[inline(always)]
+    pub fn end_upcall(&self) {
+        self.upcall.set_sp(0);
     }
 }
 

@@ -50,6 +50,11 @@ impl Record {
 }
 
 impl Record {
+    /// See [`Mark`].
+    pub fn serial(&self) -> usize {
+        self.serial
+    }
+
     /// How many places for downcalls there are.
     fn call_places(&self) -> usize {
         // SAFETY: as in `open_calls`; this is the thread itself.

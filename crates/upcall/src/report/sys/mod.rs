@@ -48,6 +48,32 @@ mod selected {
         name.to_str().ok().filter(|_| !failed)
     }
 
+    /// The lowest page of `low..high` that is in memory. What is below a page that is not mapped is not looked at: a main thread's stack grows.
+    pub fn lowest_resident(low: usize, high: usize) -> Option<usize> {
+        // SAFETY: no preconditions.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+        const PAGES: usize = 64;
+        let mut lowest = None;
+        let mut pages = PAGES;
+        let mut to = high.next_multiple_of(page);
+        let bottom = low.next_multiple_of(page);
+        while to > bottom && pages > 0 {
+            let from = to.saturating_sub(pages * page).max(bottom);
+            let mut resident = [0_u8; PAGES];
+            // SAFETY: one byte is written for each page, of which there are `PAGES` at most.
+            if unsafe { libc::mincore(from as *mut libc::c_void, to - from, resident.as_mut_ptr()) } != 0 {
+                pages /= 2;
+                continue;
+            }
+            let count = (to - from) / page;
+            if let Some(first) = resident[..count].iter().position(|page| page & 1 != 0) {
+                lowest = Some((from + first * page).max(low));
+            }
+            to = from;
+        }
+        lowest
+    }
+
     /// How far below the low end of the calling thread's own stack nothing else can be mapped, or is likely to be.
     pub fn reach_below_own_stack() -> usize {
         // SAFETY: no preconditions.
@@ -60,6 +86,11 @@ mod selected {
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod selected {
     /// Not looked up here.
+    pub fn lowest_resident(_low: usize, _high: usize) -> Option<usize> {
+        None
+    }
+
+    /// Not looked up here.
     pub fn thread_name(_buffer: &mut [u8; 16]) -> Option<&str> {
         None
     }
@@ -70,7 +101,7 @@ mod selected {
     }
 }
 
-pub(super) use selected::{reach_below_own_stack, thread_name};
+pub(super) use selected::{lowest_resident, reach_below_own_stack, thread_name};
 
 /// How far below the low end of a stack an overflow of it is looked for: frames of C code are not probed, and may reach past a page.
 pub(super) const REACH: usize = 64 << 10;
