@@ -44,6 +44,7 @@
 struct Readme;
 
 mod capi;
+mod capi_dump;
 #[cfg(feature = "runtime")]
 mod capi_runtime;
 mod capi_stacks;
@@ -57,11 +58,13 @@ pub mod report;
 #[cfg(feature = "runtime")]
 mod runtime;
 mod shown;
+mod spans;
 mod stack;
 mod sync;
 mod thread;
 
 pub use capi::{upcall_last_panic, upcall_thread_attach, upcall_version};
+pub use capi_dump::upcall_dump;
 #[cfg(feature = "runtime")]
 pub use capi_runtime::{
     upcall_local_begin, upcall_local_end, upcall_local_fd, upcall_local_run_ready, upcall_local_spawn,

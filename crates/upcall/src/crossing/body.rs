@@ -1,9 +1,11 @@
 //! A closure and the place of its result, for code that is compiled once and knows the type of neither.
 
+use std::marker::PhantomData;
 use std::mem::{ManuallyDrop, MaybeUninit};
 
 use super::foreign::refusing;
 use crate::function::Function;
+use crate::spans::{Plain, UpcallBody, What};
 
 /// What a crossing runs: once or never. May unwind.
 #[derive(Clone, Copy)]
@@ -24,25 +26,43 @@ impl Body {
 }
 
 /// The closure before it ran, the result after.
-pub(super) struct Slot<F, R> {
+pub(super) struct Slot<F, R, W = Plain> {
     f: ManuallyDrop<F>,
     result: MaybeUninit<R>,
+    what: PhantomData<fn() -> W>,
 }
 
-impl<R, F: FnOnce() -> R> Slot<F, R> {
+impl<F, R> Slot<F, R> {
     #[inline(always)]
     pub fn new(f: F) -> Self {
-        Self { f: ManuallyDrop::new(f), result: MaybeUninit::uninit() }
+        Self::of_any(f)
     }
+}
 
+impl<F, R> Slot<F, R, UpcallBody> {
+    /// For the code of an upcall.
+    #[inline(always)]
+    pub fn of_upcall(f: F) -> Self {
+        Self::of_any(f)
+    }
+}
+
+impl<F, R, W> Slot<F, R, W> {
+    #[inline(always)]
+    fn of_any(f: F) -> Self {
+        Self { f: ManuallyDrop::new(f), result: MaybeUninit::uninit(), what: PhantomData }
+    }
+}
+
+impl<R, F: FnOnce() -> R, W: What> Slot<F, R, W> {
     /// The slot, seen without its types.
     #[inline(always)]
     pub fn body(&mut self) -> Body {
-        unsafe fn run<R, F: FnOnce() -> R>(slot: *mut ()) {
+        unsafe fn run<R, F: FnOnce() -> R, W: What>(slot: *mut ()) {
             // SAFETY: `body` made the pointer from a slot that is still there, and this is the only time.
-            unsafe { (*slot.cast::<Slot<F, R>>()).run() }
+            unsafe { (*slot.cast::<Slot<F, R, W>>()).run() }
         }
-        Body { slot: std::ptr::from_mut(self).cast(), run: run::<R, F>, function: Function::of::<F>() }
+        Body { slot: std::ptr::from_mut(self).cast(), run: run::<R, F, W>, function: Function::of::<F>() }
     }
 
     /// # Safety
@@ -51,7 +71,7 @@ impl<R, F: FnOnce() -> R> Slot<F, R> {
     pub unsafe fn run(&mut self) {
         // SAFETY: the caller's promise: the closure has not been taken.
         let f = unsafe { ManuallyDrop::take(&mut self.f) };
-        self.result.write(refusing(f));
+        self.result.write(W::run(Function::of::<F>(), || refusing(f)));
     }
 
     /// # Safety

@@ -10,6 +10,7 @@ use super::foreign::refusing;
 use super::run_here;
 use crate::function::Function;
 use crate::quiet::quietly;
+use crate::spans;
 use crate::stack::coroutine::{Cancelled, Running};
 use crate::stack::{Control, control_at, switch};
 use crate::thread::{C_HERE, Frame, Hot, Opened, Payload, record};
@@ -62,6 +63,7 @@ use crate::thread::{C_HERE, Frame, Hot, Opened, Payload, record};
 /// a thread's own stack on another thread is not noticed.
 #[inline]
 pub fn downcall<R>(f: impl FnOnce() -> R) -> R {
+    let _span = spans::downcall(Function::with(&f));
     let sp = stack_pointer();
     let hot = Hot::here();
     if hot.owns(sp) {
@@ -110,6 +112,7 @@ pub fn downcall_on_fiber<R>(f: impl FnOnce() -> R) -> R {
     let sp = stack_pointer();
     let hot = Hot::here();
     let Some(stack) = hot.stack_at(sp).filter(|stack| stack.fiber().is_some()) else { return downcall(f) };
+    let _span = spans::downcall(Function::with(&f));
     on_fiber(hot, stack, sp, f)
 }
 

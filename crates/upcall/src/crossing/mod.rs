@@ -57,6 +57,7 @@ use place::{From, Place, place};
 
 use crate::function::Function;
 use crate::quiet::quietly;
+use crate::spans::{UpcallBody, What};
 use crate::stack::{Control, service, switch};
 use crate::thread::{Hot, Payload, record};
 
@@ -157,12 +158,13 @@ impl Entry {
         let sp = stack_pointer();
         let hot = Hot::here();
         if self.is_default() && hot.has_room_at(sp) {
-            hot.begin_upcall(sp, Function::with(&f));
-            let result = catch_unwind(AssertUnwindSafe(|| refusing(f)));
+            let function = Function::with(&f);
+            hot.begin_upcall(sp, function);
+            let result = catch_unwind(AssertUnwindSafe(|| UpcallBody::run(function, || refusing(f))));
             hot.end_upcall();
             return result.map_err(|payload| caught(payload, sp));
         }
-        let mut slot = Slot::new(f);
+        let mut slot = Slot::of_upcall(f);
         let failed = if self.is_default() {
             elsewhere(hot, sp, &mut slot)
         } else {
@@ -185,7 +187,11 @@ impl Entry {
 /// An upcall without choices away from the thread's own stack. This and what follows need little stack themselves, since C may
 /// have left 1 KiB; what needs more runs on a service stack.
 #[inline(never)]
-fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, slot: &mut Slot<F, R>) -> Option<Panicked> {
+fn elsewhere<R, F: FnOnce() -> R>(
+    hot: &'static Hot,
+    sp: usize,
+    slot: &mut Slot<F, R, UpcallBody>,
+) -> Option<Panicked> {
     let failed = if hot.to_spare.holds(sp) {
         let Some(stack) = hot.take_spare() else { return chosen(hot, sp, slot.body(), entry()) };
         hot.begin_upcall(sp, Function::of::<F>());

@@ -18,6 +18,7 @@ use stackbounds::stack_pointer;
 use super::host_runtime::{self, How};
 use crate::function::Function;
 use crate::shown::Waits;
+use crate::spans;
 use crate::stack::coroutine::{Polling, Running};
 use crate::thread::{Hot, KeptRecord, record};
 
@@ -56,6 +57,7 @@ use crate::thread::{Hot, KeptRecord, record};
 #[track_caller]
 pub fn wait<F: IntoFuture>(future: F) -> F::Output {
     let caller = Location::caller();
+    let _span = spans::wait(Function::of::<F>(), caller);
     let mut future = pin!(future.into_future());
     let sp = stack_pointer();
     let hot = Hot::here();

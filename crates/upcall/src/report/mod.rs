@@ -1,6 +1,7 @@
 //! What is going on in the process: a [`snapshot`](crate::snapshot) of all calls, and a report when a stack overflows.
 
 mod chain;
+mod map;
 mod overflow;
 mod overflowed;
 pub(crate) mod snapshot;

@@ -23,6 +23,8 @@ use super::pool::GUARD;
 use super::{Control, sanitizer};
 use crate::function::Function;
 use crate::quiet::Quiet;
+#[cfg(feature = "tracing")]
+use crate::spans::Spans;
 use crate::sync;
 
 /// Kept free below the frame that resumes: room for the frames of a resumption, which unoptimised builds do not inline.
@@ -91,6 +93,8 @@ pub(crate) struct Running {
     /// How many of its polls are in the context of a runtime that was entered for them, which is the thread's.
     pub entered: Cell<usize>,
     pub locals: RefCell<Locals>,
+    #[cfg(feature = "tracing")]
+    pub spans: Spans,
     #[cfg(feature = "runtime")]
     pub executor: ForExecutor,
 }
@@ -164,9 +168,13 @@ impl Running {
         }
         self.stack.waits.begin(at, future);
         self.suspensions.set(self.suspensions.get().wrapping_add(1));
+        #[cfg(feature = "tracing")]
+        self.spans.leave();
         // SAFETY: the yielder is in the frame below this one, which lives as long as the coroutine runs.
         self.context.set(sanitizer::suspended(self.stack, || unsafe { (*self.yielder).suspend(()) }));
         self.stack.waits.end();
+        #[cfg(feature = "tracing")]
+        self.spans.enter_again();
         self.among_panics.set(std::thread::panicking());
         // It may be resumed from elsewhere than the last time.
         if !self.further.get().is_null() {
@@ -366,6 +374,8 @@ impl<T: 'static> Coroutine<T> {
                 unwinds_cancelled: Cell::new(false),
                 entered: Cell::new(0),
                 locals: RefCell::default(),
+                #[cfg(feature = "tracing")]
+                spans: Spans::default(),
                 #[cfg(feature = "runtime")]
                 executor: ForExecutor::default(),
             };

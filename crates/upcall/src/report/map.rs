@@ -1,0 +1,172 @@
+//! A snapshot as a picture: a band for each thread, in it a card for each stack, on it how full the stack is and the calls that began there.
+//!
+//! Calls have the numbers of the order in which they were made; where the next one began on another stack, a line leads there.
+
+use std::fmt::Write as _;
+
+use super::snapshot::{Call, Direction, Snapshot, Stack, StackKind, Thread};
+
+const CARD: usize = 300;
+const GAP: usize = 28;
+const ACROSS: usize = 4;
+const HEAD: usize = 84;
+const LINE: usize = 24;
+const WIDTH: usize = GAP + ACROSS * (CARD + GAP);
+
+const STYLE: &str = "text{font:12px sans-serif;fill:#222}.t{font-weight:bold;font-size:14px}.b{font-weight:bold}.s{fill:#666;font-size:11px}\
+    .card{fill:#fff;stroke:#bbb}.all{fill:#e4e4e4}.ever{fill:#f3c98b}.now{fill:#d9822b}.up{fill:#dcebfa}.down{fill:#e3f3dc}\
+    .way{fill:none;stroke:#555;stroke-width:1.5}";
+
+impl Snapshot {
+    /// Draws it as an SVG image, for a browser: a band for each thread, in it a card for each of its stacks. The bar shows the stack from its
+    /// highest address, on the left, to its lowest: in dark what is in use down to the deepest open call, in light the deepest use ever. Calls
+    /// are numbered in the order in which they were made; a line leads from one stack to the next.
+    ///
+    /// ```
+    /// let map = upcall::enter(|| upcall::downcall(|| upcall::snapshot().to_svg()))?;
+    /// assert!(map.starts_with("<svg"));
+    /// # Ok::<(), upcall::Panicked>(())
+    /// ```
+    pub fn to_svg(&self) -> String {
+        let mut body = String::new();
+        let pool = &self.pool;
+        let mut y = 34;
+        text(
+            &mut body,
+            (GAP, y),
+            "t",
+            &format!(
+                "process {}: attached threads {}, stacks handed out {}, idle {}",
+                self.process,
+                self.threads.len(),
+                pool.in_use,
+                pool.idle
+            ),
+        );
+        y += 20;
+        for thread in &self.threads {
+            y = thread.draw(&mut body, y);
+        }
+        format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{y}\" viewBox=\"0 0 {WIDTH} {y}\">\n\
+             <style>{STYLE}</style>\n<defs><marker id=\"tip\" markerWidth=\"8\" markerHeight=\"8\" refX=\"7\" refY=\"4\" orient=\"auto\">\
+             <path d=\"M0,0 L8,4 L0,8 z\" fill=\"#555\"/></marker></defs>\n\
+             <rect width=\"{WIDTH}\" height=\"{y}\" fill=\"#fafafa\"/>\n{body}</svg>\n"
+        )
+    }
+}
+
+impl Thread {
+    /// Draws it from `top` on; returns where it ends.
+    fn draw(&self, out: &mut String, top: usize) -> usize {
+        let name = self.name.as_deref().unwrap_or("unnamed");
+        let mut title = format!("thread {name} ({:#x})", self.id);
+        if self.current {
+            title += ", took this snapshot";
+        }
+        text(out, (GAP, top + 18), "b", &title);
+        if let Some(wait) = &self.waits {
+            text(out, (GAP + 8 * title.len(), top + 18), "s", &wait.to_string());
+        }
+        let mut y = top + 30;
+        // Where each call was drawn.
+        let mut places: Vec<Option<(usize, usize)>> = vec![None; self.calls.len()];
+        for row in self.stacks.chunks(ACROSS) {
+            let most = row.iter().map(|stack| self.calls_on(stack).len()).max().unwrap_or(0);
+            let height = HEAD + LINE * most + 8;
+            for (i, stack) in row.iter().enumerate() {
+                let x = GAP + i * (CARD + GAP);
+                stack.draw(out, (x, y), height);
+                for (line, (number, call)) in self.calls_on(stack).into_iter().enumerate() {
+                    let at = (x + 10, y + HEAD + LINE * line);
+                    call.draw(out, at, number);
+                    places[number - 1] = Some(at);
+                }
+            }
+            y += height + GAP;
+        }
+        for (from, to) in places.iter().zip(places.iter().skip(1)) {
+            if let (&Some(from), &Some(to)) = (from, to) {
+                lead(out, from, to);
+            }
+        }
+        y
+    }
+}
+
+impl Stack {
+    fn draw(&self, out: &mut String, (x, y): (usize, usize), height: usize) {
+        let size = (self.high - self.low).max(1);
+        rect(out, "card", (x, y), CARD, height);
+        text(out, (x + 10, y + 20), "b", &shortened(&self.title(), 38));
+        let bar = CARD - 20;
+        let part = |bytes: usize| (bytes as u128 * bar as u128 / size as u128) as usize;
+        let least = |bytes: Option<usize>| bytes.map_or(0, |bytes| part(bytes).max(2));
+        rect(out, "all", (x + 10, y + 28), bar, 12);
+        rect(out, "ever", (x + 10, y + 28), least(self.deepest), 12);
+        rect(out, "now", (x + 10, y + 28), least(self.left.map(|left| size - left)), 12);
+        let room = match (self.kind, self.left) {
+            (StackKind::Undescribed, _) => "bounds not known".to_owned(),
+            (_, Some(left)) => format!("{} of {} KiB left", left >> 10, size >> 10),
+            (_, None) => format!("{} KiB", size >> 10),
+        };
+        text(out, (x + 10, y + 56), "s", &format!("{room}, {:#x}..{:#x}", self.low, self.high));
+        let state = self.fiber.as_ref().map(|fiber| match &fiber.waits {
+            Some(wait) => format!("waits for {} at {}:{}", wait.future, wait.file, wait.line),
+            None => "runs".to_owned(),
+        });
+        text(out, (x + 10, y + 72), "s", &shortened(&state.unwrap_or_default(), 52));
+    }
+}
+
+impl Call {
+    fn draw(&self, out: &mut String, (x, y): (usize, usize), number: usize) {
+        let (class, way) = match self.direction {
+            Direction::Upcall => ("up", "C → Rust"),
+            Direction::Downcall => ("down", "Rust → C"),
+        };
+        rect(out, class, (x, y), CARD - 20, LINE - 4);
+        let function = self.function.unwrap_or_default();
+        text(out, (x + 6, y + 14), "", &shortened(&format!("{number}. {way}  {function}"), 44));
+    }
+}
+
+fn rect(out: &mut String, class: &str, (x, y): (usize, usize), width: usize, height: usize) {
+    let _ = writeln!(
+        out,
+        "<rect class=\"{class}\" x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" rx=\"3\"/>"
+    );
+}
+
+fn text(out: &mut String, (x, y): (usize, usize), class: &str, text: &str) {
+    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let _ = writeln!(out, "<text class=\"{class}\" x=\"{x}\" y=\"{y}\">{text}</text>");
+}
+
+/// A line from one call to the next, if that is on another card.
+fn lead(out: &mut String, (x, y): (usize, usize), (to_x, to_y): (usize, usize)) {
+    if x == to_x && to_y > y && to_y - y <= LINE {
+        return;
+    }
+    let middle = LINE / 2 - 2;
+    let (y, to_y) = (y + middle, to_y + middle);
+    let (from, to) = if to_x > x { (x + CARD - 20, to_x) } else { (x, to_x + CARD - 20) };
+    let bend = if to_x > x { GAP } else { 0 };
+    let (near, far) = (from + bend, if bend == 0 { to + GAP } else { to - GAP });
+    let near = if bend == 0 { near.saturating_sub(GAP) } else { near };
+    let _ = writeln!(
+        out,
+        "<path class=\"way\" marker-end=\"url(#tip)\" d=\"M{from},{y} C{near},{y} {far},{to_y} {to},{to_y}\"/>"
+    );
+}
+
+/// What is most telling of a path is its end.
+fn shortened(text: &str, most: usize) -> String {
+    let count = text.chars().count();
+    if count <= most {
+        return text.to_owned();
+    }
+    let head: String = text.chars().take(14).collect();
+    let tail: String = text.chars().skip(count - (most - 15)).collect();
+    format!("{head}…{tail}")
+}
