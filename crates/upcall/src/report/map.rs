@@ -1,6 +1,6 @@
 //! A snapshot as a picture: a band for each thread, in it a card for each stack, on it how full the stack is and the calls that began there.
 //!
-//! Calls have the numbers of the order in which they were made; where the next one began on another stack, a line leads there.
+//! Calls have the numbers of the order in which they were made; a line leads from the stack that a call left to the one where it began.
 
 use std::fmt::Write as _;
 
@@ -9,9 +9,8 @@ use super::snapshot::{Call, Direction, Snapshot, Stack, StackKind, Thread};
 const CARD: usize = 300;
 const GAP: usize = 28;
 const ACROSS: usize = 4;
-const HEAD: usize = 84;
+const HEAD: usize = 116;
 const LINE: usize = 24;
-const WIDTH: usize = GAP + ACROSS * (CARD + GAP);
 
 const STYLE: &str = "text{font:12px sans-serif;fill:#222}.t{font-weight:bold;font-size:14px}.b{font-weight:bold}.s{fill:#666;font-size:11px}\
     .card{fill:#fff;stroke:#bbb}.all{fill:#e4e4e4}.ever{fill:#f3c98b}.now{fill:#d9822b}.up{fill:#dcebfa}.down{fill:#e3f3dc}\
@@ -20,7 +19,7 @@ const STYLE: &str = "text{font:12px sans-serif;fill:#222}.t{font-weight:bold;fon
 impl Snapshot {
     /// Draws it as an SVG image, for a browser: a band for each thread, in it a card for each of its stacks. The bar shows the stack from its
     /// highest address, on the left, to its lowest: in dark what is in use down to the deepest open call, in light the deepest use ever. Calls
-    /// are numbered in the order in which they were made; a line leads from one stack to the next.
+    /// are numbered in the order in which they were made; a line leads from the stack that a call left to the one where it began.
     ///
     /// ```
     /// let map = upcall::enter(|| upcall::downcall(|| upcall::snapshot().to_svg()))?;
@@ -30,6 +29,8 @@ impl Snapshot {
     pub fn to_svg(&self) -> String {
         let mut body = String::new();
         let pool = &self.pool;
+        let most = self.threads.iter().map(|thread| thread.stacks.len()).max().unwrap_or(0);
+        let width = GAP + most.clamp(2, ACROSS) * (CARD + GAP);
         let mut y = 34;
         text(
             &mut body,
@@ -48,10 +49,10 @@ impl Snapshot {
             y = thread.draw(&mut body, y);
         }
         format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{y}\" viewBox=\"0 0 {WIDTH} {y}\">\n\
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{y}\" viewBox=\"0 0 {width} {y}\">\n\
              <style>{STYLE}</style>\n<defs><marker id=\"tip\" markerWidth=\"8\" markerHeight=\"8\" refX=\"7\" refY=\"4\" orient=\"auto\">\
              <path d=\"M0,0 L8,4 L0,8 z\" fill=\"#555\"/></marker></defs>\n\
-             <rect width=\"{WIDTH}\" height=\"{y}\" fill=\"#fafafa\"/>\n{body}</svg>\n"
+             <rect width=\"{width}\" height=\"{y}\" fill=\"#fafafa\"/>\n{body}</svg>\n"
         )
     }
 }
@@ -69,8 +70,9 @@ impl Thread {
             text(out, (GAP + 8 * title.len(), top + 18), "s", &wait.to_string());
         }
         let mut y = top + 30;
-        // Where each call was drawn.
-        let mut places: Vec<Option<(usize, usize)>> = vec![None; self.calls.len()];
+        // Where each call was drawn, on the stack that it began on, and on the one that it was made on.
+        let mut begins: Vec<Option<(usize, usize)>> = vec![None; self.calls.len()];
+        let mut leaves = begins.clone();
         for row in self.stacks.chunks(ACROSS) {
             let most = row.iter().map(|stack| self.calls_on(stack).len()).max().unwrap_or(0);
             let height = HEAD + LINE * most + 8;
@@ -79,14 +81,21 @@ impl Thread {
                 stack.draw(out, (x, y), height);
                 for (line, (number, call)) in self.calls_on(stack).into_iter().enumerate() {
                     let at = (x + 10, y + HEAD + LINE * line);
-                    call.draw(out, at, number);
-                    places[number - 1] = Some(at);
+                    if stack.contains(call.sp) {
+                        call.draw(out, at, number);
+                        begins[number - 1] = Some(at);
+                    } else {
+                        text(out, (at.0 + 6, at.1 + 14), "s", &format!("{number}. leaves for C"));
+                    }
+                    if stack.contains(call.caller_sp) {
+                        leaves[number - 1] = Some(at);
+                    }
                 }
             }
             y += height + GAP;
         }
-        for (from, to) in places.iter().zip(places.iter().skip(1)) {
-            if let (&Some(from), &Some(to)) = (from, to) {
+        for (&from, &to) in leaves.iter().zip(&begins) {
+            if let (Some(from), Some(to)) = (from, to) {
                 lead(out, from, to);
             }
         }
@@ -110,12 +119,15 @@ impl Stack {
             (_, Some(left)) => format!("{} of {} KiB left", left >> 10, size >> 10),
             (_, None) => format!("{} KiB", size >> 10),
         };
-        text(out, (x + 10, y + 56), "s", &format!("{room}, {:#x}..{:#x}", self.low, self.high));
-        let state = self.fiber.as_ref().map(|fiber| match &fiber.waits {
-            Some(wait) => format!("waits for {} at {}:{}", wait.future, wait.file, wait.line),
-            None => "runs".to_owned(),
-        });
-        text(out, (x + 10, y + 72), "s", &shortened(&state.unwrap_or_default(), 52));
+        text(out, (x + 10, y + 56), "s", &room);
+        text(out, (x + 10, y + 72), "s", &format!("{:#x}..{:#x}", self.low, self.high));
+        let Some(fiber) = &self.fiber else { return };
+        let (state, place) = match &fiber.waits {
+            Some(wait) => (format!("waits for {}", wait.future), format!("{}:{}", wait.file, wait.line)),
+            None => ("runs".to_owned(), String::new()),
+        };
+        text(out, (x + 10, y + 88), "s", &shortened(&state, 44));
+        text(out, (x + 10, y + 104), "s", &shortened(&place, 44));
     }
 }
 
@@ -126,7 +138,9 @@ impl Call {
             Direction::Downcall => ("down", "Rust → C"),
         };
         rect(out, class, (x, y), CARD - 20, LINE - 4);
+        // What generic parameters stand for is in the tree.
         let function = self.function.unwrap_or_default();
+        let function = function.split_once('<').map_or(function, |(path, _)| path);
         text(out, (x + 6, y + 14), "", &shortened(&format!("{number}. {way}  {function}"), 44));
     }
 }
@@ -143,17 +157,16 @@ fn text(out: &mut String, (x, y): (usize, usize), class: &str, text: &str) {
     let _ = writeln!(out, "<text class=\"{class}\" x=\"{x}\" y=\"{y}\">{text}</text>");
 }
 
-/// A line from one call to the next, if that is on another card.
+/// A line from where a call left a stack to where it began, if that is on another card.
 fn lead(out: &mut String, (x, y): (usize, usize), (to_x, to_y): (usize, usize)) {
-    if x == to_x && to_y > y && to_y - y <= LINE {
+    if x == to_x {
         return;
     }
     let middle = LINE / 2 - 2;
     let (y, to_y) = (y + middle, to_y + middle);
-    let (from, to) = if to_x > x { (x + CARD - 20, to_x) } else { (x, to_x + CARD - 20) };
-    let bend = if to_x > x { GAP } else { 0 };
-    let (near, far) = (from + bend, if bend == 0 { to + GAP } else { to - GAP });
-    let near = if bend == 0 { near.saturating_sub(GAP) } else { near };
+    let right = to_x > x;
+    let (from, to) = if right { (x + CARD - 20, to_x) } else { (x, to_x + CARD - 20) };
+    let (near, far) = if right { (from + GAP, to - GAP) } else { (from - GAP, to + GAP) };
     let _ = writeln!(
         out,
         "<path class=\"way\" marker-end=\"url(#tip)\" d=\"M{from},{y} C{near},{y} {far},{to_y} {to},{to_y}\"/>"

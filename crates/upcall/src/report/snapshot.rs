@@ -45,7 +45,8 @@ pub struct Thread {
     pub current: bool,
     /// What it waits for, if it is blocked by a wait: by the innermost.
     pub waits: Option<Wait>,
-    /// The stacks that are in use: its own first, if that is known, then those of the pool, then the host's that open calls are on.
+    /// The stacks that are in use: its own first, if that is known, then those of the pool, then the host's that open calls are on, then
+    /// its fibers'.
     pub stacks: Vec<Stack>,
     /// Idle stacks that it keeps for its next upcalls.
     pub idle_stacks: usize,
@@ -111,8 +112,10 @@ pub struct Call {
     pub direction: Direction,
     /// The Rust function that C called; of a downcall, the one that it belongs to, if any.
     pub function: Option<&'static str>,
-    /// The stack pointer where the called side began.
+    /// The stack pointer where the called side began; an upcall's Rust code may have gone on on a stack of ours.
     pub sp: usize,
+    /// The stack pointer of the calling side.
+    pub caller_sp: usize,
     /// The kind of stack that `sp` is on.
     pub stack: StackKind,
 }
@@ -204,7 +207,6 @@ fn seen(record: &Record) -> Seen {
     // atomic fields are read.
     let hot = unsafe { &*record.hot };
     let mut calls = Vec::new();
-    let mut sps = Vec::new();
     let mut open: Vec<_> = record.open_calls().collect();
     open.sort_by_key(|call| call.serial.load(Relaxed));
     for call in open {
@@ -212,11 +214,16 @@ fn seen(record: &Record) -> Seen {
         push_upcall(&mut calls, hot, upcall);
         let sp = call.c_sp(pool::system_sp_at);
         let function = upcall.function.filter(|_| upcall.sp != 0).map(Function::name);
-        calls.push(Call { direction: Direction::Downcall, function, sp, stack: kind_of(hot, sp) });
-        sps.push(call.rust_sp());
+        calls.push(Call {
+            direction: Direction::Downcall,
+            function,
+            sp,
+            caller_sp: call.rust_sp(),
+            stack: kind_of(hot, sp),
+        });
     }
     push_upcall(&mut calls, hot, hot.upcall.get());
-    sps.extend(calls.iter().map(|call| call.sp));
+    let sps = calls.iter().flat_map(|call| [call.sp, call.caller_sp]).collect();
     // Its list may change meanwhile, so that there is no end to be relied on.
     let idle: Vec<usize> = hot.idle().take(64).map(Control::base).collect();
     let thread = Thread {
@@ -235,7 +242,7 @@ fn seen(record: &Record) -> Seen {
 /// Adds an upcall, unless it is there: some code that it waits for may have made calls on its behalf.
 fn push_upcall(calls: &mut Vec<Call>, hot: &Hot, Upcall { sp, function }: Upcall) {
     let function = function.map(Function::name);
-    let call = Call { direction: Direction::Upcall, function, sp, stack: kind_of(hot, sp) };
+    let call = Call { direction: Direction::Upcall, function, sp, caller_sp: sp, stack: kind_of(hot, sp) };
     if sp != 0 && !calls.contains(&call) {
         calls.push(call);
     }
@@ -320,6 +327,8 @@ impl Seen {
                 None => stacks.push(Stack::around(sp)),
             }
         }
+        // Fibers last: there may be very many.
+        stacks.sort_by_key(|stack| stack.fiber.is_some());
         for stack in stacks.iter_mut() {
             let deepest = sps.iter().copied().filter(|&sp| stack.contains(sp)).min();
             if stack.accuracy == Accuracy::Exact {

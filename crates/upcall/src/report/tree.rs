@@ -61,16 +61,20 @@ impl Thread {
             let calls = self.calls_on(stack);
             for (i, (number, call)) in calls.iter().enumerate() {
                 let branch = if i + 1 == calls.len() { "└─" } else { "├─" };
-                writeln!(out, "{before}{branch} {number}. {call}")?;
+                if stack.contains(call.sp) {
+                    writeln!(out, "{before}{branch} {number}. {call}")?;
+                } else {
+                    writeln!(out, "{before}{branch} {number}. leaves for C")?;
+                }
             }
         }
         Ok(())
     }
 
-    /// The calls that began on a stack, with their numbers in the order in which the thread made them.
+    /// The calls that began on a stack or left it, with their numbers in the order in which the thread made them.
     pub(super) fn calls_on<'a>(&'a self, stack: &Stack) -> Vec<(usize, &'a Call)> {
         let numbered = self.calls.iter().enumerate().map(|(i, call)| (i + 1, call));
-        numbered.filter(|(_, call)| stack.contains(call.sp)).collect()
+        numbered.filter(|(_, call)| stack.contains(call.sp) || stack.contains(call.caller_sp)).collect()
     }
 }
 
