@@ -113,6 +113,7 @@ int upcall_shutdown(unsigned milliseconds);
 int upcall_stack_register(void *low, size_t size, const char *name);
 int upcall_stack_unregister(void *low);
 int upcall_report_install(void);
+int upcall_dump(int fd);
 
 #ifdef __cplusplus
 }

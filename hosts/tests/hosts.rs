@@ -36,6 +36,9 @@ cases! {
         without_downcall, one_frame, several_frames, inner_only, above_and_below, same_coroutine,
         suspended_is_not_concerned, payloads, while_dropping, small_stack, many,
     }
+    dump {
+        nested, fibers, registered, bad_descriptors,
+    }
     guard {
         overflow => Outcome::Prints("overflow stopped by the guard"),
         foreign_served,
