@@ -72,6 +72,8 @@ pub use capi_runtime::{
 };
 pub use capi_stacks::{upcall_report_install, upcall_stack_register, upcall_stack_unregister};
 pub use config::{Config, ConfigError, ForeignStacks, GuardPages, config};
+#[doc(hidden)]
+pub use crossing::export as __private;
 pub use crossing::{
     Entry, Panicked, Refusal, StackChoice, attach, downcall, downcall_on_fiber, enter, entry, with_stack,
 };
@@ -84,3 +86,5 @@ pub use runtime::{
     UnfinishedFiber, blocking, scope, shutdown, sleep, spawn, spawn_local, yield_now,
 };
 pub use stack::pool::PoolUse;
+#[doc(inline)]
+pub use upcall_macros::export;

@@ -32,6 +32,7 @@
 mod body;
 mod downcall;
 mod enclosing;
+pub mod export;
 mod foreign;
 mod panicked;
 mod place;
@@ -50,7 +51,6 @@ pub use with_stack::with_stack;
 use body::{Body, Slot};
 use foreign::refusing;
 use panicked::caught;
-#[cfg(feature = "runtime")]
 pub(crate) use panicked::message_of;
 pub(crate) use place::from_pool;
 use place::{From, Place, place};

@@ -137,6 +137,16 @@ impl Panicked {
         }
     }
 
+    /// Whether Rust code will hear of it when C has returned: the enclosing downcall has the payload, or the fiber is being dropped.
+    pub(super) fn is_on_its_way(&self) -> bool {
+        match self.inner() {
+            Inner::Panicked { payload, .. } => {
+                payload.as_ref().is_none_or(|payload| payload.is::<Cancelled>())
+            }
+            Inner::Refused { refusal, .. } => *refusal == Refusal::FiberDropped,
+        }
+    }
+
     fn new(inner: Inner) -> Self {
         Self(NonNull::from(Box::leak(Box::new(inner))))
     }

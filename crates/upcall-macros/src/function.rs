@@ -1,0 +1,219 @@
+//! The function: what of it is refused, and what becomes of it.
+
+use proc_macro::{Delimiter, Ident, Spacing, Span, TokenStream, TokenTree};
+
+use crate::options::Options;
+use crate::tokens::{begins_with, code, error, find, flat, inside, is, next_part, until_comma};
+
+pub struct Function {
+    /// Up to the parameters.
+    head: TokenStream,
+    parameters: Vec<Parameter>,
+    /// The type.
+    returned: TokenStream,
+    /// What is written between that and the body.
+    bounds: TokenStream,
+    body: TokenTree,
+}
+
+struct Parameter {
+    attributes: TokenStream,
+    pattern: Vec<TokenTree>,
+    /// With its colon.
+    of_type: TokenStream,
+}
+
+impl Function {
+    /// Nothing if it is no function with a body.
+    pub fn parse(item: TokenStream, errors: &mut TokenStream) -> Option<Self> {
+        let mut refuse = |span: Span, message: &str| errors.extend(error(span, message));
+        let item = flat(item);
+        let (attributes, left) = after_attributes(&item);
+        let at = left.iter().position(|token| is(token, "fn")).unwrap_or(left.len());
+        let (qualifiers, [keyword, TokenTree::Ident(name), signature @ ..]) = left.split_at(at) else {
+            refuse(left.first()?.span(), "`export` is for functions: write it above a `pub extern \"C\" fn`");
+            return None;
+        };
+        let Some((body, signature)) =
+            signature.split_last().filter(|(body, _)| inside(Some(*body), Delimiter::Brace).is_some())
+        else {
+            refuse(name.span(), "there is no body that could run: `export` is for functions written in Rust");
+            return None;
+        };
+        check_symbol(attributes, qualifiers, name, &mut refuse);
+        check_qualifiers(qualifiers, keyword, &mut refuse);
+
+        let (generics, signature) = signature.split_at(after_generics(signature, &mut refuse)?);
+        let (list, signature) = signature.split_first()?;
+        let list = flat(inside(Some(list), Delimiter::Parenthesis)?);
+        let end = signature.iter().position(|token| is(token, "where")).unwrap_or(signature.len());
+        let (arrow, bounds) = signature.split_at(end);
+        let returned = arrow.get(2..).unwrap_or_default();
+        for tokens in [&list[..], returned] {
+            if let Some(span) = find(tokens, "impl") {
+                refuse(span, "C knows no generics: write a type in place of `impl`");
+            }
+        }
+        if let [never] = returned {
+            if is(never, "!") {
+                refuse(never.span(), "C goes on after a panic: write which type it gets then");
+            }
+        }
+        let (mut list, mut parameters) = (&list[..], Vec::new());
+        while !list.is_empty() {
+            parameters.extend(Parameter::parse(next_part(&mut list, true), &mut refuse));
+        }
+        Some(Self {
+            head: [attributes, qualifiers, &[keyword.clone(), name.clone().into()], generics]
+                .into_iter()
+                .flatten()
+                .cloned()
+                .collect(),
+            parameters,
+            returned: if arrow.is_empty() { code("()", [], name.span()) } else { stream(returned) },
+            bounds: stream(bounds),
+            body: body.clone(),
+        })
+    }
+
+    /// The function with its body in a closure, and all parameters with it, so that they are dropped there.
+    pub fn exported(self, options: &Options) -> TokenStream {
+        let Self { head, parameters, returned, bounds, body } = self;
+        let span = Span::mixed_site().located_at(body.span());
+        let on_panic = options.on_panic(&returned, span);
+        let (mut list, mut moved) = (TokenStream::new(), TokenStream::new());
+        for (index, Parameter { attributes, pattern, of_type }) in parameters.into_iter().enumerate() {
+            let let_be = |pattern, value: &TokenStream| {
+                code("$ let $ = $;", [attributes.clone(), pattern, value.clone()], span)
+            };
+            let name = match &pattern[..] {
+                [TokenTree::Ident(name)] if name.to_string() != "_" => stream(&pattern),
+                [mutable, name @ TokenTree::Ident(_)] if is(mutable, "mut") => name.clone().into(),
+                _ => {
+                    // All of it: the pattern may leave some where it is.
+                    let name = code(&format!("_argument{index}"), [], span);
+                    moved.extend(let_be(name.clone(), &name));
+                    name
+                }
+            };
+            let on_panic = on_panic.clone().map_or_else(Vec::new, flat);
+            if find(&on_panic, &name.to_string()).is_some() {
+                // It is used, if not in the body.
+                moved.extend(code("#[allow(unused_variables)]", [], span));
+            }
+            moved.extend(let_be(stream(&pattern), &name));
+            list.extend(code("$ $ $,", [attributes, name, of_type], span));
+        }
+        let entry = options.entry(span);
+        // A plain block would be one that the compiler says is not needed.
+        let body = code("move || -> $ { $ '_body: $ }", [returned.clone(), moved, body.into()], span);
+        let call = match on_panic {
+            Some(on_panic) => code("::upcall::__private::export_or($, $, $)", [entry, body, on_panic], span),
+            None => {
+                // It is the type that has a zero or not.
+                let span =
+                    returned.clone().into_iter().next().map_or(span, |first| span.located_at(first.span()));
+                code("::upcall::__private::export::<$, _>($, $)", [returned.clone(), entry, body], span)
+            }
+        };
+        code("$ ($) -> $ $ { $ }", [head, list, returned, bounds, call], span)
+    }
+}
+
+impl Parameter {
+    fn parse(tokens: &[TokenTree], refuse: &mut impl FnMut(Span, &str)) -> Option<Self> {
+        let (attributes, left) = after_attributes(tokens);
+        let (pattern, of_type) = left.split_at(colon(left).unwrap_or(left.len()));
+        if let Some(span) = find(pattern, "self") {
+            refuse(span, "C knows no methods: write a function, with a pointer as its first parameter");
+        }
+        if left.windows(3).any(|dots| dots.iter().all(|dot| is(dot, "."))) {
+            refuse(
+                left.first()?.span(),
+                "each argument is passed on: write a parameter for each, or take a pointer and a length",
+            );
+        }
+        Some(Self { attributes: stream(attributes), pattern: pattern.to_vec(), of_type: stream(of_type) })
+    }
+}
+
+fn check_symbol(
+    attributes: &[TokenTree],
+    qualifiers: &[TokenTree],
+    name: &Ident,
+    refuse: &mut impl FnMut(Span, &str),
+) {
+    let has_symbol = ["no_mangle", "export_name"].iter().any(|name| find(attributes, name).is_some());
+    let is_public =
+        begins_with(qualifiers, "pub") && inside(qualifiers.get(1), Delimiter::Parenthesis).is_none();
+    if is_public && !has_symbol {
+        refuse(
+            name.span(),
+            "C could not find it by its name: write `#[unsafe(no_mangle)]` above it, or leave out `pub` if C gets a pointer to it",
+        );
+    } else if has_symbol && !is_public {
+        refuse(name.span(), "cbindgen leaves out what is not public: write `pub`");
+    }
+}
+
+fn check_qualifiers(qualifiers: &[TokenTree], keyword: &TokenTree, refuse: &mut impl FnMut(Span, &str)) {
+    if let Some(span) = find(qualifiers, "const") {
+        refuse(span, "an upcall cannot be evaluated at compile time: leave out `const`");
+    }
+    if let Some(span) = find(qualifiers, "async") {
+        refuse(
+            span,
+            "C cannot await: leave out `async`, and call `upcall::wait` where there is something to wait for",
+        );
+    }
+    let mut from_extern = qualifiers.iter().skip_while(|token| !is(token, "extern"));
+    match (from_extern.next(), from_extern.next()) {
+        (None, _) => refuse(keyword.span(), "C could not call it: write `extern \"C\" fn`"),
+        (_, Some(abi)) if abi.to_string() != "\"C\"" => {
+            refuse(abi.span(), "C calls by its own ABI, and no panic gets out: write `extern \"C\"`");
+        }
+        _ => {}
+    }
+}
+
+/// The attributes that come first, and the rest.
+fn after_attributes(tokens: &[TokenTree]) -> (&[TokenTree], &[TokenTree]) {
+    let mut length = 0;
+    while begins_with(&tokens[length..], "#") {
+        length += 2;
+    }
+    tokens.split_at(length)
+}
+
+/// How many tokens are written in `<>`, which may only be lifetimes; 0 where there are none.
+fn after_generics(signature: &[TokenTree], refuse: &mut impl FnMut(Span, &str)) -> Option<usize> {
+    if !begins_with(signature, "<") {
+        return Some(0);
+    }
+    let mut end = 0;
+    while end == 0 || is(signature.get(end)?, ",") {
+        let parameter = &signature[end + 1..];
+        if !begins_with(parameter, "'") && !begins_with(parameter, ">") {
+            refuse(
+                parameter.first()?.span(),
+                "C knows no generics: write a function for each type, with a name of its own",
+            );
+        }
+        end += 1 + until_comma(parameter, true);
+    }
+    Some(end + 1)
+}
+
+/// Where the first colon is that is not of a `::`.
+fn colon(tokens: &[TokenTree]) -> Option<usize> {
+    let spacing = |at: usize| match tokens.get(at) {
+        Some(TokenTree::Punct(punct)) if punct.as_char() == ':' => Some(punct.spacing()),
+        _ => None,
+    };
+    let is_double = |at: usize| spacing(at) == Some(Spacing::Joint) && spacing(at + 1).is_some();
+    (0..tokens.len()).find(|&at| spacing(at).is_some() && !is_double(at) && !(at > 0 && is_double(at - 1)))
+}
+
+fn stream(tokens: &[TokenTree]) -> TokenStream {
+    tokens.iter().cloned().collect()
+}

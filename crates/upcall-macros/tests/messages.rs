@@ -1,0 +1,6 @@
+//! What the attribute says of functions that it refuses.
+
+#[test]
+fn each_message_is_at_what_it_is_about() {
+    trybuild::TestCases::new().compile_fail("tests/ui/*.rs");
+}

@@ -1,0 +1,41 @@
+use upcall::export;
+
+#[export(onpanic = -1)]
+extern "C" fn misspelt() -> i32 {
+    0
+}
+
+#[export(on_panic = 1, stack = "auto", on_panic = 2)]
+extern "C" fn twice() -> i32 {
+    0
+}
+
+#[export(on_panic, stack: "caller", min_stack =)]
+extern "C" fn without_values() -> i32 {
+    0
+}
+
+#[export(stack = "heap")]
+extern "C" fn no_such_stack() -> i32 {
+    0
+}
+
+#[export(stack = caller)]
+extern "C" fn not_quoted() -> i32 {
+    0
+}
+
+#[export(on_panic = -1,, stack = "caller")]
+extern "C" fn two_commas() -> i32 {
+    0
+}
+
+// What is refused stays, so that this is no error.
+fn main() {
+    misspelt();
+    twice();
+    without_values();
+    no_such_stack();
+    not_quoted();
+    two_commas();
+}
