@@ -2,6 +2,7 @@
 #ifndef GUEST_H
 #define GUEST_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -99,6 +100,32 @@ int guest_end_when_stopped(void);
 /* What tools see: src/tools.rs. */
 int guest_backtrace(char *buffer, size_t size);
 int guest_misread(size_t index);
+
+/* Functions with the attribute `upcall::export`: src/exported.rs. */
+typedef struct guest_end guest_end;
+struct guest_pair {
+    int first, second;
+};
+
+int guest_exported_divide(int dividend, int divisor);
+void guest_exported_where(struct guest_where *answer);
+const int *guest_exported_compare(int *count, const int *a, const int *b);
+int guest_exported_call(guest_callback callback, void *argument);
+void guest_exported_panic(void);
+bool guest_exported_panic_bool(void);
+char guest_exported_panic_char(void);
+size_t guest_exported_panic_size(void);
+double guest_exported_panic_double(void);
+const void *guest_exported_panic_pointer(void);
+guest_callback guest_exported_panic_callback(void);
+int *guest_exported_panic_box(void);
+guest_end *guest_exported_end_new(guest_callback callback, void *argument);
+int guest_exported_end(guest_end *end, int *failed);
+int guest_exported_sum(struct guest_pair pair, int sum, int more, const int *last);
+int guest_exported_wait(void);
+int guest_exported_panic_twice(const char *message);
+void guest_exported_on_caller(void);
+guest_callback guest_exported_pointer(void);
 
 /* upcall's own C functions. */
 int upcall_last_panic(char *buffer, size_t size);

@@ -2,6 +2,7 @@
 //! their C side.
 
 mod exceptions;
+mod exported;
 mod model;
 mod moved;
 mod tools;
@@ -15,6 +16,7 @@ use stackbounds::{current, stack_pointer};
 use upcall::{Panicked, StackChoice, downcall, enter, entry};
 
 pub use exceptions::*;
+pub use exported::*;
 pub use model::*;
 pub use moved::*;
 pub use tools::*;

@@ -39,6 +39,15 @@ cases! {
     dump {
         nested, fibers, registered, bad_descriptors,
     }
+    exported {
+        answers, zeros, parameters, stacks, on_its_way, from_coroutine, dropped,
+        nobody_to_hear => Outcome::AbortsSaying(EXPORTED_PANIC),
+        nobody_to_hear_on_coroutine => Outcome::AbortsSaying(EXPORTED_PANIC),
+        hosts_handler => Outcome::Exits(3, "the host's log: guest::exported::guest_exported_panic panicked"),
+        two_panics => Outcome::AbortsSaying([
+            "the first panic", "no value", "upcall: the on_panic of guest::exported::guest_exported_panic_twice", ": no value", "the process is stopped",
+        ]),
+    }
     guard {
         overflow => Outcome::Prints("overflow stopped by the guard"),
         foreign_served,
@@ -83,6 +92,15 @@ cases! {
     }
 }
 
+/// What is said of a panic that nobody would hear of.
+const EXPORTED_PANIC: [&str; 5] = [
+    "panicked at",
+    "no () to return",
+    "upcall: guest::exported::guest_exported_panic panicked",
+    "no downcall encloses it",
+    "(on_panic): no () to return; the process is stopped",
+];
+
 #[test]
 fn uv_loops_drive_fibers_while_their_jobs_wait() {
     if program::can_build("uv") {
@@ -117,4 +135,22 @@ fn a_variable_that_means_nothing_is_named_and_ignored() {
     let variables = [("UPCALL_MIN_STACK", "plenty")];
     let named = Outcome::SaysOnce("UPCALL_MIN_STACK=\"plenty\" is ignored: it takes a number of bytes");
     Program::built("guard", Link::Static).run("foreign_served", &variables, named);
+}
+
+#[test]
+fn an_export_that_is_refused_and_names_no_value_stops_the_process() {
+    let outcome = if cfg!(stackbounds_no_query) {
+        Outcome::Success // nothing is known of the stack, so nothing is refused
+    } else {
+        Outcome::AbortsSaying([
+            "upcall: guest::exported::guest_exported_on_caller was refused",
+            "names no value for C (on_panic)",
+            "the upcall must run on the caller's stack",
+            "of the 32768 that it needs",
+            "the process is stopped",
+        ])
+    };
+    for link in [Link::Static, Link::Shared] {
+        Program::built("exported", link).run("is_refused", &[], outcome);
+    }
 }
