@@ -52,6 +52,7 @@ mod config;
 mod crossing;
 mod fiber;
 mod function;
+mod handle;
 mod process;
 mod quiet;
 pub mod report;
@@ -80,6 +81,7 @@ pub use crossing::{
 pub use fiber::{Builder, Fiber, FiberLocal, wait};
 pub use report::Snapshot;
 pub use report::snapshot::snapshot;
+pub use handle::{Handle, HandleError};
 #[cfg(feature = "runtime")]
 pub use runtime::{
     JoinError, JoinHandle, LocalRuntime, LocalRuntimeError, Scope, ScopedJoinHandle, Unfinished,

@@ -16,6 +16,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::fiber;
+use crate::handle::table;
 use crate::report;
 use crate::stack::{alternate, coroutine, pool, registered, service};
 use crate::thread::{Hot, parker, record};
@@ -52,7 +53,8 @@ extern "C" fn before() {
     let mut locks: Vec<Held> = Vec::new();
     #[cfg(feature = "runtime")]
     crate::runtime::hold_locks(&mut locks);
-    let others: [Held; 8] = [
+    let others: [Held; 9] = [
+        Box::new(table::hold_lock()),
         Box::new(report::hold_lock()),
         Box::new(alternate::hold_lock()),
         Box::new(parker::hold_lock()),

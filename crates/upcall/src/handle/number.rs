@@ -1,0 +1,62 @@
+//! What C has of a value: a number in the place of a pointer.
+//!
+//! ```text
+//! TAG, 16 bits │ index, 24 bits │ generation, 24 bits       the last two mixed with this copy's key
+//! ```
+//!
+//! The tag makes it an address that no processor takes for one, so that C code which looks behind it is stopped there, and no pointer of C's is
+//! mistaken for it. Two copies of upcall in one process have different keys: the numbers of one lead to nothing in the other. Of 32 bits, the
+//! tag has 2, which tell less.
+
+use std::ffi::c_void;
+use std::ptr;
+
+use super::HandleError;
+
+const TAG_BITS: u32 = if usize::BITS == 64 { 16 } else { 2 };
+const PART: u32 = (usize::BITS - TAG_BITS) / 2;
+/// In ASCII, "up".
+const TAG: usize = 0x7570 >> (16 - TAG_BITS);
+/// Indices are below this.
+pub(super) const INDICES: usize = 1 << PART;
+/// Generations are below this, and above 0.
+pub(super) const GENERATIONS: usize = 1 << PART;
+
+/// A number, taken apart.
+#[derive(Clone, Copy)]
+pub(super) struct Number {
+    pub index: usize,
+    pub generation: usize,
+    /// As C has it.
+    pub value: usize,
+}
+
+impl Number {
+    pub fn new(index: usize, generation: usize) -> Self {
+        let parts = (index << PART | generation) ^ key();
+        Self { index, generation, value: TAG << (2 * PART) | parts }
+    }
+
+    #[inline(always)]
+    pub fn of(pointer: *mut c_void) -> Result<Self, HandleError> {
+        let value = pointer.addr();
+        if value >> (2 * PART) != TAG {
+            return Err(if value == 0 { HandleError::Null } else { HandleError::Foreign { value } });
+        }
+        let parts = value ^ TAG << (2 * PART) ^ key();
+        Ok(Self { index: parts >> PART, generation: parts & (GENERATIONS - 1), value })
+    }
+
+    pub fn pointer(self) -> *mut c_void {
+        ptr::without_provenance_mut(self.value)
+    }
+}
+
+/// Of different copies, different ones: an odd factor takes different addresses to different products.
+#[inline(always)]
+fn key() -> usize {
+    static COPY: u8 = 0;
+    // 2^64 divided by the golden ratio.
+    const FACTOR: usize = 0x9E37_79B9_7F4A_7C15u64 as usize;
+    ptr::from_ref(&COPY).addr().wrapping_mul(FACTOR) & ((1 << (2 * PART)) - 1)
+}
