@@ -43,6 +43,7 @@
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
+pub mod callback;
 mod capi;
 mod capi_dump;
 #[cfg(feature = "runtime")]

@@ -128,7 +128,6 @@ fn unwind_unless_shielded(fiber: &Running) {
 }
 
 /// Waits for a future that does not panic; never unwinds, also if the fiber is dropped meanwhile.
-#[cfg(feature = "runtime")]
 #[track_caller]
 pub(crate) fn wait_shielded<T>(future: impl Future<Output = T>) -> T {
     let fiber = suspends(Hot::here(), stack_pointer());

@@ -25,7 +25,6 @@ use crate::thread::{Hot, parker, record};
 static FORKS: AtomicUsize = AtomicUsize::new(0);
 
 /// Tells a process from those that it was forked from.
-#[cfg(feature = "runtime")]
 #[inline]
 pub(crate) fn epoch() -> usize {
     FORKS.load(Relaxed)

@@ -1,0 +1,540 @@
+//! Closures that C calls: what real C functions do with them, and what C does wrong.
+
+mod common;
+
+use std::cell::{Cell, RefCell};
+use std::ffi::{c_double, c_int, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+use std::rc::Rc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Barrier, mpsc};
+
+use common::{AtDrop, Random};
+use upcall::{Handle, callback, downcall};
+
+/// The thread's last message.
+fn last_panic() -> String {
+    let mut buffer = [0u8; 1024];
+    // SAFETY: the buffer has the size given.
+    let length = unsafe { upcall::upcall_last_panic(buffer.as_mut_ptr().cast(), buffer.len()) };
+    String::from_utf8_lossy(&buffer[..usize::try_from(length).unwrap_or(0)]).into_owned()
+}
+
+/// Counts its drops.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+/// The numbers' addresses, in order, with C's `qsort_r`.
+fn sort(numbers: &mut [i32], mut compare: impl FnMut(i32, i32) -> c_int) {
+    let compare = |a: *const c_void, b: *const c_void| -> c_int {
+        // SAFETY: qsort_r passes elements of the array below.
+        let (a, b) = unsafe { (*a.cast::<i32>(), *b.cast::<i32>()) };
+        compare(a, b)
+    };
+    callback::scope(
+        compare,
+        || 0,
+        |compare| {
+            let (base, number) = (numbers.as_mut_ptr().cast(), numbers.len());
+            // SAFETY: the array is valid for the length given.
+            downcall(|| unsafe { libc::qsort_r(base, number, 4, Some(compare.data_last()), compare.data()) });
+        },
+    );
+}
+
+#[test]
+fn qsort_r_compares_by_a_closure_that_borrows() {
+    let mut random = Random::new();
+    let mut numbers: Vec<i32> = (0..1000).map(|_| random.below(10_000) as i32).collect();
+    let mut sorted = numbers.clone();
+    sorted.sort_unstable();
+    let comparisons = Rc::new(Cell::new(0));
+    sort(&mut numbers, |a, b| {
+        comparisons.set(comparisons.get() + 1);
+        a.cmp(&b) as c_int
+    });
+    assert_eq!(numbers, sorted);
+    assert!(comparisons.get() > 1000 && Rc::strong_count(&comparisons) == 1);
+}
+
+#[test]
+fn a_panic_crosses_qsort_r() {
+    let raised = catch_unwind(|| sort(&mut [3, 1, 2], |_, _| panic!("no order")));
+    assert_eq!(common::message(raised.unwrap_err()), "no order");
+    assert_eq!(last_panic(), "no order");
+}
+
+#[test]
+fn closures_sort_inside_closures_that_sort() {
+    let mut rows = [[3, 1, 2], [9, 8, 7], [6, 4, 5]];
+    let mut keys: [i32; 3] = [2, 0, 1];
+    sort(&mut keys, |a, b| {
+        for row in [a, b] {
+            sort(&mut rows[row as usize], |a, b| a - b);
+        }
+        rows[a as usize][0] - rows[b as usize][0]
+    });
+    assert_eq!((keys, rows), ([0, 2, 1], [[1, 2, 3], [7, 8, 9], [4, 5, 6]]));
+}
+
+unsafe extern "C" {
+    fn tdelete(
+        key: *const c_void,
+        root: *mut *mut c_void,
+        compare: unsafe extern "C" fn(*const c_void, *const c_void) -> c_int,
+    ) -> *mut c_void;
+    fn tsearch(
+        key: *const c_void,
+        root: *mut *mut c_void,
+        compare: unsafe extern "C" fn(*const c_void, *const c_void) -> c_int,
+    ) -> *mut c_void;
+    #[cfg(target_env = "gnu")]
+    fn twalk_r(
+        root: *const c_void,
+        action: unsafe extern "C" fn(*const c_void, c_int, *mut c_void),
+        data: *mut c_void,
+    );
+    #[cfg(target_env = "gnu")]
+    fn on_exit(function: unsafe extern "C" fn(c_int, *mut c_void), data: *mut c_void) -> c_int;
+    fn __cxa_atexit(
+        function: unsafe extern "C" fn(*mut c_void),
+        data: *mut c_void,
+        library: *mut c_void,
+    ) -> c_int;
+}
+
+#[cfg(target_env = "gnu")]
+#[test]
+fn twalk_r_walks_by_a_closure() {
+    unsafe extern "C" fn by_address(a: *const c_void, b: *const c_void) -> c_int {
+        a.cmp(&b) as c_int
+    }
+    let mut numbers = [10, 20, 30];
+    let mut root = ptr::null_mut();
+    for number in &mut numbers {
+        // SAFETY: the tree is `root`'s, and its keys are not looked at.
+        unsafe { tsearch(ptr::from_mut(number).cast(), &mut root, by_address) };
+    }
+    let mut seen = Vec::new();
+    let walk = |node: *const c_void, visit: c_int| {
+        const POSTORDER: c_int = 1;
+        const LEAF: c_int = 3;
+        if visit == POSTORDER || visit == LEAF {
+            // SAFETY: a node begins with the key, which is a number's address.
+            seen.push(unsafe { **node.cast::<*const i32>() });
+        }
+    };
+    // SAFETY: the tree is a tree; the callback is called during the walk only.
+    callback::scope(walk, || (), |walk| unsafe { twalk_r(root, walk.data_last(), walk.data()) });
+    assert_eq!(seen, numbers);
+    for number in &numbers {
+        // SAFETY: as above.
+        unsafe { tdelete(ptr::from_ref(number).cast(), &mut root, by_address) };
+    }
+}
+
+/// Runs `body` on a thread of C's.
+fn on_thread(function: unsafe extern "C" fn(*mut c_void) -> *mut c_void, data: *mut c_void) -> *mut c_void {
+    // libc says of a thread's function that it can be called safely, which one can be that looks its data up.
+    type Start = extern "C" fn(*mut c_void) -> *mut c_void;
+    let mut thread = 0 as libc::pthread_t;
+    let mut value = ptr::null_mut();
+    // SAFETY: only the type changes, to one that is called as the other is.
+    let function =
+        unsafe { std::mem::transmute::<unsafe extern "C" fn(*mut c_void) -> *mut c_void, Start>(function) };
+    // SAFETY: the function takes one pointer, and the thread is joined.
+    unsafe {
+        assert_eq!(libc::pthread_create(&mut thread, ptr::null(), function, data), 0);
+        assert_eq!(libc::pthread_join(thread, &mut value), 0);
+    }
+    value
+}
+
+#[test]
+fn a_thread_of_c_runs_a_closure_once() {
+    let drops = Arc::new(AtomicUsize::new(0));
+    let counted = Counted(drops.clone());
+    let body = move || -> *mut c_void {
+        drop(counted);
+        ptr::without_provenance_mut(42)
+    };
+    let body = callback::once(body, ptr::null_mut);
+    let (function, data, destroy) = (body.data_first(), body.data(), body.destroy());
+    assert_eq!(on_thread(function, body.into_data()).addr(), 42);
+    assert_eq!(drops.load(SeqCst), 1);
+    // SAFETY: the function looks up what it gets.
+    assert!(unsafe { function(data) }.is_null());
+    assert!(
+        last_panic().contains("a_thread_of_c_runs_a_closure_once::{{closure}} is gone"),
+        "{}",
+        last_panic()
+    );
+    // A library that has a destroy hook calls it after the call too.
+    assert!(upcall::enter(|| panic!("something else")).is_err());
+    // SAFETY: as above.
+    unsafe { destroy(data) };
+    assert_eq!(last_panic(), "something else");
+}
+
+#[test]
+fn once_is_dropped_by_the_hook_when_it_was_not_called() {
+    let drops = Arc::new(AtomicUsize::new(0));
+    let counted = Counted(drops.clone());
+    let never = callback::once(move |_: c_int| drop(counted), || ());
+    let destroy = never.destroy();
+    // SAFETY: the function looks up what it gets.
+    unsafe { destroy(never.into_data()) };
+    assert_eq!(drops.load(SeqCst), 1);
+}
+
+#[test]
+fn a_closure_is_destroyed_once_and_then_gone() {
+    let drops = Arc::new(AtomicUsize::new(0));
+    let counted = Counted(drops.clone());
+    let mut sum = 0;
+    let add = move |a: c_int, b: c_double| -> c_int {
+        let _ = &counted;
+        sum += a + b as c_int;
+        sum
+    };
+    let add = callback::new(add, || -1);
+    let (first, last, destroy) = (add.data_first(), add.data_last(), add.destroy());
+    let data = add.into_data();
+    // SAFETY: the functions look up what they get.
+    unsafe {
+        assert_eq!((first(data, 1, 2.0), last(1, 2.0, data)), (3, 6));
+        destroy(data);
+        assert_eq!(drops.load(SeqCst), 1);
+        assert_eq!(first(data, 1, 2.0), -1);
+        assert!(last_panic().contains("is gone"), "{}", last_panic());
+        assert!(upcall::enter(|| panic!("something else")).is_err());
+        destroy(data);
+        assert!(last_panic().contains("is gone"), "{}", last_panic());
+    }
+    assert_eq!(drops.load(SeqCst), 1);
+}
+
+#[test]
+fn data_that_is_none_of_the_callbacks_is_refused() {
+    let one = callback::new(|_: c_int| -> c_int { 1 }, || -1);
+    let two = callback::new(|_: c_int| -> c_int { 2 }, || -1);
+    let handle = Handle::into_raw(3);
+    let function = one.data_first();
+    let local = 0;
+    let cases = [
+        (ptr::null_mut(), "got a null pointer as its data"),
+        (ptr::without_provenance_mut(1), "got 0x1 as its data"),
+        (ptr::from_ref(&local).cast_mut().cast(), "as its data, which is none"),
+        (two.data(), "got the data of"),
+        (handle, "got the data of i32"),
+    ];
+    for (data, message) in cases {
+        // SAFETY: the functions look up what they get.
+        unsafe {
+            assert_eq!(function(data, 0), -1);
+            assert!(last_panic().contains(message), "{}", last_panic());
+            one.destroy()(data);
+            assert!(last_panic().contains(message), "{}", last_panic());
+        }
+    }
+    // SAFETY: as above.
+    assert_eq!(unsafe { (function(one.data(), 0), two.data_first()(two.data(), 0)) }, (1, 2));
+    assert_eq!(Handle::from_raw(handle), Ok(3));
+}
+
+#[test]
+fn a_callback_that_is_dropped_takes_its_closure_along() {
+    let drops = Arc::new(AtomicUsize::new(0));
+    let counted = Counted(drops.clone());
+    let callback = callback::shared(move || -> c_int { counted.0.load(SeqCst) as c_int }, || -1);
+    let (function, data) = (callback.data_first(), callback.data());
+    // SAFETY: the function looks up what it gets.
+    assert_eq!(unsafe { function(data) }, 0);
+    drop(callback);
+    assert_eq!(drops.load(SeqCst), 1);
+    // SAFETY: as above.
+    assert_eq!(unsafe { function(data) }, -1);
+}
+
+type Calls = unsafe extern "C" fn(*mut c_void, c_int) -> c_int;
+
+thread_local! {
+    static CALLED_BACK: Cell<Option<(Calls, *mut c_void)>> = const { Cell::new(None) };
+}
+
+fn call_back(number: c_int) -> c_int {
+    let (function, data) = CALLED_BACK.get().unwrap();
+    // SAFETY: the function looks up what it gets.
+    downcall(|| unsafe { function(data, number) })
+}
+
+#[test]
+fn a_closure_called_inside_itself_is_refused_unless_it_is_shared() {
+    let countdown = |n: c_int| -> c_int { if n == 0 { 0 } else { n + call_back(n - 1) } };
+    let shared = callback::shared(countdown, || -100);
+    CALLED_BACK.set(Some((shared.data_first(), shared.data())));
+    assert_eq!(call_back(3), 6);
+    let alone = callback::new(countdown, || -100);
+    CALLED_BACK.set(Some((alone.data_first(), alone.data())));
+    assert_eq!(call_back(3), -97);
+    assert!(last_panic().contains("runs already, and changes what it has"), "{}", last_panic());
+    assert_eq!(call_back(0), 0);
+    callback::scope(
+        countdown,
+        || -100,
+        |scoped| {
+            CALLED_BACK.set(Some((scoped.data_first(), scoped.data())));
+            assert_eq!((call_back(3), call_back(0)), (-97, 0));
+        },
+    );
+    assert_eq!(call_back(0), -100);
+    assert!(last_panic().contains("its scope has ended"), "{}", last_panic());
+}
+
+#[test]
+fn a_closure_destroyed_while_it_runs_lives_until_it_returns() {
+    let drops = Arc::new(AtomicUsize::new(0));
+    let counted = Counted(drops.clone());
+    let destroy = Rc::new(Cell::new(None));
+    struct Destroy(Rc<Cell<Option<(unsafe extern "C" fn(*mut c_void), *mut c_void)>>>);
+    // SAFETY: all of this is on one thread.
+    unsafe impl Send for Destroy {}
+    let its = Destroy(destroy.clone());
+    let ends = callback::new(
+        move |number: c_int| -> c_int {
+            let its = &its;
+            let (destroy, data) = its.0.get().unwrap();
+            // SAFETY: the function looks up what it gets.
+            downcall(|| unsafe { destroy(data) });
+            assert_eq!((counted.0.load(SeqCst), call_back(1)), (0, -1));
+            number
+        },
+        || -1,
+    );
+    let (function, data) = (ends.data_first(), ends.data());
+    CALLED_BACK.set(Some((function, data)));
+    destroy.set(Some((ends.destroy(), ends.into_data())));
+    assert_eq!(call_back(7), 7);
+    assert_eq!((drops.load(SeqCst), Rc::strong_count(&destroy)), (1, 1));
+    assert_eq!(call_back(7), -1);
+}
+
+#[test]
+fn destructors_that_panic_do_so_in_an_upcall() {
+    let bomb = AtDrop(|| panic!("a bomb"));
+    let callback = callback::new(
+        move || {
+            let _ = &bomb;
+        },
+        || (),
+    );
+    let (destroy, data) = (callback.destroy(), callback.into_data());
+    // SAFETY: the function looks up what it gets.
+    unsafe { destroy(data) };
+    assert_eq!(last_panic(), "a bomb");
+    let bomb = AtDrop(|| panic!("another bomb"));
+    let callback = callback::new(
+        move || {
+            let _ = &bomb;
+        },
+        || (),
+    );
+    let (destroy, data) = (callback.destroy(), callback.into_data());
+    // SAFETY: as above.
+    let raised = catch_unwind(|| downcall(|| unsafe { destroy(data) }));
+    assert_eq!(common::message(raised.unwrap_err()), "another bomb");
+}
+
+#[test]
+fn a_closure_in_use_by_one_thread_is_refused_to_another() {
+    let ((entered, wait_entered), (go, wait_go)) = (mpsc::channel(), mpsc::channel::<()>());
+    let waits = move |wait: c_int| -> c_int {
+        if wait != 0 {
+            entered.send(()).unwrap();
+            wait_go.recv().unwrap();
+        }
+        wait
+    };
+    let waits = callback::new(waits, || -1);
+    let (function, data) = (waits.data_first(), waits.data().addr());
+    // SAFETY: the function looks up what it gets.
+    let call = move |wait| unsafe { function(ptr::without_provenance_mut(data), wait) };
+    let thread = std::thread::spawn(move || call(1));
+    wait_entered.recv().unwrap();
+    assert_eq!(call(0), -1);
+    assert!(last_panic().contains("one thread at a time"), "{}", last_panic());
+    go.send(()).unwrap();
+    assert_eq!((thread.join().unwrap(), call(0)), (1, 0));
+}
+
+#[test]
+fn a_shared_closure_runs_on_several_threads_at_once() {
+    const THREADS: usize = 3;
+    let meet = Barrier::new(THREADS);
+    let calls = AtomicUsize::new(0);
+    let meets = |number: c_int| -> c_int {
+        meet.wait();
+        calls.fetch_add(1, SeqCst);
+        number
+    };
+    callback::scope_shared(
+        meets,
+        || -1,
+        |meets| {
+            let (function, data) = (meets.data_last(), meets.data().addr());
+            std::thread::scope(|scope| {
+                for number in 0..THREADS as c_int {
+                    // SAFETY: the function looks up what it gets.
+                    scope.spawn(move || {
+                        assert_eq!(unsafe { function(number, ptr::without_provenance_mut(data)) }, number)
+                    });
+                }
+            });
+        },
+    );
+    assert_eq!(calls.into_inner(), THREADS);
+}
+
+#[test]
+fn the_end_of_a_scope_waits_for_calls_on_other_threads() {
+    for on_fiber in [false, true] {
+        let ((entered, wait_entered), (go, wait_go)) = (mpsc::channel(), mpsc::channel::<()>());
+        let returned = Arc::new(AtomicUsize::new(0));
+        let its = returned.clone();
+        let body = move || {
+            let borrowed = RefCell::new(its);
+            let shared = std::sync::Mutex::new((entered, wait_go, borrowed));
+            let waits = || -> c_int {
+                let held = shared.lock().unwrap();
+                held.0.send(()).unwrap();
+                held.1.recv().unwrap();
+                held.2.borrow().store(1, SeqCst);
+                1
+            };
+            let thread = callback::scope_shared(
+                waits,
+                || -1,
+                |waits| {
+                    let (function, data) = (waits.data_first(), waits.data().addr());
+                    // SAFETY: the function looks up what it gets.
+                    let thread =
+                        std::thread::spawn(move || unsafe { function(ptr::without_provenance_mut(data)) });
+                    wait_entered.recv().unwrap();
+                    go.send(()).unwrap();
+                    thread
+                },
+            );
+            let there = shared.lock().unwrap().2.borrow().load(SeqCst);
+            (there, thread.join().unwrap())
+        };
+        let ended = if on_fiber { upcall::wait(upcall::Fiber::new(body)) } else { body() };
+        assert_eq!((ended, returned.load(SeqCst)), ((1, 1), 1));
+    }
+}
+
+#[test]
+fn a_closure_of_a_scope_is_for_its_thread() {
+    let calls = Rc::new(Cell::new(0));
+    let count = || -> c_int {
+        calls.set(calls.get() + 1);
+        calls.get()
+    };
+    callback::scope(
+        count,
+        || -1,
+        |count| {
+            let (function, data) = (count.data_first(), count.data().addr());
+            let other = std::thread::spawn(move || {
+                // SAFETY: the function looks up what it gets.
+                (unsafe { function(ptr::without_provenance_mut(data)) }, last_panic())
+            });
+            let (answer, message) = other.join().unwrap();
+            assert_eq!(answer, -1);
+            assert!(message.contains("on another thread than that of its scope"), "{message}");
+            // SAFETY: as above.
+            assert_eq!(unsafe { function(count.data()) }, 1);
+        },
+    );
+}
+
+#[test]
+fn a_scope_that_panics_ends() {
+    let kept = Cell::new(None);
+    let raised = catch_unwind(AssertUnwindSafe(|| {
+        let local = [7];
+        callback::scope(
+            || -> c_int { local[0] },
+            || -1,
+            |callback| {
+                kept.set(Some((callback.data_first(), callback.data())));
+                panic!("in the scope");
+            },
+        )
+    }));
+    assert!(raised.is_err());
+    let (function, data) = kept.get().unwrap();
+    // SAFETY: the function looks up what it gets.
+    assert_eq!(unsafe { function(data) }, -1);
+}
+
+#[test]
+fn eight_arguments_arrive_in_their_order() {
+    let all = |a: u8, b: i16, c: u32, d: i64, e: f32, f: f64, g: *const u8, h: bool| -> u64 {
+        assert_eq!((a, b, c, d, e, f, g.is_null(), h), (1, -2, 3, -4, 5.5, -6.5, true, true));
+        8
+    };
+    let all = callback::new(all, || 0);
+    let first: unsafe extern "C" fn(*mut c_void, u8, i16, u32, i64, f32, f64, *const u8, bool) -> u64 =
+        all.data_first();
+    let last: unsafe extern "C" fn(u8, i16, u32, i64, f32, f64, *const u8, bool, *mut c_void) -> u64 =
+        all.data_last();
+    // SAFETY: the functions look up what they get.
+    unsafe {
+        assert_eq!(first(all.data(), 1, -2, 3, -4, 5.5, -6.5, ptr::null(), true), 8);
+        assert_eq!(last(1, -2, 3, -4, 5.5, -6.5, ptr::null(), true, all.data()), 8);
+    }
+}
+
+#[test]
+fn a_callback_may_wait() {
+    let sorted = upcall::Fiber::new(|| {
+        let mut numbers = [3, 1, 2];
+        sort(&mut numbers, |a, b| {
+            upcall::yield_now();
+            a - b
+        });
+        numbers
+    });
+    assert_eq!(upcall::wait(sorted), [1, 2, 3]);
+}
+
+#[cfg(target_env = "gnu")]
+#[test]
+fn closures_run_at_exit() {
+    if common::part().is_none() {
+        let output = common::child("closures_run_at_exit", "exit", &[]);
+        let stderr = common::stderr_of_success(&output);
+        assert_eq!(stderr, "on_exit with 0\n__cxa_atexit\n");
+        return;
+    }
+    let say = |what: std::fmt::Arguments<'_>| {
+        let line = format!("{what}\n");
+        // SAFETY: the line is readable for its length.
+        unsafe { libc::write(2, line.as_ptr().cast(), line.len()) };
+    };
+    let with_status = callback::once(move |status: c_int| say(format_args!("on_exit with {status}")), || ());
+    let without = callback::once(move || say(format_args!("__cxa_atexit")), || ());
+    // SAFETY: the functions have the types that C calls them by.
+    unsafe {
+        __cxa_atexit(without.data_first(), without.into_data(), ptr::null_mut());
+        on_exit(with_status.data_last(), with_status.into_data());
+    }
+    std::process::exit(0);
+}
