@@ -127,6 +127,29 @@ int guest_exported_panic_twice(const char *message);
 void guest_exported_on_caller(void);
 guest_callback guest_exported_pointer(void);
 
+/* Closures that C calls, and values that it keeps: src/callbacks.rs. */
+struct guest_closure {
+    int (*call)(void *data, int number);
+    void *data;
+    void (*destroy)(void *data);
+};
+
+typedef int (*guest_borrower)(const struct guest_closure *);
+
+int guest_closures(void);
+struct guest_closure guest_adder(void);
+struct guest_closure guest_calls_back(int shared, int (*back)(void *, int), void *argument);
+struct guest_closure guest_once(void);
+struct guest_closure guest_waiter(void);
+struct guest_closure guest_bomb(void);
+int guest_lend(guest_borrower user);
+int guest_lend_calling(int (*back)(int), guest_borrower user);
+int guest_lend_shared(guest_borrower user);
+void *guest_account_new(int balance);
+int guest_account_add(void *account, int number, int (*back)(void *account));
+int guest_account_free(void *account);
+int guest_account_close(void *account);
+
 /* upcall's own C functions. */
 int upcall_last_panic(char *buffer, size_t size);
 const char *upcall_version(void);

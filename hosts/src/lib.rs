@@ -1,6 +1,7 @@
 //! The Rust library that the C programs in `c/` link: small functions that exercise one thing each. `c/guest.h` is
 //! their C side.
 
+mod callbacks;
 mod exceptions;
 mod exported;
 mod model;
@@ -15,6 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use stackbounds::{current, stack_pointer};
 use upcall::{Panicked, StackChoice, downcall, enter, entry};
 
+pub use callbacks::*;
 pub use exceptions::*;
 pub use exported::*;
 pub use model::*;

@@ -73,6 +73,13 @@ cases! {
         extra_workers_go [UPCALL_WORKERS = "2"],
         signals_and_names [UPCALL_WORKERS = "2"],
     }
+    callbacks {
+        rightly, late_and_twice, wrong_data, inside_itself, destroyed_inside, destroyed_meanwhile, raced, bombs,
+        lent_by_rust, waits, accounts, forked, key_destructors,
+        scope_ends_too_soon => Outcome::Aborts("ended before a call of it returned, and what that borrows would be gone"),
+        dereferenced => Outcome::SegfaultsSilently,
+        at_exit => Outcome::Prints("called at exit"),
+    }
     shutdown {
         nothing_started, that_finish, that_do_not_finish, that_are_stuck, at_once, from_two_threads, from_fibers,
     }
