@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "upcall.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -97,6 +99,8 @@ int guest_moving_in_fiber(guest_callback callback, void *argument);
 int guest_moving_on_fiber(guest_callback callback, void *argument);
 int guest_moving_plain_in_fiber(guest_callback callback, void *argument);
 int guest_end_when_stopped(void);
+/* What a detached thread has had: src/detach.rs. */
+int guest_keep_local(guest_callback callback, void *argument);
 /* What tools see: src/tools.rs. */
 int guest_backtrace(char *buffer, size_t size);
 int guest_misread(size_t index);
@@ -149,21 +153,6 @@ void *guest_account_new(int balance);
 int guest_account_add(void *account, int number, int (*back)(void *account));
 int guest_account_free(void *account);
 int guest_account_close(void *account);
-
-/* upcall's own C functions. */
-int upcall_last_panic(char *buffer, size_t size);
-const char *upcall_version(void);
-int upcall_thread_attach(void);
-int upcall_local_begin(void);
-int upcall_local_spawn(void (*run)(void *), void *argument);
-long upcall_local_run_ready(size_t max);
-int upcall_local_fd(void);
-int upcall_local_end(void);
-int upcall_shutdown(unsigned milliseconds);
-int upcall_stack_register(void *low, size_t size, const char *name);
-int upcall_stack_unregister(void *low);
-int upcall_report_install(void);
-int upcall_dump(int fd);
 
 #ifdef __cplusplus
 }

@@ -2,6 +2,7 @@
 //! their C side.
 
 mod callbacks;
+mod detach;
 mod exceptions;
 mod exported;
 mod model;
@@ -17,6 +18,7 @@ use stackbounds::{current, stack_pointer};
 use upcall::{Panicked, StackChoice, downcall, enter, entry};
 
 pub use callbacks::*;
+pub use detach::*;
 pub use exceptions::*;
 pub use exported::*;
 pub use model::*;

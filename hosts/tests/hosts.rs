@@ -93,6 +93,15 @@ cases! {
     signals {
         on_alternate_stack, nested, on_own_stack, idle_and_in_c, new_thread,
     }
+    detach {
+        not_in_use, inside_calls, unseen, suspended, fibers, on_others_threads, locals, key_destructors, threads,
+        signal_handler, left_by_longjmp, reports, little_stack, forked,
+    }
+    remaining {
+        own_stack, coroutines, inside_calls, little_stack,
+        repeated_on_own_stack => Outcome::Prints("1000000 questions under strict seccomp"),
+        repeated_on_coroutine => Outcome::Prints("1000000 questions under strict seccomp"),
+    }
     longjmp {
         on_main, on_pthread, on_registered, suspended_are_kept,
         undescribed [UPCALL_OPEN_UPCALLS = "1000"],

@@ -1,11 +1,14 @@
 //! `cargo xtask …`: what there is to do about the project besides building it.
 
+mod header;
 mod hosts;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask hosts [--install] [--all] [name…]
+const USAGE: &str = "usage: cargo xtask header
+    writes upcall.h from the C API's source
+cargo xtask hosts [--install] [--all] [name…]
     runs upcall in hosts that nobody here wrote, and prints a table
     --install   gets their packages first (apt; as root)
     --all       a host that is absent is a failure";
@@ -14,6 +17,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match arguments.split_first() {
+        Some((&"header", [])) => header::write(),
         Some((&"hosts", rest)) => hosts::run(rest),
         _ => Err(USAGE.to_owned()),
     };

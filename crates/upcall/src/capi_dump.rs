@@ -9,9 +9,10 @@ use std::os::fd::FromRawFd;
 use crate::capi::{checked, status};
 use crate::report::snapshot::snapshot;
 
-/// Writes what is going on in the process to the file descriptor `fd`, as a tree: every attached thread, its stacks, its open calls and fibers.
-/// From a debugger: `call (int)upcall_dump(2)`. Where the process was stopped inside `malloc`, or inside upcall while that held a lock, this
-/// waits for ever, as every function would that allocates; let the process go on for a moment then, and stop it again.
+/// Writes what is going on in the process to the file descriptor `fd`, as a tree: every attached thread,
+/// its stacks, its open calls and fibers. From a debugger: `call (int)upcall_dump(2)`. Where the process
+/// was stopped inside `malloc`, or inside upcall while that held a lock, this waits for ever, as every
+/// function would that allocates; let the process go on for a moment then, and stop it again.
 ///
 /// Returns 0, or -1 if `fd` can't be written to.
 #[unsafe(no_mangle)]

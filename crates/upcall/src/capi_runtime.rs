@@ -29,9 +29,12 @@ fn with_runtime<T>(f: impl FnOnce(&LocalRuntime) -> Result<T, String>) -> Option
     })
 }
 
-/// Gives the calling thread a run queue of its own for fibers that it drives itself; see `upcall_local_run_ready`.
+/// Gives the calling thread a runtime: a queue of fibers, which it runs itself, on its own event loop.
+/// The loop watches the descriptor `upcall_local_fd`, and calls `upcall_local_run_ready` when that is
+/// readable.
 ///
-/// Returns 0, or -1 if it has one already or there is no file descriptor. It ends with `upcall_local_end`, or with the thread.
+/// Returns 0, or -1 if the thread has one already or there is no file descriptor. It ends with
+/// `upcall_local_end`, or with the thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn upcall_local_begin() -> c_int {
     let begun = checked(|| {
@@ -41,14 +44,16 @@ pub extern "C" fn upcall_local_begin() -> c_int {
     status(begun)
 }
 
-/// Adds a fiber that will call `run(argument)` on a stack of its own, in a later `upcall_local_run_ready` or wait of this thread. C code there may call
-/// Rust functions that wait: the fiber is suspended, and the thread goes on.
+/// Adds a fiber to the calling thread's runtime that will call `run(argument)` on a stack of its own, in
+/// a later `upcall_local_run_ready`, or while a Rust function waits on this thread. C code there may
+/// call Rust functions that wait: the fiber is suspended, and the thread goes on.
 ///
-/// Returns 0, or -1 if `run` is null or the thread has no runtime.
+/// Returns 0, or -1 if `run` is null or the thread has no runtime. `argument` stays the caller's.
 ///
 /// # Safety
-/// `run(argument)` may be called, once, on this thread, until `upcall_local_end` has returned. If the fiber is ended there while it waits,
-/// `run` has to return as after an error of the function that waited.
+/// `run(argument)` may be called, once, on this thread, until `upcall_local_end` has returned. If the
+/// fiber is ended there while it waits, `run` has to return as after an error of the function that
+/// waited.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn upcall_local_spawn(
     run: Option<unsafe extern "C" fn(*mut c_void)>,
@@ -65,22 +70,28 @@ pub unsafe extern "C" fn upcall_local_spawn(
     status(spawned)
 }
 
-/// Runs fibers of the calling thread that are ready, each until it waits or ends, `max` of them at most. Returns how many it ran,
-/// -1 if the thread has no runtime.
+/// Runs fibers of the calling thread's runtime that are ready, each until it waits or ends, `max` of them
+/// at most.
+///
+/// Returns how many it ran, or -1 if the thread has no runtime.
 #[unsafe(no_mangle)]
 pub extern "C" fn upcall_local_run_ready(max: usize) -> c_long {
     with_runtime(|runtime| Ok(runtime.run_ready(max)))
         .map_or(-1, |ran| c_long::try_from(ran).unwrap_or(c_long::MAX))
 }
 
-/// The file descriptor that is readable (`POLLIN`, level-triggered) whenever a fiber of the calling thread can run; -1 if the thread has no runtime. To
-/// be polled only: not read, not closed. It is good until `upcall_local_end`.
+/// The file descriptor that is readable (`POLLIN`, level-triggered) whenever a fiber of the calling
+/// thread's runtime can run. To be polled only: not read, not closed. It is good until
+/// `upcall_local_end`.
+///
+/// Returns -1 if the thread has no runtime.
 #[unsafe(no_mangle)]
 pub extern "C" fn upcall_local_fd() -> c_int {
     with_runtime(|runtime| Ok(runtime.fd().as_raw_fd())).unwrap_or(-1)
 }
 
-/// Ends the calling thread's runtime: fibers that have not ended are ended where they wait.
+/// Ends the calling thread's runtime: fibers that have not ended are ended where they wait, the function
+/// that waits returning to C what it declares for a panic.
 ///
 /// Returns 0, or -1 if the thread has none, or if it is called from inside `upcall_local_run_ready`.
 #[unsafe(no_mangle)]
@@ -96,7 +107,9 @@ pub extern "C" fn upcall_local_end() -> c_int {
     status(ended)
 }
 
-/// Ends the worker threads, giving their fibers `milliseconds` to end. See `upcall::shutdown`.
+/// Ends upcall's worker threads, giving their fibers `milliseconds` to end. For programs that want
+/// nothing to run while they exit. No fiber can be given to a worker any more; all that needs none works
+/// as before.
 ///
 /// Returns 0, or -1 if some have not ended by then; the message says which. It may be called again then.
 #[unsafe(no_mangle)]

@@ -21,6 +21,7 @@
 //! | a call that blocks, in a fiber | [`blocking`] |
 //! | stack overflows to be explained | [`report::install`] |
 //! | signal handlers that call you | [`attach`] |
+//! | a thread that lives on and calls no more | [`detach`] |
 //!
 //! # Features
 //! - `runtime` (default): what runs fibers, that is [`spawn`], [`scope`], [`LocalRuntime`], [`blocking`], [`sleep`], [`shutdown`] and their
@@ -65,24 +66,27 @@ mod stack;
 mod sync;
 mod thread;
 
-pub use capi::{upcall_last_panic, upcall_thread_attach, upcall_version};
+pub use capi::{upcall_last_panic, upcall_thread_attach, upcall_thread_detach, upcall_version};
 pub use capi_dump::upcall_dump;
 #[cfg(feature = "runtime")]
 pub use capi_runtime::{
     upcall_local_begin, upcall_local_end, upcall_local_fd, upcall_local_run_ready, upcall_local_spawn,
     upcall_shutdown,
 };
-pub use capi_stacks::{upcall_report_install, upcall_stack_register, upcall_stack_unregister};
+pub use capi_stacks::{
+    upcall_report_install, upcall_stack_register, upcall_stack_remaining, upcall_stack_unregister,
+};
 pub use config::{Config, ConfigError, ForeignStacks, GuardPages, config};
 #[doc(hidden)]
 pub use crossing::export as __private;
 pub use crossing::{
-    Entry, Panicked, Refusal, StackChoice, attach, downcall, downcall_on_fiber, enter, entry, with_stack,
+    Entry, InUse, Panicked, Refusal, StackChoice, attach, detach, downcall, downcall_on_fiber, enter, entry,
+    with_stack,
 };
 pub use fiber::{Builder, Fiber, FiberLocal, wait};
+pub use handle::{Handle, HandleError};
 pub use report::Snapshot;
 pub use report::snapshot::snapshot;
-pub use handle::{Handle, HandleError};
 #[cfg(feature = "runtime")]
 pub use runtime::{
     JoinError, JoinHandle, LocalRuntime, LocalRuntimeError, Scope, ScopedJoinHandle, Unfinished,

@@ -158,9 +158,16 @@ fn wait(child: &mut Child) -> Option<std::process::ExitStatus> {
 }
 
 fn build(name: &str, link: Link) -> PathBuf {
-    let libraries = libraries();
     let program = folder("c-hosts").join(format!("{name}-{link:?}"));
     let mut cc = compiler_of(name, &program);
+    link_guest(&mut cc, link);
+    compile(cc.args(libraries_of(name)));
+    program
+}
+
+/// Adds what links the guest library.
+pub fn link_guest(cc: &mut Command, link: Link) {
+    let libraries = libraries();
     match link {
         // What `rustc --print native-static-libs` lists for Linux.
         Link::Static => cc.arg(libraries.join("libguest.a")).args([
@@ -176,8 +183,6 @@ fn build(name: &str, link: Link) -> PathBuf {
         }
         Link::Local | Link::Global => cc.arg("-ldl"),
     };
-    compile(cc.args(libraries_of(name)));
-    program
 }
 
 /// The command that compiles a source of `c/`, all but its libraries.
@@ -191,7 +196,7 @@ fn compiler_of(name: &str, to: &Path) -> Command {
     cc
 }
 
-fn compile(cc: &mut Command) {
+pub fn compile(cc: &mut Command) {
     let output = cc.output().expect("a compiler: install one, or name it in CC or CXX");
     assert!(output.status.success(), "{cc:?}\n{}", String::from_utf8_lossy(&output.stderr));
 }
@@ -210,10 +215,15 @@ fn plugins() -> &'static Path {
 }
 
 /// A folder beside the guest library.
-fn folder(name: &str) -> PathBuf {
+pub fn folder(name: &str) -> PathBuf {
     let folder = libraries().join(name);
     std::fs::create_dir_all(&folder).unwrap();
     folder
+}
+
+/// Where `upcall.h` is.
+pub fn headers() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/upcall/include")
 }
 
 /// Where Cargo leaves the guest library: beside this test's own executable.
@@ -231,7 +241,7 @@ fn source(name: &str) -> (PathBuf, &'static str, Command) {
         ("c", "c", "CC", "cc", "-std=gnu11")
     };
     let mut command = Command::new(std::env::var_os(variable).unwrap_or(compiler.into()));
-    command.arg(standard);
+    command.arg(standard).arg("-I").arg(headers());
     (source.with_extension(extension), language, command)
 }
 

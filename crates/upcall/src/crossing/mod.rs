@@ -30,6 +30,7 @@
 //! asked wherever the host could have moved the stack: everywhere but on the thread's own.
 
 mod body;
+mod detach;
 mod downcall;
 mod enclosing;
 pub mod export;
@@ -43,6 +44,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use stackbounds::stack_pointer;
 
+pub use detach::{InUse, detach};
 pub use downcall::{downcall, downcall_on_fiber};
 pub use panicked::{Panicked, Refusal};
 pub use place::attach;

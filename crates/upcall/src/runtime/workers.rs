@@ -28,7 +28,7 @@ use super::watcher::{self, Watched};
 use crate::config::settings;
 use crate::quiet::quietly;
 use crate::sync;
-use crate::thread::{Hot, record};
+use crate::thread::{Hot, KeptRecord, record};
 
 /// All workers at most, however many are stuck.
 pub(super) const MOST: usize = 512;
@@ -215,6 +215,8 @@ impl Workers {
 fn work(queue: &'static Queue) {
     let hot = Hot::here();
     record::attach_if_new(hot, stack_pointer());
+    // For as long as the queue has the thread's parker.
+    let _kept = KeptRecord::of(hot);
     let parker = hot.parker();
     queue.begin(parker);
     hot.set_meanwhile(Some(super::run_meanwhile));

@@ -341,7 +341,17 @@ impl Hot {
 
     /// Whether any pooled stack of this thread is in use, or its record needed for something else.
     pub fn is_in_use(&self) -> bool {
-        self.record_keepers.get() != 0 || self.stacks.get() != self.idle().count()
+        self.is_kept() || self.stacks_in_use() != 0
+    }
+
+    /// Whether the record is needed for something else than calls.
+    pub fn is_kept(&self) -> bool {
+        self.record_keepers.get() != 0
+    }
+
+    /// How many pooled stacks of this thread are in use.
+    pub fn stacks_in_use(&self) -> usize {
+        self.stacks.get() - self.idle().count()
     }
 
     /// Returns the spares to the pool.
@@ -379,6 +389,11 @@ impl Hot {
         if thread_token() != mark.token || self.mark.get().serial != mark.serial {
             record::abort_on_wrong_thread(mark, what);
         }
+    }
+
+    /// Whether an upcall runs, or has made the downcall that runs; as far as `upcall` says.
+    pub fn is_in_upcall(&self) -> bool {
+        self.upcall.sp() != 0
     }
 
     /// Notes that an upcall runs that C made at `sp`.

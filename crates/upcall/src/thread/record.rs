@@ -156,7 +156,7 @@ pub(crate) fn detach_if_exiting(hot: &'static Hot) {
 }
 
 /// Drops the thread's fiber-local values, here, since their destructors are anybody's code. The record stays meanwhile.
-fn drop_thread_locals(hot: &'static Hot) {
+pub(crate) fn drop_thread_locals(hot: &'static Hot) {
     let _kept = KeptRecord::of(hot);
     if let Some(record) = hot.record() {
         drop(Quiet::new(drop_locals(&record.locals)));
@@ -207,15 +207,34 @@ fn detach(hot: &'static Hot, sp: usize) {
     }
 }
 
+/// Frees the record of a thread that lives on, which nothing needs. The key keeps a value, so that the thread's exit is noticed all the same: an
+/// upcall of another key's destructor could attach the thread in the last round, with nobody to free that.
+pub(crate) fn detach_before_exit(hot: &'static Hot, sp: usize) {
+    if let (false, Some(key)) = (hot.exiting.get(), key()) {
+        // SAFETY: the key was created and is never deleted.
+        unsafe { libc::pthread_setspecific(key, DETACHED) };
+    }
+    detach(hot, sp);
+    alternate::take_back();
+}
+
+/// The key's value for a thread that was detached before its exit: the address of no record.
+const DETACHED: *const libc::c_void = ptr::without_provenance(1);
+
 /// One more than the key whose value is a thread's record, until the thread exits; 0 before there is one. No lock that a fork could leave locked.
 static KEY: AtomicUsize = AtomicUsize::new(0);
 
 /// The calling thread's record, if it is attached and not exiting. For the handlers of signals: without thread-local storage, which is not there yet in
 /// a thread that is older than this library.
 pub(crate) fn in_handler() -> Option<&'static Record> {
-    let key = KEY.load(Acquire).checked_sub(1)? as libc::pthread_key_t;
-    // SAFETY: the key was created and is never deleted; its value is null or a record that is freed after it was set to null.
-    unsafe { libc::pthread_getspecific(key).cast::<Record>().as_ref() }
+    // SAFETY: the key was created and is never deleted.
+    let value = unsafe { libc::pthread_getspecific(key()?) };
+    // SAFETY: null, or a record that is freed after this was set to something else.
+    if ptr::eq(value, DETACHED) { None } else { unsafe { value.cast::<Record>().as_ref() } }
+}
+
+fn key() -> Option<libc::pthread_key_t> {
+    KEY.load(Acquire).checked_sub(1).map(|key| key as libc::pthread_key_t)
 }
 
 /// Has the record freed when the calling thread exits.
