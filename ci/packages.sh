@@ -14,6 +14,7 @@ done
 [ -e /usr/lib/llvm-19/lib/clang/19/lib/linux/libclang_rt.tsan-x86_64.a ] || missing+=(libclang-rt-19-dev)
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v c++ >/dev/null || missing+=(g++)
+command -v clang++ >/dev/null || missing+=(clang)
 { python3 -c 'import greenlet' || /usr/bin/python3 -c 'import greenlet'; } 2>/dev/null || missing+=(python3-greenlet)
 if [ ${#missing[@]} -eq 0 ]; then
     echo "nothing to install"
