@@ -1,0 +1,57 @@
+/* A stack allocator for Boost.Context, Coroutine2 and Fiber that describes its stacks to upcall. Upcalls from them find exact bounds: they run in place
+ * where there is room (`min_stack`, 128 KiB, so take 256), an overflow is reported by name, and calls that were left by longjmp are cleared up.
+ *
+ *     boost::fibers::fiber(std::allocator_arg, upcall::registered_stack<>(256 << 10), body);
+ */
+#ifndef UPCALL_REGISTERED_STACK_HPP
+#define UPCALL_REGISTERED_STACK_HPP
+
+#include <cstddef>
+#include <new>
+
+#include <boost/context/protected_fixedsize_stack.hpp>
+
+extern "C" int upcall_stack_register(void *low, std::size_t size, const char *name);
+extern "C" int upcall_stack_unregister(void *low);
+
+namespace upcall {
+
+/* How much of the low end of an allocator's stacks is guard pages, no stack. */
+template <class Allocator> struct guard_of {
+    static std::size_t size() { return 0; }
+};
+
+template <class Traits> struct guard_of<boost::context::basic_protected_fixedsize_stack<Traits>> {
+    static std::size_t size() { return Traits::page_size(); }
+};
+
+template <class Allocator = boost::context::protected_fixedsize_stack> class registered_stack : Allocator {
+    using context = boost::context::stack_context;
+
+    static void *low(const context &stack) {
+        return static_cast<char *>(stack.sp) - stack.size + guard_of<Allocator>::size();
+    }
+
+  public:
+    using typename Allocator::traits_type;
+    using Allocator::Allocator;
+
+    context allocate() {
+        context stack = Allocator::allocate();
+        if (upcall_stack_register(low(stack), stack.size - guard_of<Allocator>::size(), "Boost's") != 0) {
+            Allocator::deallocate(stack);
+            throw std::bad_alloc();
+        }
+        return stack;
+    }
+
+    /* A stack that has an open call on it stays: freeing that would be worse than a leak. */
+    void deallocate(context &stack) noexcept {
+        if (upcall_stack_unregister(low(stack)) == 0)
+            Allocator::deallocate(stack);
+    }
+};
+
+} // namespace upcall
+
+#endif
