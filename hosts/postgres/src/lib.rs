@@ -1,0 +1,211 @@
+//! The functions behind `shim.c`. All run on the caller's stack: PostgreSQL measures how deep it is by the address of a local, against `max_stack_depth`.
+//!
+//! Errors of PostgreSQL's arrive as values, since `pg_query` catches them below us. Where they do not (`host_leave`), `siglongjmp` takes the frames of Rust
+//! with it: nothing in them is dropped, so nothing in them may need to be.
+
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::os::fd::AsRawFd;
+use std::process;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use upcall::report::{Call, Direction};
+use upcall::{Fiber, LocalRuntime, StackChoice, downcall, entry, sleep, snapshot, spawn, wait};
+
+/// What a call gives: a value, or an error of PostgreSQL's or of ours.
+#[repr(C)]
+pub struct Reply {
+    value: i64,
+    sqlstate: c_int,
+    message: [c_char; 500],
+}
+
+impl Reply {
+    const EMPTY: Self = Self { value: 0, sqlstate: 0, message: [0; 500] };
+
+    fn new(message: &str) -> Self {
+        let mut reply = Self::EMPTY;
+        let text = message.bytes().take(reply.message.len() - 1);
+        reply.message.iter_mut().zip(text).for_each(|(to, byte)| *to = byte as c_char);
+        reply
+    }
+}
+
+unsafe extern "C" {
+    fn pg_query(sql: *const c_char, reply: &mut Reply) -> bool;
+    fn pg_query_raising(sql: *const c_char, reply: &mut Reply) -> bool;
+    fn pg_wait(fd: c_int, reply: &mut Reply) -> bool;
+    safe fn pg_stack_is_too_deep() -> bool;
+}
+
+/// Runs a function of SQL.
+fn answer(reply: &mut Reply, stack: StackChoice, f: impl FnOnce() -> Result<i64, Reply>) -> bool {
+    match entry().stack(stack).enter(f) {
+        Ok(Ok(value)) => reply.value = value,
+        Ok(Err(error)) => *reply = error,
+        Err(panicked) => *reply = Reply::new(&panicked.message()),
+    }
+    reply.message[0] == 0
+}
+
+/// Runs a query by SPI.
+fn query(sql: &CStr) -> Result<i64, Reply> {
+    let mut reply = Reply::EMPTY;
+    // SAFETY: both are valid, and no error comes out.
+    let done = downcall(|| unsafe { pg_query(sql.as_ptr(), &mut reply) });
+    if done { Ok(reply.value) } else { Err(reply) }
+}
+
+/// The process that loaded the library.
+static LOADED_IN: AtomicU32 = AtomicU32::new(0);
+
+/// The deepest nesting of `host_nest`.
+static DEEPEST: AtomicU64 = AtomicU64::new(0);
+
+/// When the library is loaded, be it into the postmaster: an upcall, and a wait, but no thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn host_load(reply: &mut Reply) -> bool {
+    answer(reply, StackChoice::Caller, || {
+        LOADED_IN.store(wait(Fiber::new(process::id)), Relaxed);
+        Ok(0)
+    })
+}
+
+/// The query's value; its error is ours.
+///
+/// # Safety
+/// `sql` is a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn host_query(reply: &mut Reply, sql: *const c_char) -> bool {
+    // SAFETY: the caller's promise.
+    answer(reply, StackChoice::Caller, || query(unsafe { CStr::from_ptr(sql) }))
+}
+
+/// The message of the query's error, or none, as the reply's text.
+///
+/// # Safety
+/// `sql` is a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn host_try(reply: &mut Reply, sql: *const c_char) -> bool {
+    let mut error = Reply::EMPTY;
+    let done = answer(reply, StackChoice::Caller, || {
+        // SAFETY: the caller's promise.
+        query(unsafe { CStr::from_ptr(sql) }).or_else(|of_query| {
+            error = of_query;
+            Ok(0)
+        })
+    });
+    if done {
+        reply.message = error.message;
+    }
+    done
+}
+
+/// A query whose error is raised over this function's frames.
+///
+/// # Safety
+/// `sql` is a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn host_leave(reply: &mut Reply, sql: *const c_char) -> bool {
+    answer(reply, StackChoice::Caller, || {
+        let mut reply = Reply::EMPTY;
+        // SAFETY: both are valid; an error leaves frames that have nothing to drop.
+        downcall(|| unsafe { pg_query_raising(sql, &mut reply) });
+        Ok(reply.value)
+    })
+}
+
+/// Panics.
+///
+/// # Safety
+/// `message` is a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn host_panic(reply: &mut Reply, message: *const c_char) -> bool {
+    answer(reply, StackChoice::Caller, || {
+        // SAFETY: the caller's promise.
+        panic!("{}", unsafe { CStr::from_ptr(message) }.to_string_lossy())
+    })
+}
+
+/// SQL → Rust → SQL → …, so many levels.
+#[unsafe(no_mangle)]
+pub extern "C" fn host_nest(reply: &mut Reply, levels: c_int) -> bool {
+    static LEVEL: AtomicU64 = AtomicU64::new(0);
+    answer(reply, StackChoice::Caller, || {
+        let level = LEVEL.fetch_add(1, Relaxed) + 1;
+        DEEPEST.fetch_max(level, Relaxed);
+        let inner = match levels {
+            0 => Ok(0),
+            _ => query(&CString::new(format!("SELECT 1 + rust_nest({})", levels - 1)).unwrap()),
+        };
+        LEVEL.fetch_sub(1, Relaxed);
+        inner
+    })
+}
+
+/// What another thread finds out in so many milliseconds.
+fn found_elsewhere(milliseconds: c_int) -> i64 {
+    let find = move || {
+        sleep(Duration::from_millis(milliseconds as u64));
+        i64::from(milliseconds)
+    };
+    spawn(find).join().unwrap()
+}
+
+/// Waits for another thread. The backend hears of nothing meanwhile.
+#[unsafe(no_mangle)]
+pub extern "C" fn host_wait(reply: &mut Reply, milliseconds: c_int) -> bool {
+    answer(reply, StackChoice::Caller, || Ok(found_elsewhere(milliseconds)))
+}
+
+/// The same in a fiber, while the backend waits as it does for everything: for its latch, or for the fiber. A fiber that is not waited for any more
+/// ends where it waits.
+#[unsafe(no_mangle)]
+pub extern "C" fn host_wait_interruptibly(reply: &mut Reply, milliseconds: c_int) -> bool {
+    answer(reply, StackChoice::Caller, || {
+        let runtime = LocalRuntime::new().map_err(|error| Reply::new(&error.to_string()))?;
+        let fiber = runtime.spawn_local(move || found_elsewhere(milliseconds));
+        let mut error = Reply::EMPTY;
+        loop {
+            runtime.run_ready(usize::MAX);
+            if fiber.is_finished() {
+                return fiber.join().map_err(|error| Reply::new(&error.to_string()));
+            }
+            // SAFETY: the descriptor is open, and no error comes out.
+            if !downcall(|| unsafe { pg_wait(runtime.fd().as_raw_fd(), &mut error) }) {
+                return Err(error);
+            }
+        }
+    })
+}
+
+/// The process that a worker of ours says it is in.
+#[unsafe(no_mangle)]
+pub extern "C" fn host_worker(reply: &mut Reply) -> bool {
+    answer(reply, StackChoice::Caller, || Ok(spawn(|| process::id().into()).join().unwrap()))
+}
+
+/// What PostgreSQL says of the stack that Rust calls it on: 0, the caller's; 1, a pooled one, without a downcall; 2, with one.
+#[unsafe(no_mangle)]
+pub extern "C" fn host_check_stack(reply: &mut Reply, how: c_int) -> bool {
+    let stack = if how == 0 { StackChoice::Caller } else { StackChoice::Pooled };
+    answer(reply, stack, || {
+        let too_deep = if how == 2 { downcall(|| pg_stack_is_too_deep()) } else { pg_stack_is_too_deep() };
+        Ok(too_deep.into())
+    })
+}
+
+/// 0: downcalls that are open. 1: pooled stacks in use. 2: the process that loaded the library. 3: the deepest nesting.
+#[unsafe(no_mangle)]
+pub extern "C" fn host_state(reply: &mut Reply, what: c_int) -> bool {
+    let is_downcall = |call: &&Call| call.direction == Direction::Downcall;
+    answer(reply, StackChoice::Caller, || {
+        let snapshot = snapshot();
+        Ok(match what {
+            0 => snapshot.threads.iter().flat_map(|thread| &thread.calls).filter(is_downcall).count() as i64,
+            1 => snapshot.pool.in_use as i64,
+            2 => LOADED_IN.load(Relaxed).into(),
+            _ => DEEPEST.load(Relaxed) as i64,
+        })
+    })
+}
