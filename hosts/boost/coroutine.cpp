@@ -191,7 +191,8 @@ int main(int argc, char **argv) {
         {"destroyed", destroyed<guest_unwinding>},
         {"destroyed_pooled", destroyed<guest_unwinding_pooled>},
         {"destroyed_in_upcall", destroyed<guest_unwinding_plain>},
-        {"destroyed_not_declared", destroyed<guest_call_pooled>},
+        {"destroyed_not_declared", destroyed<guest_call>},
+        {"destroyed_not_declared_pooled", destroyed<guest_call_pooled>},
         {NULL, NULL},
     };
     return run_case(cases, argc, argv);
