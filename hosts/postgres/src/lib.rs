@@ -12,7 +12,7 @@ use std::time::Duration;
 use upcall::report::{Call, Direction};
 use upcall::{Fiber, LocalRuntime, StackChoice, downcall, entry, sleep, snapshot, spawn, wait};
 
-/// What a call gives: a value, or an error of PostgreSQL's or of ours.
+/// What a call gives: a value, or an error.
 #[repr(C)]
 pub struct Reply {
     value: i64,
@@ -23,11 +23,21 @@ pub struct Reply {
 impl Reply {
     const EMPTY: Self = Self { value: 0, sqlstate: 0, message: [0; 500] };
 
-    fn new(message: &str) -> Self {
-        let mut reply = Self::EMPTY;
-        let text = message.bytes().take(reply.message.len() - 1);
-        reply.message.iter_mut().zip(text).for_each(|(to, byte)| *to = byte as c_char);
-        reply
+    fn set_message(&mut self, message: &str) {
+        let text = message.bytes().take(self.message.len() - 1).chain([0]);
+        self.message.iter_mut().zip(text).for_each(|(to, byte)| *to = byte as c_char);
+    }
+}
+
+/// An error of PostgreSQL's, or one of ours, whose code is 0.
+struct Error {
+    sqlstate: c_int,
+    message: String,
+}
+
+impl<E: std::error::Error> From<E> for Error {
+    fn from(error: E) -> Self {
+        Self { sqlstate: 0, message: error.to_string() }
     }
 }
 
@@ -39,21 +49,35 @@ unsafe extern "C" {
 }
 
 /// Runs a function of SQL.
-fn answer(reply: &mut Reply, stack: StackChoice, f: impl FnOnce() -> Result<i64, Reply>) -> bool {
-    match entry().stack(stack).enter(f) {
-        Ok(Ok(value)) => reply.value = value,
-        Ok(Err(error)) => *reply = error,
-        Err(panicked) => *reply = Reply::new(&panicked.message()),
+fn answer(reply: &mut Reply, stack: StackChoice, f: impl FnOnce() -> Result<i64, Error>) -> bool {
+    match entry().stack(stack).enter(f).unwrap_or_else(|panicked| Err(panicked.into())) {
+        Ok(value) => {
+            reply.value = value;
+            true
+        }
+        Err(error) => {
+            reply.sqlstate = error.sqlstate;
+            reply.set_message(&error.message);
+            false
+        }
     }
-    reply.message[0] == 0
+}
+
+/// Calls a function of C's.
+fn ask(f: impl FnOnce(&mut Reply) -> bool) -> Result<i64, Error> {
+    let mut reply = Reply::EMPTY;
+    if downcall(|| f(&mut reply)) {
+        return Ok(reply.value);
+    }
+    // SAFETY: C ends it with a 0.
+    let message = unsafe { CStr::from_ptr(reply.message.as_ptr()) };
+    Err(Error { sqlstate: reply.sqlstate, message: message.to_string_lossy().into() })
 }
 
 /// Runs a query by SPI.
-fn query(sql: &CStr) -> Result<i64, Reply> {
-    let mut reply = Reply::EMPTY;
+fn query(sql: &CStr) -> Result<i64, Error> {
     // SAFETY: both are valid, and no error comes out.
-    let done = downcall(|| unsafe { pg_query(sql.as_ptr(), &mut reply) });
-    if done { Ok(reply.value) } else { Err(reply) }
+    ask(|reply| unsafe { pg_query(sql.as_ptr(), reply) })
 }
 
 /// The process that loaded the library.
@@ -87,16 +111,14 @@ pub unsafe extern "C" fn host_query(reply: &mut Reply, sql: *const c_char) -> bo
 /// `sql` is a C string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn host_try(reply: &mut Reply, sql: *const c_char) -> bool {
-    let mut error = Reply::EMPTY;
+    let mut error = None;
     let done = answer(reply, StackChoice::Caller, || {
         // SAFETY: the caller's promise.
-        query(unsafe { CStr::from_ptr(sql) }).or_else(|of_query| {
-            error = of_query;
-            Ok(0)
-        })
+        error = query(unsafe { CStr::from_ptr(sql) }).err();
+        Ok(0)
     });
-    if done {
-        reply.message = error.message;
+    if let Some(error) = error {
+        reply.set_message(&error.message);
     }
     done
 }
@@ -108,10 +130,8 @@ pub unsafe extern "C" fn host_try(reply: &mut Reply, sql: *const c_char) -> bool
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn host_leave(reply: &mut Reply, sql: *const c_char) -> bool {
     answer(reply, StackChoice::Caller, || {
-        let mut reply = Reply::EMPTY;
         // SAFETY: both are valid; an error leaves frames that have nothing to drop.
-        downcall(|| unsafe { pg_query_raising(sql, &mut reply) });
-        Ok(reply.value)
+        ask(|reply| unsafe { pg_query_raising(sql, reply) })
     })
 }
 
@@ -136,7 +156,7 @@ pub extern "C" fn host_nest(reply: &mut Reply, levels: c_int) -> bool {
         DEEPEST.fetch_max(level, Relaxed);
         let inner = match levels {
             0 => Ok(0),
-            _ => query(&CString::new(format!("SELECT 1 + rust_nest({})", levels - 1)).unwrap()),
+            _ => query(&CString::new(format!("SELECT 1 + rust_nest({})", levels - 1))?),
         };
         LEVEL.fetch_sub(1, Relaxed);
         inner
@@ -163,18 +183,15 @@ pub extern "C" fn host_wait(reply: &mut Reply, milliseconds: c_int) -> bool {
 #[unsafe(no_mangle)]
 pub extern "C" fn host_wait_interruptibly(reply: &mut Reply, milliseconds: c_int) -> bool {
     answer(reply, StackChoice::Caller, || {
-        let runtime = LocalRuntime::new().map_err(|error| Reply::new(&error.to_string()))?;
+        let runtime = LocalRuntime::new()?;
         let fiber = runtime.spawn_local(move || found_elsewhere(milliseconds));
-        let mut error = Reply::EMPTY;
         loop {
             runtime.run_ready(usize::MAX);
             if fiber.is_finished() {
-                return fiber.join().map_err(|error| Reply::new(&error.to_string()));
+                return Ok(fiber.join()?);
             }
             // SAFETY: the descriptor is open, and no error comes out.
-            if !downcall(|| unsafe { pg_wait(runtime.fd().as_raw_fd(), &mut error) }) {
-                return Err(error);
-            }
+            ask(|reply| unsafe { pg_wait(runtime.fd().as_raw_fd(), reply) })?;
         }
     })
 }
