@@ -1,0 +1,122 @@
+//! A busy handler that waits until the transaction ends that locks its database: it is woken, and does not poll.
+
+use std::ffi::{c_int, c_void};
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+
+use async_channel::{Receiver, Sender, bounded};
+use rusqlite::{Connection, Result, ffi};
+use upcall::{LocalRuntime, enter, spawn, wait};
+
+use crate::callbacks::Way;
+
+/// A database in a folder of its own.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("upcall-sqlite-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    fn open(&self) -> Connection {
+        Connection::open(self.0.join("shared.db")).unwrap()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+/// Begins a transaction, ends it when someone has found the database locked, and tells them.
+fn holds(
+    db: &Connection,
+    way: Way,
+    holding: &Sender<()>,
+    found_locked: &Receiver<()>,
+    ended: &Sender<()>,
+) -> Result<()> {
+    way.call(|| db.execute_batch("BEGIN IMMEDIATE; INSERT INTO log VALUES ('first')"))?;
+    wait(holding.send(())).unwrap();
+    wait(found_locked.recv()).unwrap();
+    way.call(|| db.execute_batch("COMMIT"))?;
+    wait(ended.send(())).unwrap();
+    Ok(())
+}
+
+/// Who asks for a lock that another has.
+struct Asks {
+    found_locked: Sender<()>,
+    ended: Receiver<()>,
+}
+
+/// The busy handler. rusqlite's has no place for data.
+unsafe extern "C" fn is_locked(asks: *mut c_void, times: c_int) -> c_int {
+    let waited = enter(|| {
+        assert_eq!(times, 0, "called again, though the transaction had ended");
+        // SAFETY: what `waits` passes.
+        let asks = unsafe { &*asks.cast::<Asks>() };
+        wait(asks.found_locked.send(())).unwrap();
+        wait(asks.ended.recv()).unwrap();
+    });
+    c_int::from(waited.is_ok())
+}
+
+/// Inserts a row into a database that is locked.
+fn waits(db: Connection, way: Way, mut asks: Asks) -> Result<usize> {
+    // SAFETY: the connection is open, and is not used after this function, nor moved away from `asks`.
+    unsafe { ffi::sqlite3_busy_handler(db.handle(), Some(is_locked), (&raw mut asks).cast()) };
+    way.call(|| db.execute("INSERT INTO log VALUES ('second')", []))
+}
+
+fn check(folder: &Folder) {
+    let log = "SELECT group_concat(who, ' ') FROM (SELECT who FROM log ORDER BY rowid)";
+    let log: String = folder.open().query_row(log, [], |row| row.get(0)).unwrap();
+    assert_eq!(log, "first second ".repeat(ROUNDS).trim());
+}
+
+const ROUNDS: usize = 20;
+
+/// Another thread has the lock.
+pub fn of_another_thread() {
+    let folder = Folder::new("thread");
+    folder.open().execute_batch("CREATE TABLE log(who)").unwrap();
+    for _ in 0..ROUNDS {
+        let [(holding, held), (found_locked, found), (end, ended)] = [(); 3].map(|()| bounded(1));
+        let asks = Asks { found_locked, ended };
+        let db = folder.open();
+        let other = thread::spawn(move || holds(&db, Way::Downcall, &holding, &found, &end));
+        wait(held.recv()).unwrap();
+        let db = folder.open();
+        let waiting = move || waits(db, Way::Downcall, asks);
+        // On the main thread, and on a worker's fiber.
+        let inserted = enter(|| spawn(waiting).join().unwrap()).unwrap();
+        assert_eq!(inserted, Ok(1));
+        other.join().unwrap().unwrap();
+    }
+    check(&folder);
+}
+
+/// A fiber of the same thread has the lock.
+pub fn of_another_fiber() {
+    let folder = Folder::new("fiber");
+    folder.open().execute_batch("CREATE TABLE log(who)").unwrap();
+    let runtime = LocalRuntime::new().unwrap();
+    for _ in 0..ROUNDS {
+        let [(holding, held), (found_locked, found), (end, ended)] = [(); 3].map(|()| bounded(1));
+        let asks = Asks { found_locked, ended };
+        let (holder, waiter) = (folder.open(), folder.open());
+        let holds = runtime.spawn_local(move || holds(&holder, Way::OnFiber, &holding, &found, &end));
+        let waits = runtime.spawn_local(move || {
+            wait(held.recv()).unwrap();
+            waits(waiter, Way::OnFiber, asks)
+        });
+        assert_eq!(waits.join().unwrap(), Ok(1));
+        holds.join().unwrap().unwrap();
+    }
+    check(&folder);
+}
