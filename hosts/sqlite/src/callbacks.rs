@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use rusqlite::functions::{Aggregate, Context, FunctionFlags, WindowAggregate};
 use rusqlite::{Connection, Error, Result, ffi};
-use upcall::{StackChoice, enter, entry, spawn, wait, yield_now};
+use upcall::{Entry, StackChoice, enter, entry, spawn, wait, yield_now};
 
 use crate::numbers;
 
@@ -60,7 +60,11 @@ impl Visits {
 
 /// Runs `f` as an upcall; a panic becomes an SQL error.
 pub fn in_upcall<R>(f: impl FnOnce() -> Result<R>) -> Result<R> {
-    enter(f).unwrap_or_else(|panicked| Err(Error::UserFunctionError(panicked.into())))
+    in_upcall_by(entry(), f)
+}
+
+fn in_upcall_by<R>(entry: Entry, f: impl FnOnce() -> Result<R>) -> Result<R> {
+    entry.enter(f).unwrap_or_else(|panicked| Err(Error::UserFunctionError(panicked.into())))
 }
 
 /// An aggregate, also over windows.
@@ -68,7 +72,10 @@ struct Total(Arc<Visits>);
 
 impl Aggregate<i64, i64> for Total {
     fn init(&self, _: &mut Context<'_>) -> Result<i64> {
-        in_upcall(|| Ok(self.0.at("init")).map(|()| 0))
+        in_upcall(|| {
+            self.0.at("init");
+            Ok(0)
+        })
     }
 
     fn step(&self, context: &mut Context<'_>, total: &mut i64) -> Result<()> {
@@ -112,11 +119,10 @@ pub fn connection(visits: &Arc<Visits>, way: Way) -> Result<Connection> {
     db.create_scalar_function("doubled", 1, flags, move |context| {
         // Where C is on a fiber's stack, a pooled stack would be another, on which waits block the thread.
         let choice = if matches!(way, Way::OnFiber) { StackChoice::Auto } else { StackChoice::Pooled };
-        let doubled = entry().stack(choice).enter(|| {
+        in_upcall_by(entry().stack(choice), || {
             here.at("scalar");
             Ok(2 * context.get::<i64>(0)?)
-        });
-        doubled.unwrap_or_else(|panicked| Err(Error::UserFunctionError(panicked.into())))
+        })
     })?;
     let here = visits.clone();
     db.create_scalar_function("nested", 1, flags, move |context| {
@@ -172,7 +178,7 @@ pub fn exec(db: &Connection, visits: &Visits) -> Result<String> {
     }
     let mut rows = Rows { visits, texts: String::new() };
     let sql = c"SELECT value FROM numbers(4)";
-    // SAFETY: the connection is open, and the callback gets what it casts to.
+    // SAFETY: the connection is open, and the callback gets rows, as it expects, that outlive the call.
     let code = unsafe {
         ffi::sqlite3_exec(db.handle(), sql.as_ptr(), Some(row), (&raw mut rows).cast(), ptr::null_mut())
     };
