@@ -73,7 +73,7 @@ impl Handler for Transfer {
 
 /// A transfer of `length` bytes to the server and back.
 pub fn transfer(server: SocketAddr, length: usize) -> Easy2<Transfer> {
-    let body: Vec<u8> = (0..length).map(|n| (n * n >> 3) as u8).collect();
+    let body: Vec<u8> = (0..length).map(|n| ((n * n) >> 3) as u8).collect();
     let mut easy = Easy2::new(Transfer { body, ..Transfer::default() });
     easy.url(&format!("http://{server}/")).unwrap();
     easy.put(true).unwrap();

@@ -226,8 +226,8 @@ unsafe extern "C" fn on_pool(request: Opaque) {
 
 /// On the loop's thread.
 unsafe extern "C" fn after_work(request: Opaque, status: c_int) {
-    check(status);
     drop(enter(|| {
+        check(status);
         // SAFETY: the request has been served, and its memory is the job's.
         let job = unsafe { Box::from_raw(uv_req_get_data(request).cast::<Job>()) };
         job.sender.try_send(job.result.expect("the work has been done")).unwrap();
