@@ -395,6 +395,21 @@ def fibers():
         check(results[:-1] == [3 * number for number in range(count)], "each sum, not", results)
 
 
+def ended():
+    """A fiber that waits in Python is ended: an exception there, which Python code may look at, but not stop."""
+    seen = []
+
+    def waits():
+        for _ in range(2):
+            try:
+                rust.call_on_fiber(lambda: rust.Channel().receive())
+            except rust.Panicked as panicked:
+                seen.append(str(panicked))
+
+    check(rust.ended(waits), "the fiber to be ended where it waits")
+    check(len(seen) == 2, "both waits to fail, not", seen)
+
+
 globals()[sys.argv[2]]()
 check_nothing_is_open()
 print("done")

@@ -40,6 +40,6 @@ done
 run ctypes exceptions 'ignored on calling ctypes callback function'
 run cffi_abi exceptions 'ignored from cffi callback'
 run cffi_api exceptions 'ignored from cffi callback'
-for case in exceptions panic_outside nested fibers; do
+for case in exceptions panic_outside nested fibers ended; do
 	run pyo3 $case
 done

@@ -15,6 +15,9 @@ use upcall::{
 
 use crate::{open_calls as open_calls_here, wait_for_worker as worker_waits};
 
+/// For Python on a fiber's stack.
+const STACK: usize = 1 << 20;
+
 create_exception!(python_host, Panicked, PyException, "A panic, or an upcall that was refused.");
 
 /// What Python gets: an exception of its own, or the message of a panic.
@@ -27,9 +30,9 @@ fn raised<T>(result: Result<PyResult<T>, upcall::Panicked>) -> PyResult<T> {
 mod python_host {
     #[pymodule_export]
     use super::{
-        Channel, Panicked, call, call_on_fiber, call_pooled, catch, fibers, local_begin, local_end, local_fd,
-        local_run_ready, on_fiber, on_worker, open_calls, panic, panic_outside, sort, stacks_in_use, start,
-        wait_for_worker,
+        Channel, Panicked, call, call_on_fiber, call_pooled, catch, ended, fibers, local_begin, local_end,
+        local_fd, local_run_ready, on_fiber, on_worker, open_calls, panic, panic_outside, sort,
+        stacks_in_use, start, wait_for_worker,
     };
 }
 
@@ -130,7 +133,11 @@ impl Channel {
     }
 
     fn send(&self, py: Python<'_>, number: c_int) -> PyResult<()> {
-        raised(enter(|| Ok(py.detach(|| wait(self.0.send(number))).expect("the channel is open"))))
+        let send = || {
+            py.detach(|| wait(self.0.send(number))).expect("the channel is open");
+            Ok(())
+        };
+        raised(enter(send))
     }
 
     fn receive(&self, py: Python<'_>) -> PyResult<c_int> {
@@ -156,23 +163,56 @@ fn on_worker(py: Python<'_>, function: Py<PyAny>) -> PyResult<Py<PyAny>> {
     raised(enter(|| py.detach(|| spawn(call).join()).expect("Python does not panic")))
 }
 
-/// Calls the functions in fibers of this thread, each on its fiber's stack, where whatever waits suspends it: they take turns in any order. Python keeps its
-/// frames in a thread state, which therefore is the fiber's own.
+/// Calls the functions in fibers of this thread, each on its fiber's stack, where whatever waits suspends it: they take turns in any order.
 #[pyfunction]
 fn fibers(py: Python<'_>, functions: Vec<Py<PyAny>>) -> PyResult<Vec<Py<PyAny>>> {
     raised(enter(|| {
         let runtime = LocalRuntime::new().expect("the thread has none");
-        // SAFETY: this thread is attached, and so has an interpreter.
-        let interpreter = unsafe { ffi::PyInterpreterState_Get() };
-        let start = |function: Py<PyAny>| {
-            let builder = upcall::Fiber::builder().stack_size(1 << 20);
-            runtime.spawn_local_with(builder, move || attached(interpreter, |py| function.call0(py)))
-        };
-        let fibers: Vec<_> = functions.into_iter().map(start).collect();
+        let fibers: Vec<_> =
+            functions.into_iter().map(|function| in_python(&runtime, py, function)).collect();
         let joined = |fiber: JoinHandle<_>| fiber.join().expect("Python does not panic");
         let results: Vec<_> = py.detach(|| fibers.into_iter().map(joined).collect());
         results.into_iter().collect()
     }))
+}
+
+/// Begins to call `function` in a fiber, and ends the fiber where it waits. Returns whether it waited.
+#[pyfunction]
+fn ended(py: Python<'_>, function: Py<PyAny>) -> PyResult<bool> {
+    raised(enter(|| {
+        let runtime = LocalRuntime::new().expect("the thread has none");
+        let (fiber, next) = (in_python(&runtime, py, function), runtime.spawn_local(|| ()));
+        let joined = py.detach(|| {
+            next.join().expect("it does nothing");
+            fiber.abort();
+            fiber.join()
+        });
+        Ok(joined.is_err_and(|error| error.is_aborted()))
+    }))
+}
+
+/// Adds a fiber that calls `function`. Python keeps its frames in a thread state, which therefore is the fiber's own.
+fn in_python(
+    runtime: &LocalRuntime,
+    _attached: Python<'_>,
+    function: Py<PyAny>,
+) -> JoinHandle<PyResult<Py<PyAny>>> {
+    // SAFETY: this thread is attached.
+    let interpreter = unsafe { ffi::PyInterpreterState_Get() };
+    let call = move || {
+        // SAFETY: the interpreter is that of who waits for this fiber. The thread is detached here: no other runs its fibers. What detaches in Python
+        // attaches the same state again, and nothing unwinds out of the call.
+        downcall_on_fiber(|| unsafe {
+            let state = ffi::PyThreadState_New(interpreter);
+            ffi::PyEval_RestoreThread(state);
+            let result = function.call0(Python::assume_attached());
+            ffi::PyThreadState_Clear(state);
+            ffi::PyEval_SaveThread();
+            ffi::PyThreadState_Delete(state);
+            result
+        })
+    };
+    runtime.spawn_local_with(upcall::Fiber::builder().stack_size(STACK), call)
 }
 
 /// Starts a fiber of this thread's, which waits for a worker's, and then calls `function`.
@@ -182,22 +222,11 @@ fn start(function: Py<PyAny>) -> PyResult<()> {
         worker_waits(());
         Python::attach(|py| downcall(|| function.call0(py))).expect("the function raises nothing");
     };
-    raised(enter(|| Ok(drop(spawn_local(call)))))
-}
-
-/// Runs `f` attached to Python, with a thread state for it alone.
-fn attached<T>(interpreter: *mut ffi::PyInterpreterState, f: impl FnOnce(Python<'_>) -> T) -> T {
-    // SAFETY: the interpreter is that of who waits for this fiber. The fiber's thread is detached here: only code that is runs its fibers. What detaches
-    // in `f` attaches the same state again.
-    unsafe {
-        let state = ffi::PyThreadState_New(interpreter);
-        ffi::PyEval_RestoreThread(state);
-        let result = f(Python::assume_attached());
-        ffi::PyThreadState_Clear(state);
-        ffi::PyEval_SaveThread();
-        ffi::PyThreadState_Delete(state);
-        result
-    }
+    let start = || {
+        drop(spawn_local(call));
+        Ok(())
+    };
+    raised(enter(start))
 }
 
 /// What an asyncio loop needs: `upcall_local_begin` and the others.
