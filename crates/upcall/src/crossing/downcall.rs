@@ -30,6 +30,9 @@ use crate::thread::{C_HERE, Frame, Hot, Opened, Payload, record};
 ///
 /// Outside any upcall, and in an upcall that runs in place, `f` runs where it is; panics travel all the same.
 ///
+/// A fiber's code leaves for the stack of the thread that polls the fiber, also in an upcall that C made on the fiber's stack: there, a wait of what C calls
+/// blocks the thread, and C cannot `longjmp` back to its frames on the fiber's stack. [`downcall_on_fiber`] stays.
+///
 /// ```
 /// extern "C" fn compare(a: *const libc::c_void, b: *const libc::c_void) -> libc::c_int {
 ///     upcall::enter(|| {
