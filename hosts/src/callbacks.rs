@@ -20,9 +20,9 @@ pub struct Closure {
 
 impl Closure {
     /// C's from now on.
-    fn given<C: callback::Kept, E>(callback: Callback<C, E, (c_int,), c_int>) -> Self
+    fn given<C, E>(callback: Callback<C, E, (c_int,), c_int>) -> Self
     where
-        C: callback::Call<(c_int,), c_int>,
+        C: callback::Kept + callback::Call<(c_int,), c_int>,
         E: Fn() -> c_int + Copy,
     {
         Self { call: callback.data_first(), destroy: callback.destroy(), data: callback.into_data() }

@@ -1,7 +1,6 @@
 //! How closures are kept and called.
 
 use std::any::type_name;
-use std::ffi::c_void;
 
 use super::arguments::{CallMut, CallOnce, CallShared};
 use crate::handle::{HandleError, table};
@@ -56,7 +55,7 @@ pub trait Kind: Sized {
     type Closure;
 
     /// Ends what C has in `data`.
-    fn remove(data: *mut c_void) -> Result<(), HandleError>;
+    fn remove(data: usize) -> Result<(), HandleError>;
 
     fn name() -> &'static str {
         type_name::<Self::Closure>()
@@ -66,7 +65,7 @@ pub trait Kind: Sized {
 /// A kind of closure that C can call with arguments `A`, for an `R`. They are in this module.
 pub trait Call<A, R>: Kind {
     #[doc(hidden)]
-    fn call(data: *mut c_void, arguments: A) -> Result<R, Refused>;
+    fn call(data: usize, arguments: A) -> Result<R, Refused>;
 }
 
 /// A kind of closure that C can have to itself.
@@ -91,7 +90,7 @@ impl<F> Kept for Once<F> {}
 impl<F> Kind for Mutable<F> {
     type Closure = F;
 
-    fn remove(data: *mut c_void) -> Result<(), HandleError> {
+    fn remove(data: usize) -> Result<(), HandleError> {
         // SAFETY: `new` takes what is `Send`.
         unsafe { table::remove::<Self>(data) }
     }
@@ -99,7 +98,7 @@ impl<F> Kind for Mutable<F> {
 
 impl<F: CallMut<A, R>, A, R> Call<A, R> for Mutable<F> {
     #[inline(always)]
-    fn call(data: *mut c_void, arguments: A) -> Result<R, Refused> {
+    fn call(data: usize, arguments: A) -> Result<R, Refused> {
         // SAFETY: `new` takes what is `Send`.
         Ok(unsafe { table::with_mut(data, |closure: &mut Self| closure.0.call_mut(arguments)) }?)
     }
@@ -108,7 +107,7 @@ impl<F: CallMut<A, R>, A, R> Call<A, R> for Mutable<F> {
 impl<F> Kind for Shared<F> {
     type Closure = F;
 
-    fn remove(data: *mut c_void) -> Result<(), HandleError> {
+    fn remove(data: usize) -> Result<(), HandleError> {
         // SAFETY: `shared` takes what is `Send`.
         unsafe { table::remove::<Self>(data) }
     }
@@ -116,7 +115,7 @@ impl<F> Kind for Shared<F> {
 
 impl<F: CallShared<A, R>, A, R> Call<A, R> for Shared<F> {
     #[inline(always)]
-    fn call(data: *mut c_void, arguments: A) -> Result<R, Refused> {
+    fn call(data: usize, arguments: A) -> Result<R, Refused> {
         // SAFETY: `shared` takes what is `Sync`.
         Ok(unsafe { table::with(data, |closure: &Self| closure.0.call(arguments)) }?)
     }
@@ -125,7 +124,7 @@ impl<F: CallShared<A, R>, A, R> Call<A, R> for Shared<F> {
 impl<F> Kind for Once<F> {
     type Closure = F;
 
-    fn remove(data: *mut c_void) -> Result<(), HandleError> {
+    fn remove(data: usize) -> Result<(), HandleError> {
         // SAFETY: `once` takes what is `Send`.
         match unsafe { table::remove::<Self>(data) } {
             // Its call freed it.
@@ -137,7 +136,7 @@ impl<F> Kind for Once<F> {
 
 impl<F: CallOnce<A, R>, A, R> Call<A, R> for Once<F> {
     #[inline(always)]
-    fn call(data: *mut c_void, arguments: A) -> Result<R, Refused> {
+    fn call(data: usize, arguments: A) -> Result<R, Refused> {
         // SAFETY: `once` takes what is `Send`.
         let Self(closure) = unsafe { table::take(data) }?;
         Ok(closure.call_once(arguments))

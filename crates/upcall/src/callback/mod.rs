@@ -95,7 +95,8 @@ mod scope;
 use std::ffi::c_void;
 use std::fmt;
 use std::marker::PhantomData;
-use std::mem::{MaybeUninit, forget};
+use std::mem::forget;
+use std::ptr::NonNull;
 
 use crate::capi::checked;
 use crate::handle::table;
@@ -111,7 +112,9 @@ pub use scope::{Borrowed, BorrowedMut, scope, scope_shared};
 pub struct Callback<C: Kind, E, A, R> {
     /// What C has for a pointer.
     data: usize,
-    types: PhantomData<fn(A) -> (C, E, R)>,
+    closure: PhantomData<C>,
+    otherwise: PhantomData<E>,
+    signature: PhantomData<fn(A) -> R>,
 }
 
 /// A closure that changes what it has.
@@ -161,14 +164,19 @@ where
 }
 
 impl<C: Call<A, R>, E: Fn() -> R + Copy, A: Arguments<R>, R> Callback<C, E, A, R> {
-    fn of(closure: C, _otherwise: E) -> Self {
+    fn of(closure: C, _: E) -> Self {
         const {
             assert!(
                 size_of::<E>() == 0,
                 "what C gets otherwise is said by a closure that captures nothing, as || -1"
             )
         };
-        Self { data: table::insert(closure).addr(), types: PhantomData }
+        Self {
+            data: table::insert(closure),
+            closure: PhantomData,
+            otherwise: PhantomData,
+            signature: PhantomData,
+        }
     }
 
     /// The function, for C that passes the `void *` first.
@@ -201,7 +209,7 @@ impl<C: Kept, E, A, R> Callback<C, E, A, R> {
     /// returned. When there is none, as when C calls twice, the function does nothing but say so to `upcall_last_panic`.
     pub fn destroy(&self) -> unsafe extern "C" fn(*mut c_void) {
         unsafe extern "C" fn destroy<C: Kept>(data: *mut c_void) {
-            checked(|| C::remove(data).map_err(|error| Refused::from(error).message(C::name())));
+            checked(|| C::remove(data.addr()).map_err(|error| Refused::from(error).message(C::name())));
         }
         destroy::<C>
     }
@@ -210,7 +218,7 @@ impl<C: Kept, E, A, R> Callback<C, E, A, R> {
 impl<C: Kind, E, A, R> Drop for Callback<C, E, A, R> {
     fn drop(&mut self) {
         // C may have destroyed it.
-        let _ = C::remove(self.data());
+        let _ = C::remove(self.data);
     }
 }
 
@@ -223,11 +231,11 @@ impl<C: Kind, E, A, R> fmt::Debug for Callback<C, E, A, R> {
 /// A call that C makes.
 #[inline(always)]
 fn run<C: Call<A, R>, E: Fn() -> R + Copy, A, R>(data: *mut c_void, arguments: A) -> R {
-    match checked(|| C::call(data, arguments).map_err(|refused| refused.message(C::name()))) {
+    match checked(|| C::call(data.addr(), arguments).map_err(|refused| refused.message(C::name()))) {
         Some(value) => value,
         None => {
-            // SAFETY: a value of a type without size, of which `Callback::of` was given one that can be copied.
-            let otherwise = unsafe { MaybeUninit::<E>::uninit().assume_init() };
+            // SAFETY: `Callback::of` was given one that can be copied, and it has no size.
+            let otherwise = unsafe { NonNull::<E>::dangling().as_ref() };
             otherwise()
         }
     }

@@ -1,7 +1,6 @@
 //! Closures that borrow: C has them until their scope ends, and its late calls lead nowhere.
 
 use std::cell::Cell;
-use std::ffi::c_void;
 use std::fmt;
 use std::future::poll_fn;
 use std::ptr::NonNull;
@@ -103,7 +102,7 @@ pub struct Borrowed<F> {
 impl<F> Kind for BorrowedMut<F> {
     type Closure = F;
 
-    fn remove(data: *mut c_void) -> Result<(), HandleError> {
+    fn remove(data: usize) -> Result<(), HandleError> {
         let ended = |closure: &Self| {
             if closure.runs.get() {
                 fatal(format_args!(
@@ -120,7 +119,7 @@ impl<F> Kind for BorrowedMut<F> {
 
 impl<F: CallMut<A, R>, A, R> Call<A, R> for BorrowedMut<F> {
     #[inline(always)]
-    fn call(data: *mut c_void, arguments: A) -> Result<R, Refused> {
+    fn call(data: usize, arguments: A) -> Result<R, Refused> {
         struct Runs<'a>(&'a Cell<bool>);
         impl Drop for Runs<'_> {
             fn drop(&mut self) {
@@ -146,7 +145,7 @@ impl<F: CallMut<A, R>, A, R> Call<A, R> for BorrowedMut<F> {
 impl<F> Kind for Borrowed<F> {
     type Closure = F;
 
-    fn remove(data: *mut c_void) -> Result<(), HandleError> {
+    fn remove(data: usize) -> Result<(), HandleError> {
         // SAFETY: threads may drop all but `f`.
         unsafe { end(data, |closure: &Self| closure.ended.0.clone()) }
     }
@@ -154,7 +153,7 @@ impl<F> Kind for Borrowed<F> {
 
 impl<F: CallShared<A, R>, A, R> Call<A, R> for Borrowed<F> {
     #[inline(always)]
-    fn call(data: *mut c_void, arguments: A) -> Result<R, Refused> {
+    fn call(data: usize, arguments: A) -> Result<R, Refused> {
         // SAFETY: `scope_shared` takes what is `Sync`; the scope is open, or its end waits for this call.
         Ok(unsafe { table::with(data, |closure: &Self| closure.f.as_ref().call(arguments)) }?)
     }
@@ -164,7 +163,7 @@ impl<F: CallShared<A, R>, A, R> Call<A, R> for Borrowed<F> {
 ///
 /// # Safety
 /// As for `table::with` and `table::remove`.
-unsafe fn end<T>(data: *mut c_void, ended: impl FnOnce(&T) -> Arc<Ended>) -> Result<(), HandleError> {
+unsafe fn end<T>(data: usize, ended: impl FnOnce(&T) -> Arc<Ended>) -> Result<(), HandleError> {
     // SAFETY: the caller's promise.
     let ended = unsafe { table::with(data, ended) }?;
     // SAFETY: as above.

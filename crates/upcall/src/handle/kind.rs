@@ -26,12 +26,7 @@ impl Kind {
     /// One type may have several constants, one for each part of the program that was compiled by itself.
     #[inline(always)]
     pub fn is(&self, other: &Self) -> bool {
-        ptr::eq(self, other) || self.has_id_of(other)
-    }
-
-    #[inline(never)]
-    fn has_id_of(&self, other: &Self) -> bool {
-        (self.id)() == (other.id)()
+        ptr::eq(self, other) || (self.id)() == (other.id)()
     }
 
     pub fn name(&self) -> &'static str {
@@ -40,6 +35,7 @@ impl Kind {
 }
 
 /// The id that `T` has with `'static` in the place of its lifetimes: closures that borrow have one too.
+#[inline(always)]
 fn id_of<T>() -> TypeId {
     trait Id {
         fn id(&self) -> TypeId

@@ -12,6 +12,7 @@ pub(crate) mod table;
 use std::ffi::c_void;
 use std::fmt;
 use std::marker::PhantomData;
+use std::ptr;
 
 /// A Rust value that C keeps as a `void *`, and gives back: an opaque object of a C library.
 ///
@@ -80,7 +81,7 @@ impl<T: Send + 'static> Handle<T> {
     /// When there are no handles left.
     #[must_use = "the value is kept until its handle is removed"]
     pub fn into_raw(value: T) -> *mut c_void {
-        table::insert(value)
+        ptr::without_provenance_mut(table::insert(value))
     }
 
     /// Takes the value back. The handle is stale from now on.
@@ -90,7 +91,7 @@ impl<T: Send + 'static> Handle<T> {
     /// or another.
     pub fn from_raw(raw: *mut c_void) -> Result<T, HandleError> {
         // SAFETY: the value is `Send`.
-        unsafe { table::take(raw) }
+        unsafe { table::take(raw.addr()) }
     }
 
     /// Drops the value. The handle is stale from now on; the value of one that is in use is dropped when the last that uses it is done with it, there, and what
@@ -100,7 +101,7 @@ impl<T: Send + 'static> Handle<T> {
     /// As [`HandleError`] tells.
     pub fn remove(raw: *mut c_void) -> Result<(), HandleError> {
         // SAFETY: the value is `Send`, and so are those that are shared.
-        unsafe { table::remove::<T>(raw) }
+        unsafe { table::remove::<T>(raw.addr()) }
     }
 
     /// Calls `f` with the value, which nobody else can use meanwhile, on whatever thread.
@@ -111,7 +112,7 @@ impl<T: Send + 'static> Handle<T> {
     #[inline]
     pub fn with_mut<R>(raw: *mut c_void, f: impl FnOnce(&mut T) -> R) -> Result<R, HandleError> {
         // SAFETY: the value is `Send`.
-        unsafe { table::with_mut(raw, f) }
+        unsafe { table::with_mut(raw.addr(), f) }
     }
 
     /// Calls `f` with the value, which others can use meanwhile by `with`.
@@ -124,7 +125,7 @@ impl<T: Send + 'static> Handle<T> {
         T: Sync,
     {
         // SAFETY: the value is `Sync`.
-        unsafe { table::with(raw, f) }
+        unsafe { table::with(raw.addr(), f) }
     }
 }
 

@@ -40,19 +40,19 @@ impl Table {
 
     /// What `table::with` does.
     fn read(&self, number: Number) -> Result<usize, HandleError> {
-        self.slot.enter(number, Kind::of::<Value>(), Share::One)?;
+        self.slot.enter(number, Kind::of::<Value>(), Share::ONE)?;
         // SAFETY: inside, the value is there; loom checks it.
         let read = unsafe { (*self.value()).with(|value| *value) };
-        self.leave(Share::One);
+        self.leave(Share::ONE);
         Ok(read)
     }
 
     /// What `table::with_mut` does.
     fn add(&self, number: Number) -> Result<(), HandleError> {
-        self.slot.enter(number, Kind::of::<Value>(), Share::All)?;
+        self.slot.enter(number, Kind::of::<Value>(), Share::ALL)?;
         // SAFETY: as above.
         unsafe { (*self.value()).with_mut(|value| *value += 1) };
-        self.leave(Share::All);
+        self.leave(Share::ALL);
         Ok(())
     }
 
@@ -71,8 +71,10 @@ impl Table {
 
     fn free(&self) {
         // SAFETY: the value is the caller's; loom checks it.
-        let value = unsafe { Box::from_raw(self.value()) };
-        value.with_mut(|value| *value = 0);
+        unsafe {
+            let value = Box::from_raw(self.value());
+            value.with_mut(|value| *value = 0);
+        }
         self.drops.fetch_add(1, Relaxed);
     }
 }

@@ -8,7 +8,6 @@
 //! mistaken for it. Two copies of upcall in one process have different keys: the numbers of one lead to nothing in the other. Of 32 bits, the
 //! tag has 2, which tell less.
 
-use std::ffi::c_void;
 use std::ptr;
 
 use super::HandleError;
@@ -38,17 +37,12 @@ impl Number {
     }
 
     #[inline(always)]
-    pub fn of(pointer: *mut c_void) -> Result<Self, HandleError> {
-        let value = pointer.addr();
+    pub fn of(value: usize) -> Result<Self, HandleError> {
         if value >> (2 * PART) != TAG {
             return Err(if value == 0 { HandleError::Null } else { HandleError::Foreign { value } });
         }
         let parts = value ^ TAG << (2 * PART) ^ key();
         Ok(Self { index: parts >> PART, generation: parts & (GENERATIONS - 1), value })
-    }
-
-    pub fn pointer(self) -> *mut c_void {
-        ptr::without_provenance_mut(self.value)
     }
 }
 

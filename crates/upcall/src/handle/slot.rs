@@ -34,12 +34,19 @@ const COUNT: usize = LIVE - 1;
 const GENERATION: usize = !(LIVE | COUNT);
 const SHIFT: u32 = LIVE.ilog2() + 1;
 
-/// How many of the count somebody inside is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(usize)]
-pub(super) enum Share {
-    One = 1,
-    All = COUNT,
+/// What somebody inside counts.
+#[derive(Clone, Copy)]
+pub(super) struct Share {
+    counts: usize,
+    /// With how much of the count inside already.
+    beside: usize,
+}
+
+impl Share {
+    /// One of many, who never get to `COUNT`.
+    pub const ONE: Self = Self { counts: 1, beside: COUNT - 2 };
+    /// The only one.
+    pub const ALL: Self = Self { counts: COUNT, beside: 0 };
 }
 
 impl Slot {
@@ -70,9 +77,7 @@ impl Slot {
     /// Gets inside. Until `leave`, the value is there.
     #[inline(always)]
     pub fn enter(&self, number: Number, kind: &'static Kind, share: Share) -> Result<(), HandleError> {
-        // Those who share never get to COUNT.
-        let most = if share == Share::One { COUNT - 2 } else { 0 };
-        self.change(number, kind, |state| (state & COUNT <= most).then(|| state + share as usize))?;
+        self.change(number, kind, |state| (state & COUNT <= share.beside).then_some(state + share.counts))?;
         Ok(())
     }
 
@@ -80,8 +85,8 @@ impl Slot {
     #[inline(always)]
     #[must_use]
     pub fn leave(&self, share: Share) -> bool {
-        let before = self.state.fetch_sub(share as usize, Release);
-        let is_last = before & (LIVE | COUNT) == share as usize;
+        let before = self.state.fetch_sub(share.counts, Release);
+        let is_last = before & (LIVE | COUNT) == share.counts;
         if is_last {
             fence(Acquire);
         }
@@ -97,7 +102,7 @@ impl Slot {
 
     /// Removes the value, which is the caller's then, unless somebody is inside.
     pub fn take(&self, number: Number, kind: &'static Kind) -> Result<(), HandleError> {
-        self.change(number, kind, |state| (state & COUNT == 0).then(|| state & !LIVE))?;
+        self.change(number, kind, |state| (state & COUNT == 0).then_some(state & !LIVE))?;
         Ok(())
     }
 

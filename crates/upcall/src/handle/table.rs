@@ -4,7 +4,6 @@
 //! The vacant slots are a list under a lock. Nothing here is thread-local or destroyed, so all of it works in destructors of keys and at exit.
 
 use std::alloc::{Layout, handle_alloc_error};
-use std::ffi::c_void;
 use std::ptr::{self, NonNull};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicPtr;
@@ -93,11 +92,11 @@ fn vacate(index: usize, slot: &'static Slot) {
 }
 
 /// Keeps a value for C, which gets a number for it.
-pub(crate) fn insert<T>(value: T) -> *mut c_void {
+pub(crate) fn insert<T>(value: T) -> usize {
     let value = Box::new(value);
     let (index, slot) = vacant();
     let generation = slot.publish(Kind::of::<T>(), Box::into_raw(value).cast());
-    Number::new(index, generation).pointer()
+    Number::new(index, generation).value
 }
 
 /// A slot that a number leads to.
@@ -108,22 +107,22 @@ struct Found {
 
 impl Found {
     #[inline(always)]
-    fn by(pointer: *mut c_void) -> Result<Self, HandleError> {
-        let number = Number::of(pointer)?;
+    fn by(number: usize) -> Result<Self, HandleError> {
+        let number = Number::of(number)?;
         let slot = slot(number.index).ok_or(HandleError::Foreign { value: number.value })?;
         Ok(Self { number, slot })
     }
+}
 
-    /// Empties the slot.
-    ///
-    /// # Safety
-    /// Its value is the caller's, and a `T`.
-    unsafe fn value<T>(&self) -> Box<T> {
-        // SAFETY: `insert` made it of a box, and the caller alone has it.
-        let value = unsafe { Box::from_raw(self.slot.value().cast()) };
-        vacate(self.number.index, self.slot);
-        value
-    }
+/// Empties the slot.
+///
+/// # Safety
+/// Its value is the caller's, and a `T`.
+unsafe fn value<T>(index: usize, slot: &'static Slot) -> Box<T> {
+    // SAFETY: `insert` made it of a box, and the caller alone has it.
+    let value = unsafe { Box::from_raw(slot.value().cast()) };
+    vacate(index, slot);
+    value
 }
 
 /// Somebody inside a slot, where a `T` is.
@@ -135,8 +134,8 @@ struct Inside<T> {
 
 impl<T> Inside<T> {
     #[inline(always)]
-    fn enter(pointer: *mut c_void, share: Share) -> Result<Self, HandleError> {
-        let found = Found::by(pointer)?;
+    fn enter(number: usize, share: Share) -> Result<Self, HandleError> {
+        let found = Found::by(number)?;
         found.slot.enter(found.number, Kind::of::<T>(), share)?;
         // SAFETY: what `insert` put there is a box's.
         let value = unsafe { NonNull::new_unchecked(found.slot.value().cast()) };
@@ -148,10 +147,17 @@ impl<T> Drop for Inside<T> {
     #[inline(always)]
     fn drop(&mut self) {
         if self.found.slot.leave(self.share) {
-            // SAFETY: it was removed, and this was the last inside.
-            quietly(|| drop(unsafe { self.found.value::<T>() }));
+            drop_removed::<T>(self.found.number.index, self.found.slot);
         }
     }
+}
+
+/// Drops a value that was removed, where the last left who was inside.
+#[cold]
+#[inline(never)]
+fn drop_removed<T>(index: usize, slot: &'static Slot) {
+    // SAFETY: the value is a `T`, and this thread's now.
+    quietly(|| drop(unsafe { value::<T>(index, slot) }));
 }
 
 /// Shows the value to `f`, and to others at the same time.
@@ -159,8 +165,8 @@ impl<T> Drop for Inside<T> {
 /// # Safety
 /// What `f` does with it may be done on this thread, beside others that do so.
 #[inline(always)]
-pub(crate) unsafe fn with<T, R>(pointer: *mut c_void, f: impl FnOnce(&T) -> R) -> Result<R, HandleError> {
-    let inside = Inside::<T>::enter(pointer, Share::One)?;
+pub(crate) unsafe fn with<T, R>(number: usize, f: impl FnOnce(&T) -> R) -> Result<R, HandleError> {
+    let inside = Inside::<T>::enter(number, Share::ONE)?;
     // SAFETY: the value stays until `inside` leaves, and others inside have shared references too.
     Ok(f(unsafe { inside.value.as_ref() }))
 }
@@ -170,11 +176,8 @@ pub(crate) unsafe fn with<T, R>(pointer: *mut c_void, f: impl FnOnce(&T) -> R) -
 /// # Safety
 /// What `f` does with it may be done on this thread.
 #[inline(always)]
-pub(crate) unsafe fn with_mut<T, R>(
-    pointer: *mut c_void,
-    f: impl FnOnce(&mut T) -> R,
-) -> Result<R, HandleError> {
-    let mut inside = Inside::<T>::enter(pointer, Share::All)?;
+pub(crate) unsafe fn with_mut<T, R>(number: usize, f: impl FnOnce(&mut T) -> R) -> Result<R, HandleError> {
+    let mut inside = Inside::<T>::enter(number, Share::ALL)?;
     // SAFETY: the value stays until `inside` leaves, and nobody else is inside.
     Ok(f(unsafe { inside.value.as_mut() }))
 }
@@ -183,22 +186,22 @@ pub(crate) unsafe fn with_mut<T, R>(
 ///
 /// # Safety
 /// It may come to this thread.
-pub(crate) unsafe fn take<T>(pointer: *mut c_void) -> Result<T, HandleError> {
-    let found = Found::by(pointer)?;
+pub(crate) unsafe fn take<T>(number: usize) -> Result<T, HandleError> {
+    let found = Found::by(number)?;
     found.slot.take(found.number, Kind::of::<T>())?;
     // SAFETY: it was taken.
-    Ok(*unsafe { found.value() })
+    Ok(*unsafe { value(found.number.index, found.slot) })
 }
 
 /// Drops the value: here, or where the last leaves who is inside. The number is stale at once.
 ///
 /// # Safety
 /// It may be dropped on this thread, and on those of all who are inside.
-pub(crate) unsafe fn remove<T>(pointer: *mut c_void) -> Result<(), HandleError> {
-    let found = Found::by(pointer)?;
+pub(crate) unsafe fn remove<T>(number: usize) -> Result<(), HandleError> {
+    let found = Found::by(number)?;
     if found.slot.remove(found.number, Kind::of::<T>())? {
         // SAFETY: it was removed, and nobody is inside.
-        drop(unsafe { found.value::<T>() });
+        drop(unsafe { value::<T>(found.number.index, found.slot) });
     }
     Ok(())
 }
