@@ -391,9 +391,10 @@ fn a_shared_closure_runs_on_several_threads_at_once() {
             let (function, data) = (meets.data_last(), meets.data().addr());
             std::thread::scope(|scope| {
                 for number in 0..THREADS as c_int {
-                    // SAFETY: the function looks up what it gets.
                     scope.spawn(move || {
-                        assert_eq!(unsafe { function(number, ptr::without_provenance_mut(data)) }, number)
+                        // SAFETY: the function looks up what it gets.
+                        let answer = unsafe { function(number, ptr::without_provenance_mut(data)) };
+                        assert_eq!(answer, number);
                     });
                 }
             });
