@@ -46,7 +46,7 @@ exported() {
     nm -D --defined-only "$1" | awk '{ print $3 }' | sort
 }
 declared() {
-    sed '/^ \*/d' include/*.h | grep -o '[a-z_]\+(' | tr -d '(' | sort
+    sed '/^ \*/d; /^\/\*/d' include/*.h | grep -o '[a-z_]\+(' | tr -d '(' | sort
 }
 diff <(exported "$prefix/lib/libword_count.so") <(declared)
 CARGO_PROFILE_RELEASE_LTO=fat cargo rustc --quiet --release --lib --target-dir lto --crate-type cdylib --crate-type staticlib
