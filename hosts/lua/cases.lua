@@ -213,13 +213,49 @@ function cases.waits()
     for turn = 1, 50 do
         assert(gone_on[turn] == turn)
     end
-    local results = { crossing.gather(
-        function() crossing.turn(3) return "a" end,
-        function() crossing.turn(1) return crossing.doubled("auto", 4) end,
-        function() crossing.turn(2) return crossing.call("auto", function() return "c" end) end
-    ) }
+    local results = {
+        crossing.gather(
+            function()
+                crossing.turn(3)
+                return "a"
+            end,
+            function()
+                crossing.turn(1)
+                return crossing.doubled("auto", 4)
+            end,
+            function()
+                crossing.turn(2)
+                return crossing.call("auto", function() return "c" end)
+            end
+        ),
+    }
     assert(table.concat(results, " ") == "a 8 c")
     all_is_right()
+end
+
+-- Errors and yields jump over upcalls and downcalls on fibers' stacks. Not over upcalls on pooled stacks: from there, no downcall leads back to a fiber's.
+function cases.fibers()
+    local functions = {}
+    for i = 1, 20 do
+        functions[i] = function()
+            for _, stack in ipairs { "auto", "caller" } do
+                local yields = coroutine.wrap(function()
+                    for n = 1, 300 do crossing.yields(stack, n) end
+                    return "done"
+                end)
+                for n = 1, 300 do
+                    raises("left", crossing.call, stack, error, "left")
+                    raises("left", crossing.call, stack, crossing.throw, stack, "left")
+                    assert(yields() == n)
+                end
+                assert(yields() == "done")
+                assert(crossing.catch(stack, function() crossing.panic(stack, "inside") end) == "inside")
+            end
+            crossing.turn(21 - i)
+            return i
+        end
+    end
+    left(10, function() assert(select("#", crossing.gather(table.unpack(functions))) == 20) end)
 end
 
 -- Lua and Rust call each other until Lua says that it is enough.

@@ -12,7 +12,7 @@ cargo build --release --locked --quiet
 mlua=$(cargo pkgid --quiet mlua)
 echo "version $(lua5.4 -v | cut -d' ' -f2), mlua ${mlua##*@}"
 
-for case in errors a_million_errors panics yields coroutines waits depth finalizers threads; do
+for case in errors a_million_errors panics yields coroutines waits fibers depth finalizers threads; do
     timeout 60 lua5.4 cases.lua "$CARGO_TARGET_DIR/release" "$case"
     echo "ok $case"
 done

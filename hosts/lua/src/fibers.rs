@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::panic::resume_unwind;
 use std::task::{Poll, Waker};
 
-use upcall::{LocalRuntime, downcall_on_fiber, enter, wait};
+use upcall::{Fiber, LocalRuntime, downcall_on_fiber, enter, wait};
 
 use crate::api::*;
 use crate::{TOO_MANY, finish, pop_error};
@@ -52,7 +52,8 @@ pub unsafe extern "C-unwind" fn gather(l: State) -> c_int {
                 lua_pushvalue(l, function);
                 lua_xmove(l, thread, 1);
                 let fiber = move || downcall_on_fiber(|| lua_pcallk(thread, 0, 1, 0, 0, None));
-                (thread, runtime.spawn_local(fiber))
+                // Lua runs there, and upcalls in place.
+                (thread, runtime.spawn_local_with(Fiber::<()>::builder().stack_size(512 << 10), fiber))
             };
             let begun: Vec<_> = (1..=count).map(begin).collect();
             let ended: Vec<_> = begun.into_iter().map(|(thread, fiber)| (thread, fiber.join())).collect();

@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use upcall::{Entry, Panicked, StackChoice, downcall, enter, entry, spawn, wait};
+use upcall::{Panicked, StackChoice, downcall, downcall_on_fiber, enter, entry, spawn, wait};
 
 use api::*;
 
@@ -49,38 +49,57 @@ unsafe fn finish(l: State, result: Result<c_int, Panicked>) -> c_int {
     unsafe { lua_error(l) }
 }
 
-/// The entry that the first argument names, which is taken away.
-///
-/// # Safety
-/// `l` is a state in use by this thread, inside a call with arguments.
-unsafe fn entry_of(l: State) -> Entry {
-    // SAFETY: the caller's promise.
-    let choice = match unsafe { text(l, 1) }.to_bytes() {
-        b"caller" => StackChoice::Caller,
-        b"pooled" => StackChoice::Pooled,
-        _ => StackChoice::Auto,
-    };
-    // SAFETY: the same: the first argument goes to the top, and off.
-    unsafe {
-        lua_rotate(l, 1, -1);
-        lua_settop(l, -2);
+/// The stack that an upcall is to run on.
+#[derive(Clone, Copy)]
+struct Stack(StackChoice);
+
+impl Stack {
+    /// The one that the first argument names, which is taken away.
+    ///
+    /// # Safety
+    /// `l` is a state in use by this thread, inside a call with arguments.
+    unsafe fn of(l: State) -> Self {
+        // SAFETY: the caller's promise.
+        let choice = match unsafe { text(l, 1) }.to_bytes() {
+            b"caller" => StackChoice::Caller,
+            b"pooled" => StackChoice::Pooled,
+            _ => StackChoice::Auto,
+        };
+        // SAFETY: the same: the first argument goes to the top, and off.
+        unsafe {
+            lua_rotate(l, 1, -1);
+            lua_settop(l, -2);
+        }
+        Self(choice)
     }
-    entry().stack(choice)
+
+    /// Runs a Lua function's body as an upcall.
+    ///
+    /// # Safety
+    /// As for [`finish`].
+    unsafe fn upcall(self, l: State, body: impl FnOnce() -> c_int) -> c_int {
+        let result = entry().stack(self.0).enter(body);
+        // SAFETY: the caller's promise.
+        unsafe { finish(l, result) }
+    }
+
+    /// Calls Lua from such an upcall, on the stack that Lua is on: `longjmp` is for one stack, and glibc stops programs that jump to a frame further down
+    /// in memory. From a pooled stack, which is no fiber's, a downcall leads back there; otherwise it is this stack, which may be a fiber's.
+    fn downcall<R>(self, f: impl FnOnce() -> R) -> R {
+        if self.0 == StackChoice::Pooled { downcall(f) } else { downcall_on_fiber(f) }
+    }
 }
 
 /// `call(stack, f, …)`: what `f` returns. Its errors and yields jump over the upcall and the downcall.
 unsafe extern "C-unwind" fn call(l: State) -> c_int {
     // SAFETY: Lua calls this with a state in use, and the arguments are those of a call.
     unsafe {
-        let entry = entry_of(l);
-        finish(
-            l,
-            entry.enter(|| {
-                let _skipped = Local::new();
-                downcall(|| lua_callk(l, lua_gettop(l) - 1, ALL_RESULTS, 0, None));
-                lua_gettop(l)
-            }),
-        )
+        let stack = Stack::of(l);
+        stack.upcall(l, || {
+            let _skipped = Local::new();
+            stack.downcall(|| lua_callk(l, lua_gettop(l) - 1, ALL_RESULTS, 0, None));
+            lua_gettop(l)
+        })
     }
 }
 
@@ -88,47 +107,38 @@ unsafe extern "C-unwind" fn call(l: State) -> c_int {
 unsafe extern "C-unwind" fn call_on(l: State) -> c_int {
     // SAFETY: as in `call`.
     unsafe {
-        let entry = entry_of(l);
-        finish(
-            l,
-            entry.enter(|| {
-                let _skipped = Local::new();
-                downcall(|| lua_callk(l, lua_gettop(l) - 1, ALL_RESULTS, 0, Some(called)));
-                lua_gettop(l)
-            }),
-        )
+        let stack = Stack::of(l);
+        stack.upcall(l, || {
+            let _skipped = Local::new();
+            stack.downcall(|| lua_callk(l, lua_gettop(l) - 1, ALL_RESULTS, 0, Some(called)));
+            lua_gettop(l)
+        })
     }
 }
 
 /// The rest of a call whose upcall and downcall a yield has jumped over, in an upcall of its own.
 unsafe extern "C-unwind" fn called(l: State, status: c_int, _: isize) -> c_int {
-    // SAFETY: Lua calls this with a state in use.
-    unsafe {
-        finish(
-            l,
-            enter(|| {
-                assert!(status == OK || status == YIELD, "Lua goes on where a call has failed: {status}");
-                lua_gettop(l)
-            }),
-        )
-    }
+    let result = enter(|| {
+        assert!(status == OK || status == YIELD, "Lua goes on where a call has failed: {status}");
+        // SAFETY: Lua calls this with a state in use.
+        unsafe { lua_gettop(l) }
+    });
+    // SAFETY: the same; this frame owns nothing.
+    unsafe { finish(l, result) }
 }
 
 /// `pcall(stack, f, …)`: whether `f` returned, and what it returned or raised.
 unsafe extern "C-unwind" fn pcall(l: State) -> c_int {
     // SAFETY: as in `call`.
     unsafe {
-        let entry = entry_of(l);
-        finish(
-            l,
-            entry.enter(|| {
-                let _dropped = Local::new();
-                let status = downcall(|| lua_pcallk(l, lua_gettop(l) - 1, ALL_RESULTS, 0, 0, None));
-                lua_pushboolean(l, (status == OK).into());
-                lua_rotate(l, 1, 1);
-                lua_gettop(l)
-            }),
-        )
+        let stack = Stack::of(l);
+        stack.upcall(l, || {
+            let _dropped = Local::new();
+            let status = stack.downcall(|| lua_pcallk(l, lua_gettop(l) - 1, ALL_RESULTS, 0, 0, None));
+            lua_pushboolean(l, (status == OK).into());
+            lua_rotate(l, 1, 1);
+            lua_gettop(l)
+        })
     }
 }
 
@@ -136,20 +146,17 @@ unsafe extern "C-unwind" fn pcall(l: State) -> c_int {
 unsafe extern "C-unwind" fn catch(l: State) -> c_int {
     // SAFETY: as in `call`.
     unsafe {
-        let entry = entry_of(l);
-        finish(
-            l,
-            entry.enter(|| {
-                let _dropped = Local::new();
-                let call = || downcall(|| lua_pcallk(l, 0, 1, 0, 0, None));
-                match catch_unwind(AssertUnwindSafe(call)) {
-                    Ok(_) => lua_pushboolean(l, 0),
-                    Err(payload) => push(l, payload.downcast_ref::<String>().expect("a panic of `panic`'s")),
-                }
-                lua_rotate(l, 1, 1);
-                2
-            }),
-        )
+        let stack = Stack::of(l);
+        stack.upcall(l, || {
+            let _dropped = Local::new();
+            let call = || stack.downcall(|| lua_pcallk(l, 0, 1, 0, 0, None));
+            match catch_unwind(AssertUnwindSafe(call)) {
+                Ok(_) => lua_pushboolean(l, 0),
+                Err(payload) => push(l, payload.downcast_ref::<String>().expect("a panic of `panic`'s")),
+            }
+            lua_rotate(l, 1, 1);
+            2
+        })
     }
 }
 
@@ -157,31 +164,24 @@ unsafe extern "C-unwind" fn catch(l: State) -> c_int {
 unsafe extern "C-unwind" fn panic(l: State) -> c_int {
     // SAFETY: as in `call`.
     unsafe {
-        let entry = entry_of(l);
+        let stack = Stack::of(l);
         let message = text(l, 1);
-        finish(
-            l,
-            entry.enter(|| {
-                let _dropped = Local::new();
-                panic!("{}", message.to_str().unwrap())
-            }),
-        )
+        stack.upcall(l, || {
+            let _dropped = Local::new();
+            panic!("{}", message.to_str().unwrap())
+        })
     }
 }
 
-/// `throw(stack, error)`: raises a Lua error in the middle of an upcall, which is left. On a pooled stack that takes a downcall: glibc stops a program that
-/// jumps to a frame further down in memory, where the stack that Lua is on may be.
+/// `throw(stack, error)`: raises a Lua error in the middle of an upcall, which is left.
 unsafe extern "C-unwind" fn throw(l: State) -> c_int {
     // SAFETY: as in `call`.
     unsafe {
-        let entry = entry_of(l);
-        finish(
-            l,
-            entry.enter(|| {
-                let _skipped = Local::new();
-                downcall(|| lua_error(l))
-            }),
-        )
+        let stack = Stack::of(l);
+        stack.upcall(l, || {
+            let _skipped = Local::new();
+            stack.downcall(|| lua_error(l))
+        })
     }
 }
 
@@ -189,14 +189,11 @@ unsafe extern "C-unwind" fn throw(l: State) -> c_int {
 unsafe extern "C-unwind" fn yields(l: State) -> c_int {
     // SAFETY: as in `call`.
     unsafe {
-        let entry = entry_of(l);
-        finish(
-            l,
-            entry.enter(|| {
-                let _skipped = Local::new();
-                downcall(|| lua_yieldk(l, lua_gettop(l), 0, Some(called)))
-            }),
-        )
+        let stack = Stack::of(l);
+        stack.upcall(l, || {
+            let _skipped = Local::new();
+            stack.downcall(|| lua_yieldk(l, lua_gettop(l), 0, Some(called)))
+        })
     }
 }
 
@@ -204,22 +201,19 @@ unsafe extern "C-unwind" fn yields(l: State) -> c_int {
 unsafe extern "C-unwind" fn resume(l: State) -> c_int {
     // SAFETY: as in `call`; the coroutine stays on the stack.
     unsafe {
-        let entry = entry_of(l);
-        finish(
-            l,
-            entry.enter(|| {
-                let _dropped = Local::new();
-                let (coroutine, mut results) = (lua_tothread(l, 1), 0);
-                let arguments = lua_gettop(l) - 1;
-                lua_xmove(l, coroutine, arguments);
-                let status = downcall(|| lua_resume(coroutine, l, arguments, &mut results));
-                let worked = status == OK || status == YIELD;
-                lua_pushboolean(l, worked.into());
-                let given = if worked { results } else { 1 };
-                lua_xmove(coroutine, l, given);
-                given + 1
-            }),
-        )
+        let stack = Stack::of(l);
+        stack.upcall(l, || {
+            let _dropped = Local::new();
+            let (coroutine, mut results) = (lua_tothread(l, 1), 0);
+            let arguments = lua_gettop(l) - 1;
+            lua_xmove(l, coroutine, arguments);
+            let status = stack.downcall(|| lua_resume(coroutine, l, arguments, &mut results));
+            let worked = status == OK || status == YIELD;
+            lua_pushboolean(l, worked.into());
+            let given = if worked { results } else { 1 };
+            lua_xmove(coroutine, l, given);
+            given + 1
+        })
     }
 }
 
@@ -227,15 +221,12 @@ unsafe extern "C-unwind" fn resume(l: State) -> c_int {
 unsafe extern "C-unwind" fn doubled(l: State) -> c_int {
     // SAFETY: as in `call`.
     unsafe {
-        let entry = entry_of(l);
+        let stack = Stack::of(l);
         let n = luaL_checkinteger(l, 1);
-        finish(
-            l,
-            entry.enter(|| {
-                lua_pushinteger(l, wait(spawn(move || 2 * n)).unwrap());
-                1
-            }),
-        )
+        stack.upcall(l, || {
+            lua_pushinteger(l, wait(spawn(move || 2 * n)).unwrap());
+            1
+        })
     }
 }
 
