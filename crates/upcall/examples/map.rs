@@ -32,7 +32,7 @@ extern "C" fn compare_and_show(_: *const c_void, _: *const c_void) -> i32 {
 }
 
 extern "C" fn compare_by_length(_: *const c_void, _: *const c_void) -> i32 {
-    enter(|| show()).map_or(0, |()| 0)
+    enter(show).map_or(0, |()| 0)
 }
 
 fn show() {
