@@ -9,6 +9,8 @@
 //! |---|---|
 //! | `catch_unwind` in each exported function | [`enter`] |
 //! | callbacks that cannot report a panic through C | [`downcall`] |
+//! | closures for C to call | [`callback`] |
+//! | objects that C keeps as a `void *` | [`Handle`] |
 //! | a host that scans or checks its stack | [`entry`]`().stack(`[`StackChoice::Caller`]`)` |
 //! | recursion that is sometimes deep | [`with_stack`] |
 //! | a host with coroutines whose bounds it knows | [`stackbounds::register`] |

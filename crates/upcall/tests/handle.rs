@@ -10,17 +10,8 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Barrier};
 
-use common::AtDrop;
+use common::{AtDrop, Counted};
 use upcall::{Handle, HandleError};
-
-/// Counts its drops.
-struct Counted(Arc<AtomicUsize>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_add(1, SeqCst);
-    }
-}
 
 /// A pointer for another thread.
 #[derive(Clone, Copy)]

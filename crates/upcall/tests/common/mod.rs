@@ -9,7 +9,9 @@ use std::io::Write;
 use std::pin::Pin;
 use std::process::{Command, Output};
 use std::rc::Rc;
-use std::sync::mpsc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -160,5 +162,22 @@ impl Random {
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         (self.0 % end as u64) as usize
+    }
+}
+
+/// The thread's last message.
+pub fn last_panic() -> String {
+    let mut buffer = [0u8; 1024];
+    // SAFETY: the buffer has the size given.
+    let length = unsafe { upcall::upcall_last_panic(buffer.as_mut_ptr().cast(), buffer.len()) };
+    String::from_utf8_lossy(&buffer[..usize::try_from(length).unwrap_or(0)]).into_owned()
+}
+
+/// Counts its drops.
+pub struct Counted(pub Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, SeqCst);
     }
 }
