@@ -11,6 +11,7 @@ mkdir .cargo
 cat > .cargo/config.toml <<END
 [patch.crates-io]
 upcall.path = "$tree/crates/upcall"
+upcall-macros.path = "$tree/crates/upcall-macros"
 stackbounds.path = "$tree/crates/stackbounds"
 END
 unset CARGO_TARGET_DIR

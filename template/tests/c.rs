@@ -4,7 +4,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// What a C program links besides the static library: `rustc --print native-static-libs`.
-const SYSTEM: [&str; 7] = ["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl", "-lc"];
+const SYSTEM: [&str; 7] = [
+    "-lgcc_s",
+    "-lutil",
+    "-lrt",
+    "-lpthread",
+    "-lm",
+    "-ldl",
+    "-lc",
+];
 
 /// Where Cargo puts the libraries for this test.
 fn libraries() -> PathBuf {
@@ -17,9 +25,22 @@ fn built(name: &str, library: &[String]) -> Command {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let program = libraries().join(name);
     let mut cc = Command::new(std::env::var_os("CC").unwrap_or("cc".into()));
-    cc.args(["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-o"]).arg(&program);
-    cc.arg("-I").arg(package.join("include")).arg(package.join("examples/main.c")).args(library);
-    let status = cc.status().expect("a C compiler: install one, or name it in CC");
+    cc.args([
+        "-std=c99",
+        "-Wall",
+        "-Wextra",
+        "-Wpedantic",
+        "-Werror",
+        "-o",
+    ])
+    .arg(&program);
+    cc.arg("-I")
+        .arg(package.join("include"))
+        .arg(package.join("examples/main.c"))
+        .args(library);
+    let status = cc
+        .status()
+        .expect("a C compiler: install one, or name it in CC");
     assert!(status.success(), "{cc:?}");
     let mut run = Command::new(program);
     run.current_dir(package).env_remove("LD_LIBRARY_PATH");
@@ -27,7 +48,10 @@ fn built(name: &str, library: &[String]) -> Command {
 }
 
 fn printed(output: Output) -> String {
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
     assert!(output.status.success(), "{}: {err}", output.status);
     out.into_owned()
 }
@@ -35,11 +59,25 @@ fn printed(output: Output) -> String {
 fn counts_words(mut program: Command) {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = printed(program.output().unwrap());
-    assert_eq!(text, "   1 and\n   1 cat\n   1 dog\n   2 the\n   5 words in all\n");
-    assert!(printed(program.arg(package.join("examples/main.c")).output().unwrap()).contains(" printf"));
+    assert_eq!(
+        text,
+        "   1 and\n   1 cat\n   1 dog\n   2 the\n   5 words in all\n"
+    );
+    assert!(
+        printed(
+            program
+                .arg(package.join("examples/main.c"))
+                .output()
+                .unwrap()
+        )
+        .contains(" printf")
+    );
     let output = program.arg("no-such-file").output().unwrap();
     assert!(!output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("no-such-file: No such file"), "{output:?}");
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("no-such-file: No such file"),
+        "{output:?}"
+    );
 }
 
 #[test]
@@ -52,5 +90,12 @@ fn a_c_program_counts_words_with_the_static_library() {
 #[test]
 fn a_c_program_counts_words_with_the_shared_library() {
     let folder = libraries().display().to_string();
-    counts_words(built("main-shared", &[format!("-L{folder}"), "-l{{crate_name}}".into(), format!("-Wl,-rpath,{folder}")]));
+    counts_words(built(
+        "main-shared",
+        &[
+            format!("-L{folder}"),
+            "-l{{crate_name}}".into(),
+            format!("-Wl,-rpath,{folder}"),
+        ],
+    ));
 }
