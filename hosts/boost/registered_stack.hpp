@@ -10,9 +10,7 @@
 #include <new>
 
 #include <boost/context/protected_fixedsize_stack.hpp>
-
-extern "C" int upcall_stack_register(void *low, std::size_t size, const char *name);
-extern "C" int upcall_stack_unregister(void *low);
+#include <upcall.h>
 
 namespace upcall {
 

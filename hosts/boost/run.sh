@@ -14,7 +14,8 @@ cargo build --quiet --release --locked --manifest-path ../Cargo.toml --lib
 libraries=$CARGO_TARGET_DIR/release programs=$CARGO_TARGET_DIR/boost
 mkdir -p "$programs"
 for program in context coroutine fiber; do
-    c++ -std=gnu++17 -O2 -g -Wall -Wextra -Werror -pthread -c -o "$programs/$program.o" "$program.cpp"
+    c++ -std=gnu++17 -O2 -g -Wall -Wextra -Werror -pthread -I../../crates/upcall/include -c -o "$programs/$program.o" \
+        "$program.cpp"
     # What `rustc --print native-static-libs` lists for Linux.
     c++ -pthread -o "$programs/$program-static" "$programs/$program.o" "$libraries/libguest.a" \
         -lboost_fiber -lboost_context -lgcc_s -lutil -lrt -lpthread -lm -ldl

@@ -12,8 +12,8 @@ echo "version OpenMP $version, gcc $(cc -dumpfullversion)"
 cargo build --quiet --release --locked --manifest-path ../Cargo.toml --lib
 program=$CARGO_TARGET_DIR/openmp
 # What `rustc --print native-static-libs` lists for Linux.
-cc -std=gnu11 -O2 -g -Wall -Wextra -Werror -fopenmp -o "$program" openmp.c "$CARGO_TARGET_DIR/release/libguest.a" \
-    -lgcc_s -lutil -lrt -lpthread -lm -ldl
+cc -std=gnu11 -O2 -g -Wall -Wextra -Werror -fopenmp -I../../crates/upcall/include -o "$program" openmp.c \
+    "$CARGO_TARGET_DIR/release/libguest.a" -lgcc_s -lutil -lrt -lpthread -lm -ldl
 
 # passes CASE [VARIABLE=VALUE …]
 passes() {

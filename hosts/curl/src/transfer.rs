@@ -13,10 +13,14 @@ pub const EXPECTED: &str = "as expected: ";
 /// Sends a body, and receives it back.
 #[derive(Default)]
 pub struct Transfer {
+    /// What is sent.
     pub body: Vec<u8>,
     sent: usize,
+    /// What was received so far.
     pub received: Vec<u8>,
+    /// How often each callback was called.
     pub visits: BTreeMap<&'static str, usize>,
+    /// Which of them is to panic.
     pub panics_at: Option<&'static str>,
     /// Whom each piece that is received waits for.
     pub partner: Option<(Sender<()>, Receiver<()>)>,

@@ -11,14 +11,18 @@ pub struct Thread {
     opaque: [u8; 0],
 }
 
+/// Which Lua thread a function is called in, or is to work on.
 pub type State = *mut Thread;
 /// `lua_CFunction`
 pub type Function = unsafe extern "C-unwind" fn(State) -> c_int;
 /// `lua_KFunction`
 pub type Continuation = unsafe extern "C-unwind" fn(State, c_int, isize) -> c_int;
 
+/// `LUA_MULTRET`
 pub const ALL_RESULTS: c_int = -1;
+/// `LUA_OK`
 pub const OK: c_int = 0;
+/// `LUA_YIELD`
 pub const YIELD: c_int = 1;
 
 unsafe extern "C-unwind" {

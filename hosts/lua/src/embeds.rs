@@ -79,7 +79,7 @@ fn nested() {
     for _ in 0..200 {
         lua.load(works).exec().unwrap();
     }
-    // A panic in mlua's own function: it goes through Lua as mlua's error, and is raised again in `compare`, then here.
+    // A panic that mlua catches goes through Lua as its error, is raised again in `compare`, goes on where `sort` called qsort, and is an error here.
     let panics = lua.load("sort({ 2, 1 }, panics)");
     let error = panics.exec().unwrap_err();
     assert!(error.to_string().contains("mlua's own"), "{error}");

@@ -24,6 +24,7 @@ pub enum Way {
 }
 
 impl Way {
+    /// Runs `f`, which calls SQLite.
     pub fn call<R>(self, f: impl FnOnce() -> R) -> R {
         match self {
             Self::Downcall => upcall::downcall(f),
@@ -53,6 +54,7 @@ impl Visits {
         *self.panics_at.lock().unwrap() = place;
     }
 
+    /// How often a place was visited.
     pub fn count(&self, place: &'static str) -> usize {
         self.counts.lock().unwrap().get(place).copied().unwrap_or(0)
     }

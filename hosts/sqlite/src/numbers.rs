@@ -10,6 +10,7 @@ use rusqlite::{Connection, Result, ffi};
 
 use crate::callbacks::{Visits, in_upcall};
 
+/// Makes the table known to a connection.
 pub fn create(db: &Connection, visits: &Arc<Visits>) -> Result<()> {
     const MODULE: Module<Numbers> = Module::eponymous_only_module();
     db.create_module("numbers", &MODULE, Some(visits.clone()))

@@ -65,6 +65,7 @@ fn check(code: c_int) {
     assert!(code >= 0, "libuv: error {code}");
 }
 
+/// The version of the library.
 pub fn version() -> &'static str {
     // SAFETY: a constant C string.
     unsafe { CStr::from_ptr(uv_version_string()) }.to_str().unwrap()
@@ -83,6 +84,7 @@ pub struct Loop {
 }
 
 impl Loop {
+    /// A loop with nothing to do.
     pub fn new() -> Self {
         // SAFETY: it tells a size.
         let mut memory = memory(unsafe { uv_loop_size() });
