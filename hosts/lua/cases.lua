@@ -238,7 +238,7 @@ function cases.fibers()
     local functions = {}
     for i = 1, 20 do
         functions[i] = function()
-            for _, stack in ipairs { "auto", "caller" } do
+            for _, stack in ipairs(STACKS) do
                 local yields = coroutine.wrap(function()
                     for n = 1, 300 do crossing.yields(stack, n) end
                     return "done"

@@ -30,8 +30,7 @@ use crate::thread::{C_HERE, Frame, Hot, Opened, Payload, record};
 ///
 /// Outside any upcall, and in an upcall that runs in place, `f` runs where it is; panics travel all the same.
 ///
-/// A fiber's code leaves for the stack of the thread that polls the fiber, also in an upcall that C made on the fiber's stack: there, a wait of what C calls
-/// blocks the thread, and C cannot `longjmp` back to its frames on the fiber's stack. [`downcall_on_fiber`] stays.
+/// A fiber's code leaves for the stack of the thread that polls the fiber; in an upcall that C made on the fiber's stack, it stays there, with C.
 ///
 /// ```
 /// extern "C" fn compare(a: *const libc::c_void, b: *const libc::c_void) -> libc::c_int {
@@ -73,16 +72,20 @@ pub fn downcall<R>(f: impl FnOnce() -> R) -> R {
         let frame = Frame::new();
         let call = begin(hot, &frame, sp);
         let result = catch_unwind(AssertUnwindSafe(|| refusing(f)));
-        value_or_panic(returned(close(hot, &frame, call), result))
+        return value_or_panic(returned(close(hot, &frame, call), result));
+    }
+    let stack = hot.pooled_at(sp).or_else(|| control_at(sp));
+    if let Some(stack) = stack.filter(|stack| stack.has_c.get()) {
+        on_fiber(hot, stack, sp, f)
     } else {
         let mut slot = Slot::new(f);
-        let left = elsewhere(hot, sp, &mut slot);
+        let left = elsewhere(hot, sp, stack, &mut slot);
         // SAFETY: `elsewhere` unwinds, or ran the body to its end.
         value_or_panic((unsafe { slot.result() }, left))
     }
 }
 
-/// Runs `f`, which calls C, on the stack of the fiber whose code this is: upcalls that C makes from there run there too, and if they
+/// Runs `f`, which calls C, on the stack of the fiber whose code this is: upcalls that C makes from there run there too, with the downcalls that they make, and if they
 /// [`wait`](crate::wait), the fiber is suspended, with C's frames in the middle of it. So a synchronous C library becomes
 /// asynchronous, without a thread of its own:
 ///
@@ -123,8 +126,10 @@ pub fn downcall_on_fiber<R>(f: impl FnOnce() -> R) -> R {
 fn on_fiber<R, F: FnOnce() -> R>(hot: &'static Hot, stack: &'static Control, sp: usize, f: F) -> R {
     let frame = Frame::new();
     let call = begin(hot, &frame, sp | C_HERE);
+    let had_c = stack.has_c.replace(true);
     let result = catch_unwind(AssertUnwindSafe(|| refusing(f)));
     hot.check_same_thread(stack.mark.get(), || described(Function::of::<F>()));
+    stack.has_c.set(had_c);
     hot.pooled.set(stack);
     value_or_panic(returned(close(hot, &frame, call), result))
 }
@@ -192,12 +197,16 @@ fn raise_in_place_of<R>(value: R, payload: Payload) -> R {
     resume_unwind(payload)
 }
 
-/// A downcall from any other stack than the thread's own. Raises what the body raises; returns what an enclosed upcall left.
+/// A downcall from any other stack than the thread's own, from `stack` if it is pooled. Raises what the body raises; returns what an enclosed upcall
+/// left.
 #[inline(always)]
-fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, slot: &mut Slot<F, R>) -> Option<Payload> {
-    let Some(stack) = hot.pooled_at(sp).or_else(|| control_at(sp)) else {
-        return not_pooled(hot, sp, slot.body());
-    };
+fn elsewhere<R, F: FnOnce() -> R>(
+    hot: &'static Hot,
+    sp: usize,
+    stack: Option<&'static Control>,
+    slot: &mut Slot<F, R>,
+) -> Option<Payload> {
+    let Some(stack) = stack else { return not_pooled(hot, sp, slot.body()) };
     let system_sp = stack.system_sp.load(Relaxed);
     let frame = Frame::new();
     let call = begin(hot, &frame, sp);

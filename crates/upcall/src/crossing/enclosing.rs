@@ -53,8 +53,12 @@ pub(super) fn of_upcall(hot: &Hot, upcall_sp: usize) -> Option<&OpenCall> {
     }
     // SAFETY: null, or the stack of the fiber that runs, which is not given back meanwhile.
     if let Some(stack) = unsafe { hot.fiber.get().as_ref() } {
-        // Whoever polled it did so on the thread's own stack, so that it is beneath whatever coroutine runs now.
-        if hot.owns(stack.system_sp.load(Relaxed)) {
+        // Whoever polled it did so on the thread's own stack, or a fiber did of which this is true, so that it is beneath whatever coroutine runs now.
+        let mut polled_at = stack.system_sp.load(Relaxed);
+        while let Some(poller) = control_at(polled_at).and_then(Control::fiber) {
+            polled_at = poller.polled_at();
+        }
+        if hot.owns(polled_at) {
             let fiber = stack.fiber()?;
             return newest(record, |call| fiber.stack_with(call.rust_sp()).is_some());
         }
@@ -69,8 +73,13 @@ fn of_fiber<'a>(record: &'a Record, fiber: &Running, upcall_sp: usize) -> Option
     if walk.found.is_some() {
         return walk.found;
     }
+    // Where C began, if that is a stack of the fiber's; C that it left for began beneath all of them.
+    let place = |call: &OpenCall| {
+        let c_sp = c_sp(call);
+        fiber.stack_with(c_sp).map_or_else(|| Some((its(call)?, call.rust_sp())), |stack| Some((stack, c_sp)))
+    };
     let least = (fiber.stack_with(upcall_sp)?, walk.walked_to);
-    newest(record, |call| its(call).is_some_and(|stack| (stack, call.rust_sp()) >= least && is_there(call)))
+    newest(record, |call| its(call).is_some() && place(call) >= Some(least) && is_there(call))
 }
 
 /// Whether the call's frame is where it was, which is on a stack of this thread that is in use: where the host copies stacks, another call's may be

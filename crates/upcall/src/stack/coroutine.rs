@@ -229,6 +229,11 @@ impl Running {
         self.stack.contains(sp).then_some(outwards)
     }
 
+    /// SP of who resumed it last.
+    pub fn polled_at(&self) -> usize {
+        self.stack.system_sp.load(Relaxed)
+    }
+
     /// Whether its code runs, or waits for what it called.
     pub fn runs(&self) -> bool {
         self.stack.runs.get()
@@ -248,15 +253,17 @@ impl Running {
         Some(unsafe { stack.next.get().as_ref() }.unwrap_or(self.stack))
     }
 
-    /// Says to the stacks that its code has continued on what the system stack is now.
+    /// Says to the stacks that its code has continued on what the system stack is now, but to those that it is one of its own for.
     #[cold]
     fn tell_further(&self) {
         let system_sp = self.stack.system_sp.load(Relaxed);
         let mut next = self.further.get();
         // SAFETY: the list holds stacks in use by this coroutine.
         while let Some(stack) = unsafe { next.as_ref() } {
-            stack.system_sp.store(system_sp, Relaxed);
-            stack.told.follow(&self.stack.told);
+            if self.stack_with(stack.system_sp.load(Relaxed)).is_none() {
+                stack.system_sp.store(system_sp, Relaxed);
+                stack.told.follow(&self.stack.told);
+            }
             next = stack.next.get();
         }
     }

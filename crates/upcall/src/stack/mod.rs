@@ -83,6 +83,9 @@ pub(crate) struct Control {
     /// Which region and slot this is.
     region: Cell<u32>,
     slot: Cell<u8>,
+    /// Whether C code runs on it, above whatever runs there now, that the fiber's code called without leaving for the system stack: for what C
+    /// calls, this is the system stack.
+    pub has_c: Cell<bool>,
     /// Whether a coroutine on it runs.
     pub runs: Cell<bool>,
     /// Whether it can be a spare of its thread.

@@ -67,17 +67,11 @@ impl Machine {
         }
         let (in_fiber, on_fiber) = (self.is_fiber(self.current), self.suspends());
         let downcall = !matches!(how, How::Plain | How::PlainThen);
-        let here = match how {
-            How::Plain | How::PlainThen | How::OnFiber | How::WithStackOnFiber | How::CatchOnFiber => {
-                on_fiber
-            }
-            _ => false,
-        };
         if how == How::Dropping {
             self.unwinding += 1;
             self.panics += 1;
         }
-        let frame = self.new_frame(Some(how), downcall, in_fiber && on_fiber, here);
+        let frame = self.new_frame(Some(how), downcall, in_fiber && on_fiber, on_fiber);
         self.begin(frame, effect);
         Some(())
     }
@@ -87,9 +81,9 @@ impl Machine {
         if self.here().frames.len() == 1 {
             return self.context_ends(value, effect);
         }
-        let Frame { how, pending, dropping, sum, from_fiber, .. } = self.here().frames.pop()?;
+        let Frame { how, pending, dropping, sum, from_fiber, on_fiber, .. } = self.here().frames.pop()?;
         if how == Some(How::PlainThen) && sum == 0 {
-            let then = self.new_frame(how, true, from_fiber, false);
+            let then = self.new_frame(how, true, from_fiber, on_fiber);
             self.begin(Frame { sum: value, ..then }, effect);
             return Some(());
         }
