@@ -278,10 +278,8 @@ $cases = [
         check(host_wait_for_worker(1) === 1, 'the parent to wait');
         $child = pcntl_fork();
         check(host_wait_for_worker(2) === 2, 'parent and child to wait');
-        foreach ([1, 2, 3, 4, 5, 6, 7] as $turn) {
-            foreach ($tasks as $task) {
-                $task->isTerminated() || $task->resume();
-            }
+        while ($left = array_filter($tasks, fn ($task) => !$task->isTerminated())) {
+            array_walk($left, fn ($task) => $task->resume());
         }
         check(array_map(fn ($task) => $task->getReturn(), $tasks) === range(0, 9), 'the Fibers to go on');
         check_nothing_is_open();

@@ -20,26 +20,26 @@ said=$(mktemp)
 trap 'rm -f "$said"' EXIT
 
 run() { # BINDING CASE [SAID]
-	local status=0 printed
-	printed=$(PYTHONPATH=$built timeout 30 $python cases.py "$1" "$2" "$built/python_host.so" 2> "$said") || status=$?
-	if [ "$status, $printed" != "0, done" ] || [[ $(< "$said") != *"${3:-}"* ]]; then
-		printf '%s %s\n  status %s, printed: %s; it was to say: %s; said:\n' "$1" "$2" "$status" "$printed" "${3:-}"
-		tail -20 "$said"
-		exit 1
-	fi >&2
-	echo "ok $1 $2"
+    local status=0 printed
+    printed=$(PYTHONPATH=$built timeout 30 $python cases.py "$1" "$2" "$built/python_host.so" 2> "$said") || status=$?
+    if [ "$status, $printed" != "0, done" ] || [[ $(< "$said") != *"${3:-}"* ]]; then
+        printf '%s %s\n  status %s, printed: %s; it was to say: %s; said:\n' "$1" "$2" "$status" "$printed" "${3:-}"
+        tail -20 "$said"
+        exit 1
+    fi >&2
+    echo "ok $1 $2"
 }
 
 for binding in ctypes cffi_abi cffi_api pyo3; do
-	for case in a_then_b b_then_a at_random waits sorts generators deep collected threads gil_released event_loop forks pool_of_processes; do
-		run $binding $case
-	done
-	run $binding panics 'panicked at'
+    for case in a_then_b b_then_a at_random waits sorts generators deep collected threads gil_released event_loop forks pool_of_processes; do
+        run $binding $case
+    done
+    run $binding panics 'panicked at'
 done
 # What ctypes and cffi do with an exception that leaves a callback.
 run ctypes exceptions 'ignored on calling ctypes callback function'
 run cffi_abi exceptions 'ignored from cffi callback'
 run cffi_api exceptions 'ignored from cffi callback'
 for case in exceptions panic_outside nested fibers ended; do
-	run pyo3 $case
+    run pyo3 $case
 done
