@@ -15,6 +15,8 @@ done
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v c++ >/dev/null || missing+=(g++)
 command -v clang++ >/dev/null || missing+=(clang)
+command -v pkg-config >/dev/null || missing+=(pkg-config)
+command -v make >/dev/null || missing+=(make)
 { python3 -c 'import greenlet' || /usr/bin/python3 -c 'import greenlet'; } 2>/dev/null || missing+=(python3-greenlet)
 if [ ${#missing[@]} -eq 0 ]; then
     echo "nothing to install"
