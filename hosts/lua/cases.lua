@@ -233,7 +233,7 @@ function cases.waits()
     all_is_right()
 end
 
--- Errors and yields jump over upcalls and downcalls on fibers' stacks. Not over upcalls on pooled stacks: from there, no downcall leads back to a fiber's.
+-- Errors and yields jump over upcalls and downcalls on fibers' stacks, where Lua stays.
 function cases.fibers()
     local functions = {}
     for i = 1, 20 do
