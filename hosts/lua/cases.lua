@@ -239,11 +239,13 @@ function cases.fibers()
     for i = 1, 20 do
         functions[i] = function()
             for _, stack in ipairs(STACKS) do
+                -- What is left on pooled stacks stays until the fiber ends.
+                local often = stack == "pooled" and 20 or 300
                 local yields = coroutine.wrap(function()
-                    for n = 1, 300 do crossing.yields(stack, n) end
+                    for n = 1, often do crossing.yields(stack, n) end
                     return "done"
                 end)
-                for n = 1, 300 do
+                for n = 1, often do
                     raises("left", crossing.call, stack, error, "left")
                     raises("left", crossing.call, stack, crossing.throw, stack, "left")
                     assert(yields() == n)

@@ -9,10 +9,15 @@ use upcall::{downcall, downcall_on_fiber, enter, with_stack};
 
 use crate::{Callback, GuestFiber, or_failed};
 
-/// Has panics print nothing: there will be very many.
+/// Has the panics of the programs, of which there will be very many, print nothing.
 #[unsafe(no_mangle)]
 pub extern "C" fn guest_panic_silently() {
-    std::panic::set_hook(Box::new(|_| ()));
+    std::panic::set_hook(Box::new(|panic| {
+        let message = panic.to_string();
+        if !message.lines().any(|line| line.contains("panic ")) {
+            eprintln!("{message}");
+        }
+    }));
 }
 
 /// An upcall that makes a downcall, and looks afterwards whether its locals are what they were.

@@ -55,11 +55,12 @@ impl Pooled {
         // A caller on a pooled stack, C code that Rust code there called without a downcall or Rust code that wants more room, has
         // its system stack beneath that stack's first frame; unless that is the stack itself. If it is a fiber's code, so is what runs here.
         let beneath = if from.is_exact() && !hot.owns(sp) { control_at(sp) } else { None };
-        if let Some(fiber) = beneath.and_then(Control::fiber) {
-            fiber.continue_on(stack);
-        }
         let system_sp = |stack: &Control| (!stack.has_c.get()).then(|| stack.system_sp.load(Relaxed));
-        Ok(Pooled { stack, system_sp: beneath.and_then(system_sp) })
+        let system_sp = beneath.and_then(system_sp);
+        if let Some(fiber) = beneath.and_then(Control::fiber) {
+            fiber.continue_on(stack, system_sp.is_some());
+        }
+        Ok(Pooled { stack, system_sp })
     }
 
     /// Runs `body` on the stack and gives the stack back.

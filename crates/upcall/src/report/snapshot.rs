@@ -208,7 +208,8 @@ fn seen(record: &Record) -> Seen {
     let hot = unsafe { &*record.hot };
     let mut calls = Vec::new();
     let mut open: Vec<_> = record.open_calls().collect();
-    open.sort_by_key(|call| call.serial.load(Relaxed));
+    // Read once: another thread may be about to use a place again.
+    open.sort_by_cached_key(|call| call.serial.load(Relaxed));
     for call in open {
         let upcall = call.upcall.get();
         push_upcall(&mut calls, hot, upcall);

@@ -253,14 +253,14 @@ impl Running {
         Some(unsafe { stack.next.get().as_ref() }.unwrap_or(self.stack))
     }
 
-    /// Says to the stacks that its code has continued on what the system stack is now, but to those that it is one of its own for.
+    /// Says to the stacks that its code has continued on what the system stack is now.
     #[cold]
     fn tell_further(&self) {
         let system_sp = self.stack.system_sp.load(Relaxed);
         let mut next = self.further.get();
         // SAFETY: the list holds stacks in use by this coroutine.
         while let Some(stack) = unsafe { next.as_ref() } {
-            if self.stack_with(stack.system_sp.load(Relaxed)).is_none() {
+            if stack.follows.get() {
                 stack.system_sp.store(system_sp, Relaxed);
                 stack.told.follow(&self.stack.told);
             }
@@ -268,9 +268,11 @@ impl Running {
         }
     }
 
-    /// Notes that the coroutine's code goes on on `stack`, until [`leave`](Self::leave).
-    pub fn continue_on(&self, stack: &'static Control) {
+    /// Notes that the coroutine's code goes on on `stack`, until [`leave`](Self::leave), and whether that's system stack is where the coroutine is resumed
+    /// from.
+    pub fn continue_on(&self, stack: &'static Control, follows: bool) {
         stack.fiber.set(self);
+        stack.follows.set(follows);
         stack.next.set(self.further.replace(stack));
     }
 

@@ -86,6 +86,8 @@ pub(crate) struct Control {
     /// Whether C code runs on it, above whatever runs there now, that the fiber's code called without leaving for the system stack: for what C
     /// calls, this is the system stack.
     pub has_c: Cell<bool>,
+    /// Whether its system stack, as a further stack of a fiber, is where the fiber is resumed from; else it is one of the fiber's own.
+    pub follows: Cell<bool>,
     /// Whether a coroutine on it runs.
     pub runs: Cell<bool>,
     /// Whether it can be a spare of its thread.

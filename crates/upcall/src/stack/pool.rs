@@ -197,6 +197,7 @@ pub(crate) fn take(slot_size: usize, sp: usize, purpose: Purpose, mark: Mark) ->
             region: Cell::new(index),
             slot: Cell::new(slot as u8),
             has_c: Cell::new(false),
+            follows: Cell::new(false),
             runs: Cell::new(false),
             is_spare_size: Cell::new(false),
             purpose: Cell::new(purpose),
