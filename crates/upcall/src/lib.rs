@@ -56,6 +56,8 @@ mod config;
 mod crossing;
 mod fiber;
 mod function;
+#[cfg(all(any(doc, doctest), feature = "runtime"))]
+pub mod guide;
 mod handle;
 mod process;
 mod quiet;
