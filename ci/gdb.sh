@@ -23,7 +23,7 @@ walk() {
 }
 walk pooled 4 innermost guest_call_pooled middle guest_call_pooled pooled main
 walk on_fiber 1 innermost run_fiber main
-walk below_fiber 2 innermost guest_call leaves_fiber run_fiber main
+walk below_fiber 1 innermost guest_call leaves_fiber run_fiber main
 dumped=$(gdb -q -batch -nx -ex 'break innermost' -ex run -ex 'call (int)upcall_dump(1)' \
     --args target/debug/deps/c-hosts/backtrace-Shared pooled 2>&1)
 [ "$(grep -c 'C → Rust, guest::guest_call_pooled' <<<"$dumped")" = 2 ] && grep -q 'took this snapshot' <<<"$dumped" ||

@@ -4,5 +4,4 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export RUSTFLAGS="--cfg stackbounds_no_query"
-cargo test --workspace --target-dir target/no-query
-cargo test --release --target-dir target/no-query -p stackbounds -p upcall
+cargo test --target-dir target/no-query -p stackbounds -p upcall -p hosts

@@ -47,7 +47,7 @@ static __attribute__((noinline)) void on_fiber(void) {
 
 __attribute__((noinline)) int leaves_fiber(void *unused) { return guest_call(innermost, unused) + 1; }
 
-/* The innermost upcall is made from the system stack, which the fiber's code left for. */
+/* Where C is on the fiber's stack, it stays there. */
 static __attribute__((noinline)) void below_fiber(void) {
     static const char *const names[] = {
         "guest_backtrace", "innermost", "guest_call", "leaves_fiber", "upcall_local_run_ready",

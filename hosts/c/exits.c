@@ -363,9 +363,10 @@ static _Noreturn void exit_busily(int where) {
     case 4: guest_join(guest_spawn(exit_deeper, NULL)); break;
     case 5: guest_join(guest_spawn_on_fiber("exits", exit_deeper, NULL)); break;
     case 6:
+        /* A handler that waits suspends the fiber that it runs on, in the middle of exit(). */
         CHECK(upcall_local_spawn(exit_in_local_fiber, NULL) == 0);
-        upcall_local_run_ready(SIZE_MAX);
-        break;
+        for (;;)
+            upcall_local_run_ready(SIZE_MAX);
     default: guest_blocking(exit_deeper, NULL);
     }
     CHECK(!"exited");

@@ -351,7 +351,7 @@ static void run_ready_and_stop(struct coroutine *c, void *unused) {
     run_ready(c, NULL);
 }
 
-/* C under a fiber that was resumed from the stack is back on the stack, and switches away there. */
+/* A fiber was resumed from the stack, and C on the fiber's own switches away. */
 static void suspended_under_fiber(void) {
     struct coroutine c;
     map_stack();
@@ -360,7 +360,7 @@ static void suspended_under_fiber(void) {
     coroutine_init(&c, stack.base, SIZE, run_ready_and_stop, NULL);
     coroutine_resume(&c);
     CHECK(!c.done && guest_empty() == 0);
-    CHECK(unregister_refused("is in use: a downcall (Rust → C) whose C code began at SP "));
+    REFUSED(upcall_stack_unregister(stack.base), "is in use: a fiber that left it at SP ");
     coroutine_resume(&c);
     CHECK(c.done && guest_join(fiber) == 7);
     CHECK(upcall_stack_unregister(stack.base) == 0);

@@ -8,20 +8,31 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use crate::capi::{checked, status};
-use crate::runtime::{LocalRuntime, shutdown};
+use crate::runtime::{LocalRuntime, drop_at_exit, shutdown};
 
 const NO_RUNTIME: &str = "this thread has no runtime of the C side: call upcall_local_begin first";
 const EXITING: &str = "this thread is exiting";
 
 thread_local! {
     /// What `upcall_local_begin` made for this thread, which ends with it.
-    static RUNTIME: RefCell<Option<LocalRuntime>> = const { RefCell::new(None) };
+    static RUNTIME: RefCell<Own> = const { RefCell::new(Own(None)) };
+}
+
+/// A thread's own, dropped with the thread.
+struct Own(Option<LocalRuntime>);
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            drop_at_exit(runtime);
+        }
+    }
 }
 
 /// Calls `f` with the thread's runtime.
 fn with_runtime<T>(f: impl FnOnce(&LocalRuntime) -> Result<T, String>) -> Option<T> {
     checked(|| {
-        let with = |runtime: &RefCell<Option<LocalRuntime>>| match runtime.borrow().as_ref() {
+        let with = |own: &RefCell<Own>| match own.borrow().0.as_ref() {
             Some(runtime) => f(runtime),
             None => Err(NO_RUNTIME.to_owned()),
         };
@@ -39,7 +50,7 @@ fn with_runtime<T>(f: impl FnOnce(&LocalRuntime) -> Result<T, String>) -> Option
 pub extern "C" fn upcall_local_begin() -> c_int {
     let begun = checked(|| {
         let runtime = LocalRuntime::new().map_err(|error| error.to_string())?;
-        RUNTIME.try_with(|own| own.replace(Some(runtime))).map_err(|_| EXITING.to_owned())
+        RUNTIME.try_with(|own| own.borrow_mut().0 = Some(runtime)).map_err(|_| EXITING.to_owned())
     });
     status(begun)
 }
@@ -97,8 +108,8 @@ pub extern "C" fn upcall_local_fd() -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn upcall_local_end() -> c_int {
     let ended = checked(|| {
-        let take = |own: &RefCell<Option<LocalRuntime>>| match own.try_borrow_mut() {
-            Ok(mut own) => own.take().ok_or(NO_RUNTIME),
+        let take = |own: &RefCell<Own>| match own.try_borrow_mut() {
+            Ok(mut own) => own.0.take().ok_or(NO_RUNTIME),
             Err(_) => Err("upcall_local_end was called from inside upcall_local_run_ready"),
         };
         let taken = RUNTIME.try_with(take).unwrap_or(Err(EXITING));

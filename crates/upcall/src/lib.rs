@@ -1,21 +1,20 @@
 //! C can call Rust from any thread, on any stack, nested to any depth, and that Rust may wait.
 //!
-//! For authors of Rust libraries with a C interface. [`enter`] at the top of an `extern "C"` function runs its body as an *upcall*: with
-//! enough stack whichever stack C was on, its panics caught. [`downcall`] around a call of C's functions
+//! For authors of Rust libraries with a C interface. [`export`], an attribute, or [`enter`] at the top of an `extern "C"` function runs its
+//! body as an *upcall*: with enough stack whichever stack C was on, its panics caught. [`downcall`] around a call of C's functions
 //! runs them as a *downcall*: on C's own stack again, with the panics of upcalls below carried across. [`wait`] waits for a future, wherever
 //! the code is; on a *fiber*, Rust code with a stack of its own, that suspends the fiber and not the thread.
 //!
 //! | you have | use |
 //! |---|---|
-//! | `catch_unwind` in each exported function | [`enter`] |
+//! | `catch_unwind` in each exported function | [`export`], or [`enter`] |
 //! | callbacks that cannot report a panic through C | [`downcall`] |
 //! | closures for C to call | [`callback`] |
 //! | objects that C keeps as a `void *` | [`Handle`] |
-//! | a host that scans or checks its stack | [`entry`]`().stack(`[`StackChoice::Caller`]`)` |
+//! | a host that scans or checks its stack | `stack = "caller"`, or [`StackChoice::Caller`] |
 //! | recursion that is sometimes deep | [`with_stack`] |
 //! | a host with coroutines whose bounds it knows | [`stackbounds::register`] |
 //! | a process to look into | [`snapshot`] |
-//! | stacks that may overflow | [`report::install`] |
 //! | `block_on` in an exported function, perhaps inside another runtime | [`wait`] |
 //! | a synchronous C library whose callbacks are to wait | [`Fiber`] and [`downcall_on_fiber`] |
 //! | code that is to go on beside C | [`spawn`]; [`scope`] if it borrows |
@@ -31,6 +30,8 @@
 //!   fibers are for the executor that you bring.
 //! - `tokio`: waits know of tokio. They block the threads of its runtimes as it wants them to be blocked, see to it that what it serves is
 //!   served, and say so when a wait can only be served by the thread that it blocks.
+//! - `serde`: snapshots can be serialised.
+//! - `tracing`: upcalls, downcalls and waits are spans, with the target `upcall` at the level `TRACE`, for existing viewers.
 //! - `sanitizer`: AddressSanitizer is told of every switch of stacks. For builds with `-Zsanitizer=address` only.
 //!
 //! # Channels and locks
@@ -38,7 +39,8 @@
 //! fibers, threads and tasks. A `std::sync::Mutex` is for what is not held across a wait: its guard would lock out the other fibers of the
 //! thread.
 //!
-//! The life of one call is told step by step at the top of `src/crossing/mod.rs`; `ARCHITECTURE.md` has the map.
+//! The guide, [`upcall::guide`](https://docs.rs/upcall/latest/upcall/guide/), begins with a library in ten minutes. The life of one call is told
+//! step by step at the top of `src/crossing/mod.rs`; `ARCHITECTURE.md` has the map.
 #![warn(missing_debug_implementations)]
 
 /// The README's example is compiled and run.

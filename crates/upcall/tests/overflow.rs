@@ -55,6 +55,7 @@ fn both_reports_are_made_of_a_thread_s_own_stack() {
         assert!(ours < said.find(STD).expect(&said), "first ours\n{said}");
         assert_eq!(said.matches("upcall: stack overflow").count(), 1, "{said}");
         assert_eq!(said.matches("C → Rust, called from the thread's own stack").count(), 2, "{said}");
+        assert_eq!(said.matches(": overflow::").count(), 2, "{said}");
         assert_eq!(said.matches("Rust → C, C runs on the thread's own stack").count(), 1, "{said}");
     }
     let (signal, said) = dies(NAME, "not installed");

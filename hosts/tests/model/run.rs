@@ -18,6 +18,9 @@ pub fn run(host: &Path, programs: &[Program], seconds: u32) -> Result<(), Failur
     let mut command = Command::new(host);
     command.arg(seconds.to_string());
     command.env("RUST_BACKTRACE", "0").env_remove("LD_LIBRARY_PATH");
+    if cfg!(debug_assertions) {
+        command.env("HOST_UNOPTIMISED", "1");
+    }
     let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = pipes.spawn().expect("the host program runs");
     let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());

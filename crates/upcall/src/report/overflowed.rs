@@ -155,7 +155,7 @@ impl Overflowed<'_> {
         for step in chain.by_ref().take(SHOWN) {
             match step {
                 Step::Upcall(sp, Some(function)) => {
-                    writeln!(out, "upcall:   C → Rust, {function:.256}, called from {}, SP {sp:#x}", kind(sp))
+                    writeln!(out, "upcall:   C → Rust, called from {}, SP {sp:#x}: {function:.256}", kind(sp))
                 }
                 Step::Upcall(sp, None) => {
                     writeln!(out, "upcall:   C → Rust, called from {}, SP {sp:#x}", kind(sp))

@@ -163,6 +163,14 @@ impl AsFd for LocalRuntime {
     }
 }
 
+/// Drops the runtime of a thread that ends, or calls `exit`. If C does so on a fiber's stack, nobody will resume the fiber: its waits block the thread from now on.
+pub(crate) fn drop_at_exit(runtime: LocalRuntime) {
+    if let Some(fiber) = Hot::here().fiber_at(stack_pointer()) {
+        fiber.entered.set(fiber.entered.get() + 1);
+    }
+    drop(runtime);
+}
+
 impl Drop for LocalRuntime {
     fn drop(&mut self) {
         self.queue.close_when_left(|queue| {

@@ -20,6 +20,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 pub use blocking::blocking;
+pub(crate) use local_runtime::drop_at_exit;
 pub use local_runtime::{LocalRuntime, LocalRuntimeError, spawn_local};
 pub use scope::{Scope, ScopedJoinHandle, scope};
 pub use shutdown::{Unfinished, UnfinishedFiber, shutdown};

@@ -90,7 +90,7 @@ pub(crate) struct Running {
     /// Whether the thread was panicking when the coroutine was resumed, and whether it has been unwound since it was cancelled.
     among_panics: Cell<bool>,
     unwinds_cancelled: Cell<bool>,
-    /// How many of its polls are in the context of a runtime that was entered for them, which is the thread's.
+    /// How many of its polls are in the context of a runtime that was entered for them, which is the thread's; and one more if nobody will resume it.
     pub entered: Cell<usize>,
     pub locals: RefCell<Locals>,
     #[cfg(feature = "tracing")]
