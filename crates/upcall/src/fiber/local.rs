@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use stackbounds::stack_pointer;
 
-use crate::stack::coroutine::Locals;
+use crate::stack::locals::Locals;
 use crate::thread::{Hot, KeptRecord, record};
 
 /// A variable of which every fiber has one of its own, and every thread one for code outside fibers: what `thread_local!` is for

@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::fiber;
 use crate::handle::table;
 use crate::report;
-use crate::stack::{alternate, coroutine, pool, registered, service};
+use crate::stack::{alternate, names, pool, registered, service};
 use crate::thread::{Hot, parker, record};
 
 /// How many forks lie between this process and the one that loaded the library.
@@ -59,7 +59,7 @@ extern "C" fn before() {
         Box::new(parker::hold_lock()),
         Box::new(registered::hold_lock()),
         Box::new(record::hold_lock()),
-        Box::new(coroutine::hold_lock()),
+        Box::new(names::hold_lock()),
         Box::new(pool::hold_lock()),
         Box::new(stackbounds::hold_lock()),
     ];

@@ -9,9 +9,8 @@ use stackbounds::{Accuracy, Kind, stack_pointer};
 use super::sys;
 use crate::function::Function;
 use crate::shown::Waits;
-use crate::stack::coroutine::{self, with_name};
 use crate::stack::pool::{self, PoolUse};
-use crate::stack::{Control, registered};
+use crate::stack::{Control, names, registered};
 use crate::thread::{Hot, Record, Upcall, record, thread_name};
 
 /// The state of the process at one moment; made by [`snapshot`].
@@ -270,13 +269,13 @@ impl Wait {
 /// Each stack that is handed out, with the serial number of its thread and its base.
 fn pooled_stacks() -> Vec<(usize, usize, Stack)> {
     let mut stacks = Vec::new();
-    let _names = coroutine::hold_lock();
+    let _names = names::hold_lock();
     pool::for_each_taken(|stack| {
         let (low, base) = (stack.low.get(), stack.base());
         // A fiber is in the first frame of the stack that it began on.
         let begun = stack.contains(stack.fiber.get() as usize);
         let fiber = begun.then(|| FiberState { waits: Wait::of(&stack.waits) });
-        let name = with_name(stack, |name| name.map(str::to_owned));
+        let name = names::with_name(stack, |name| name.map(str::to_owned));
         let stack_of_ours = Stack { name, fiber, ..Stack::new(StackKind::Pooled, low, base) };
         stacks.push((stack.mark.get().serial, base, stack_of_ours));
     });

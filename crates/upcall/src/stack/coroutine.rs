@@ -2,16 +2,13 @@
 //!
 //! Rule: **a coroutine's frames know where they are only through its [`Running`]**, which its stack's Control leads to, so that SP decides.
 
-use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::ptr;
 #[cfg(feature = "runtime")]
 use std::ptr::NonNull;
-use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Waker};
 
@@ -19,54 +16,19 @@ use corosensei::stack::{STACK_ALIGNMENT, Stack, StackPointer};
 use corosensei::{CoroutineResult, Yielder};
 use stackbounds::stack_pointer;
 
+use super::locals::{Locals, drop_locals};
 use super::pool::GUARD;
-use super::{Control, sanitizer};
+use super::{Control, names, sanitizer};
 use crate::function::Function;
 use crate::quiet::Quiet;
 #[cfg(feature = "tracing")]
 use crate::spans::Spans;
-use crate::sync;
 
 /// Kept free below the frame that resumes: room for the frames of a resumption, which unoptimised builds do not inline.
 const BELOW_RESUMER: usize = 1024;
 
 /// What each resumption brings along: the context of the poll.
 type Resume = *mut Context<'static>;
-
-/// The values of a fiber's own variables, each with the address of its key.
-pub(crate) type Locals = VecDeque<(usize, Box<dyn Any>)>;
-
-/// Drops them in the order in which they were made, and returns the first panic of a destructor. Destructors may use those that are left, and
-/// make others; but not for ever.
-#[inline]
-pub(crate) fn drop_locals(locals: &RefCell<Locals>) -> std::thread::Result<()> {
-    const MOST: usize = 10_000;
-    let mut result = Ok(());
-    for _ in 0..MOST {
-        let Some(first) = locals.borrow_mut().pop_front() else { break };
-        let dropped = catch_unwind(AssertUnwindSafe(|| drop(first)));
-        if let (Ok(()), Err(_)) = (&result, &dropped) {
-            result = dropped;
-        } else {
-            drop(Quiet::new(dropped));
-        }
-    }
-    result
-}
-
-/// The lock of names: who holds it can look at those of other threads' coroutines.
-static NAMES: Mutex<()> = Mutex::new(());
-
-/// Keeps coroutines that have names from beginning and ending.
-pub(crate) fn hold_lock() -> impl Sized + 'static {
-    sync::lock(&NAMES)
-}
-
-/// Calls `look` with the name of the coroutine that began on `stack`, which is taken from the pool. For who holds the lock of names, and the pool's.
-pub(crate) fn with_name<R>(stack: &Control, look: impl FnOnce(Option<&str>) -> R) -> R {
-    // SAFETY: null, or the name of a coroutine that cannot end while the lock is held.
-    look(unsafe { stack.name.get().as_ref() }.map(|name| &**name))
-}
 
 /// What the code of a coroutine has at hand while it lives; in its first frame.
 pub(crate) struct Running {
@@ -390,7 +352,7 @@ impl<T: 'static> Coroutine<T> {
             };
             stack.fiber.set(&running);
             if let Some(name) = &running.name {
-                let _names = hold_lock();
+                let _names = names::hold_lock();
                 stack.name.set(name);
             }
             let result = catch_unwind(AssertUnwindSafe(|| f.into_inner()()));
@@ -401,7 +363,7 @@ impl<T: 'static> Coroutine<T> {
             }
             while running.take_off().is_some() {}
             if running.name.is_some() {
-                let _names = hold_lock();
+                let _names = names::hold_lock();
                 stack.name.set(ptr::null());
             }
             stack.fiber.set(ptr::null());

@@ -2,6 +2,8 @@
 
 pub(crate) mod alternate;
 pub(crate) mod coroutine;
+pub(crate) mod locals;
+pub(crate) mod names;
 pub(crate) mod pool;
 pub(crate) mod registered;
 mod sanitizer;

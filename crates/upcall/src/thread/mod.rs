@@ -5,6 +5,7 @@
 
 mod calls;
 pub(crate) mod left;
+mod noted;
 pub(crate) mod parker;
 pub(crate) mod record;
 mod sys;
@@ -12,10 +13,11 @@ mod upcall;
 
 use std::cell::Cell;
 use std::ptr;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicUsize, compiler_fence};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 pub(crate) use calls::{C_HERE, Calls, Frame, OpenCall, Opened, Payload};
+use noted::Noted;
 pub(crate) use parker::Parker;
 pub(crate) use record::Record;
 use sys::{is_beside_token, thread_token};
@@ -436,33 +438,5 @@ impl KeptRecord {
 impl Drop for KeptRecord {
     fn drop(&mut self) {
         self.0.record_keepers.set(self.0.record_keepers.get() - 1);
-    }
-}
-
-/// A range of addresses of which something was found out that holds for one version of the registry of stackbounds.
-pub(crate) struct Noted {
-    low: Cell<usize>,
-    size: Cell<usize>,
-    version: Cell<usize>,
-}
-
-impl Noted {
-    const fn nothing() -> Self {
-        Self { low: Cell::new(0), size: Cell::new(0), version: Cell::new(0) }
-    }
-
-    #[inline(always)]
-    pub fn holds(&self, sp: usize) -> bool {
-        sp.wrapping_sub(self.low.get()) < self.size.get() && self.version.get() == stackbounds::version()
-    }
-
-    /// A signal handler that interrupts this finds nothing noted.
-    pub fn note(&self, low: usize, high: usize, version: usize) {
-        self.size.set(0);
-        compiler_fence(SeqCst);
-        self.low.set(low);
-        self.version.set(version);
-        compiler_fence(SeqCst);
-        self.size.set(high.saturating_sub(low));
     }
 }

@@ -17,7 +17,7 @@ use super::{Hot, KeptRecord, OpenCall, is_beside_token, left, thread_id, thread_
 use crate::config::{ForeignStacks, settings};
 use crate::process::keep_constructor;
 use crate::quiet::{Quiet, fatal, report};
-use crate::stack::coroutine::{Locals, drop_locals};
+use crate::stack::locals::{Locals, drop_locals};
 use crate::stack::{Control, Mark, alternate, control_at, pool, registered, service};
 use crate::sync;
 
