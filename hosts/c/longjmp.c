@@ -238,6 +238,51 @@ static void suspended_are_kept(void) {
     calls_are_right();
 }
 
+/* C leaves the stacks that fibers went on on; when these are used again, C does not stay there. */
+static jmp_buf on_fiber;
+static char *on_own;
+
+static int jump_on_fiber(void *unused) {
+    (void)unused;
+    longjmp(on_fiber, 1);
+}
+
+static int leaves_further_stack(void *unused) {
+    /* Then the fiber's own stack has not that much left. */
+    *(volatile char *)alloca(64 << 10) = 1;
+    if (!_setjmp(on_fiber))
+        guest_with_stack_on_own_fiber(160 << 10, jump_on_fiber, unused);
+    return 0;
+}
+
+static __attribute__((noinline)) int nested_on_own(void *left) {
+    char here;
+    CHECK((size_t)(on_own - &here) < 4 << 20);
+    return left ? guest_call_pooled(nested_on_own, (char *)left - 1) : 7;
+}
+
+/* Further down than where stacks are looked for that were left. */
+static __attribute__((noinline)) int run_fiber(void) {
+    *(volatile char *)alloca(256 << 10) = 1;
+    return guest_join(guest_spawn_local(leaves_further_stack, NULL));
+}
+
+static void of_fibers(void) {
+    enum { FIBERS = 4000, NESTED = 300 };
+    char here;
+    if (no_query())
+        return;
+    on_own = &here;
+    CHECK(upcall_local_begin() == 0);
+    for (int i = 0; i < FIBERS; i++) {
+        CHECK(run_fiber() == 0);
+        if (i % 100 == 0)
+            CHECK(nested_on_own((void *)NESTED) == 7);
+    }
+    CHECK(guest_stacks_in_use() < FIBERS / 2);
+    CHECK(upcall_local_end() == 0);
+}
+
 int main(int argc, char **argv) {
     static const struct named_case cases[] = {
         {"on_main", all_flat},
@@ -245,6 +290,7 @@ int main(int argc, char **argv) {
         {"on_registered", on_registered},
         {"undescribed", undescribed},
         {"suspended_are_kept", suspended_are_kept},
+        {"of_fibers", of_fibers},
         {NULL, NULL},
     };
     return run_case(cases, argc, argv);
