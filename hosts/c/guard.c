@@ -88,7 +88,7 @@ static void idle_stacks(void) {
     CHECK(use_and_go_deeper((void *)200) == 0);
     long after = resident_kib();
     printf("%ld KiB in use, %ld KiB kept\n", deepest - before, after - before);
-    CHECK(deepest - before > 9 << 10 && after - before < 4 << 10);
+    CHECK(deepest - before > 9 << 10 && after - before < 6 << 10);
     CHECK(guest_stacks_in_use() <= 8);
 }
 
