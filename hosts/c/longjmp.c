@@ -263,7 +263,7 @@ static __attribute__((noinline)) int nested_on_own(void *left) {
 
 /* Further down than where stacks are looked for that were left. */
 static __attribute__((noinline)) int run_fiber(void) {
-    *(volatile char *)alloca(256 << 10) = 1;
+    *(volatile char *)alloca(2 << 20) = 1;
     return guest_join(guest_spawn_local(leaves_further_stack, NULL));
 }
 
