@@ -38,7 +38,9 @@ static void nested(void) {
     CHECK(count("C → Rust, guest::guest_call,") == 1);
     CHECK(count("Rust → C, from guest::guest_call,") == 1);
     CHECK(count("C → Rust, guest::guest_call_pooled,") == 1);
-    CHECK(count("pooled stack") == 1 && count("took this snapshot") == 1);
+    CHECK(count("took this snapshot") == 1);
+    /* Where no bounds are known, every upcall is on a pooled stack. */
+    CHECK(getenv("HOST_NO_QUERY") || count("pooled stack") == 1);
     dump();
     CHECK(count("guest::") == 0);
 }
