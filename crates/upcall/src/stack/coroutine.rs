@@ -250,9 +250,8 @@ impl Running {
         let last = unsafe { self.further.get().as_ref() }?;
         self.further.set(last.next.get());
         last.fiber.set(ptr::null());
-        // C may have been left there, by `longjmp`; then the stack is found by where it would have returned to.
+        // C may have been left there, by `longjmp`.
         last.has_c.set(false);
-        last.system_sp.store(self.polled_at(), Relaxed);
         Some(last)
     }
 }
