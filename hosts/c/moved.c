@@ -88,6 +88,34 @@ MOVES(waits_on_fiber, 1, guest_moving_on_fiber(yields_and_waits, NULL))
 MOVES(inner, 1, guest_moving(nested, NULL))
 MOVES(inner_on_fiber, 0, guest_moving_on_fiber(nested, NULL))
 
+/* The coroutine runs a thread, which goes on with the first thread's own stack. */
+static void *takes_over(void *unused) {
+    pthread_setname_np(pthread_self(), "second");
+    if (is("attached"))
+        CHECK(guest_empty() == 0);
+    if (is("inside"))
+        guest_call_pooled(yields, NULL);
+    coroutine_yield(&moved);
+    return unused;
+}
+
+static void passes_on(struct coroutine *c, void *unused) {
+    (void)c;
+    on_thread(NULL, 0, takes_over, unused);
+}
+
+static int leaves(void *unused) {
+    (void)unused;
+    coroutine_resume(&moved);
+    return 0;
+}
+
+static void own_stack(void) {
+    pthread_setname_np(pthread_self(), "first");
+    coroutine_init(&moved, (char *)malloc(SIZE), SIZE, passes_on, NULL);
+    guest_moving(leaves, NULL);
+}
+
 /* The host has its own end for a process that cannot go on. */
 static void hosts_handler(void) {
     CHECK(guest_end_when_stopped() == 0);
@@ -109,6 +137,7 @@ int main(int argc, char **argv) {
         {"waits_on_fiber", waits_on_fiber},
         {"inner", inner},
         {"inner_on_fiber", inner_on_fiber},
+        {"own_stack", own_stack},
         {"hosts_handler", hosts_handler},
         {NULL, NULL},
     };

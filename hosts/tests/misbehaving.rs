@@ -99,6 +99,28 @@ fn moved_from_a_thread_that_has_exited_into_an_upcall() {
     moved_coroutines_are_reported("exited, inside", "on a thread that has exited");
 }
 
+/// Not a coroutine's: the first thread's own.
+#[test]
+fn moved_own_stack() {
+    for &link in program::links_of("moved") {
+        for threads in ["alive", "attached", "inside"] {
+            let call = "the downcall of guest::moved::guest_moving";
+            let said = [
+                call,
+                "(first)",
+                "came back on thread 0x",
+                "(second): the host resumed ",
+                "the own stack of thread 0x",
+            ];
+            Program::built("moved", link).run(
+                "own_stack",
+                &[("HOST_MOVE", threads)],
+                Outcome::AbortsSaying(said),
+            );
+        }
+    }
+}
+
 #[test]
 fn a_host_ends_the_process_its_own_way() {
     let ends =

@@ -13,7 +13,7 @@ use crate::quiet::quietly;
 use crate::spans;
 use crate::stack::coroutine::{Cancelled, Running};
 use crate::stack::{Control, control_at, switch};
-use crate::thread::{C_HERE, Frame, Hot, Opened, Payload, record};
+use crate::thread::{C_HERE, Frame, Hot, OpenCall, Payload, Upcall, record};
 
 /// Runs `f`, which calls C, on the system stack: the stack that C itself was on when it made the upcall that this code belongs to,
 /// below C's frames. There C finds the room, the guard and the bounds that the host gave it, and hosts that check their
@@ -61,27 +61,20 @@ use crate::thread::{C_HERE, Frame, Hot, Opened, Payload, record};
 /// When `f` does, and when an enclosed upcall did.
 ///
 /// # Aborts
-/// When the call comes back on another thread than it began on, because the host moved a suspended coroutine there. A host that continues
-/// a thread's own stack on another thread is not noticed.
+/// When the call comes back on another thread than it began on, because the host moved a suspended stack there.
 #[inline]
 pub fn downcall<R>(f: impl FnOnce() -> R) -> R {
     let _span = spans::downcall(Function::with(&f));
     let sp = stack_pointer();
     let hot = Hot::here();
     if hot.owns(sp) {
-        let frame = Frame::new();
-        let call = begin(hot, &frame, sp);
-        let result = catch_unwind(AssertUnwindSafe(|| refusing(f)));
-        return value_or_panic(returned(close(hot, &frame, call), result));
+        return in_place(hot, sp, f);
     }
     let stack = hot.pooled_at(sp).or_else(|| control_at(sp));
     if let Some(stack) = stack.filter(|stack| stack.has_c.get()) {
-        on_fiber(hot, stack, sp, f)
+        on_fiber(hot, stack, f)
     } else {
-        let mut slot = Slot::new(f);
-        let left = elsewhere(hot, sp, stack, &mut slot);
-        // SAFETY: `elsewhere` unwinds, or ran the body to its end.
-        value_or_panic((unsafe { slot.result() }, left))
+        elsewhere(hot, sp, stack, f)
     }
 }
 
@@ -119,62 +112,89 @@ pub fn downcall_on_fiber<R>(f: impl FnOnce() -> R) -> R {
     let hot = Hot::here();
     let Some(stack) = hot.stack_at(sp).filter(|stack| stack.fiber().is_some()) else { return downcall(f) };
     let _span = spans::downcall(Function::with(&f));
-    on_fiber(hot, stack, sp, f)
+    on_fiber(hot, stack, f)
 }
 
+/// From the thread's own stack.
 #[inline(always)]
-fn on_fiber<R, F: FnOnce() -> R>(hot: &'static Hot, stack: &'static Control, sp: usize, f: F) -> R {
+fn in_place<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, f: F) -> R {
     let frame = Frame::new();
-    let call = begin(hot, &frame, sp | C_HERE);
+    let call = begin(hot, &frame, sp);
+    let result = catch_unwind(AssertUnwindSafe(|| refusing(f)));
+    hot.check_same_token(|| described(Function::of::<F>()));
+    end(hot, &frame, call, result)
+}
+
+/// From a fiber's stack, which C is to run on.
+#[inline(never)]
+fn on_fiber<R, F: FnOnce() -> R>(hot: &'static Hot, stack: &'static Control, f: F) -> R {
+    let frame = Frame::new();
+    let call = begin(hot, &frame, stack_pointer() | C_HERE);
     let had_c = stack.has_c.replace(true);
     let result = catch_unwind(AssertUnwindSafe(|| refusing(f)));
     hot.check_same_thread(stack.mark.get(), || described(Function::of::<F>()));
     stack.has_c.set(had_c);
     hot.pooled.set(stack);
-    value_or_panic(returned(close(hot, &frame, call), result))
+    end(hot, &frame, call, result)
+}
+
+/// What a downcall's frame knows of it, besides its number.
+#[derive(Clone, Copy)]
+struct Begun {
+    place: &'static OpenCall,
+    /// The upcall that it belongs to.
+    upcall: Upcall,
 }
 
 /// Notes the call. `sp` is that of the function which keeps `frame`, with [`C_HERE`] or without.
 #[inline(always)]
-fn begin(hot: &'static Hot, frame: &Frame, sp: usize) -> Opened {
+fn begin(hot: &'static Hot, frame: &Frame, sp: usize) -> Begun {
     let find_places = || {
         record::find_call_places(hot, sp & !C_HERE);
     };
-    hot.calls.open(frame, sp, hot.upcall.get(), find_places)
+    let upcall = hot.upcall.get();
+    Begun { place: hot.calls.open(frame, sp, upcall, find_places), upcall }
 }
 
-/// Notes that the call returned, and that the upcall which made it goes on.
+/// Notes that the call returned, and that the upcall which made it goes on. Raises what it raised itself; else returns its value, unless an enclosed
+/// upcall left something to be raised.
 #[inline(always)]
-fn close(hot: &Hot, frame: &Frame, call: Opened) -> Option<Payload> {
-    hot.upcall.set_sp(call.upcall_sp);
-    hot.calls.close(frame, call, |function| hot.upcall.function.set(function))
-}
-
-fn described(function: Function) -> String {
-    format!("the downcall of {function}")
-}
-
-/// Raises what the call raised itself; else there is what it returned, and what an enclosed upcall left.
-#[inline(always)]
-fn returned<R>(left: Option<Payload>, result: std::thread::Result<R>) -> (R, Option<Payload>) {
+fn end<R>(hot: &Hot, frame: &Frame, call: Begun, result: std::thread::Result<R>) -> R {
+    hot.upcall.set(call.upcall);
     match result {
-        Ok(value) => (value, left),
+        Ok(value) if hot.calls.close(frame, call.place) => value,
+        Ok(value) => end_unusual(hot, frame, call.place, value),
         Err(payload) => {
-            if let Some(left) = left {
-                quietly(|| drop(left));
-            }
+            let left = close(hot, frame, call.place);
+            quietly(|| drop(left));
             resume_unwind(payload)
         }
     }
 }
 
+/// There may be something to be raised.
+#[cold]
+#[inline(never)]
+fn end_unusual<R>(hot: &Hot, frame: &Frame, place: &'static OpenCall, value: R) -> R {
+    value_or_panic(value, hot.calls.close_unusual(frame, place))
+}
+
+/// Notes that the call returned; returns what is to be raised.
+fn close(hot: &Hot, frame: &Frame, place: &'static OpenCall) -> Option<Payload> {
+    if hot.calls.close(frame, place) { None } else { hot.calls.close_unusual(frame, place) }
+}
+
 /// The value, unless there is a panic to be raised in its place.
 #[inline(always)]
-fn value_or_panic<R>((value, left): (R, Option<Payload>)) -> R {
-    match left {
+fn value_or_panic<R>(value: R, panic: Option<Payload>) -> R {
+    match panic {
         None => value,
         Some(payload) => raise_in_place_of(value, payload),
     }
+}
+
+fn described(function: Function) -> String {
+    format!("the downcall of {function}")
 }
 
 #[cold]
@@ -197,16 +217,15 @@ fn raise_in_place_of<R>(value: R, payload: Payload) -> R {
     resume_unwind(payload)
 }
 
-/// A downcall from any other stack than the thread's own, from `stack` if it is pooled. Raises what the body raises; returns what an enclosed upcall
-/// left.
+/// A downcall from any other stack than the thread's own, from `stack` if it is pooled.
 #[inline(always)]
-fn elsewhere<R, F: FnOnce() -> R>(
-    hot: &'static Hot,
-    sp: usize,
-    stack: Option<&'static Control>,
-    slot: &mut Slot<F, R>,
-) -> Option<Payload> {
-    let Some(stack) = stack else { return not_pooled(hot, sp, slot.body()) };
+fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, stack: Option<&'static Control>, f: F) -> R {
+    let mut slot = Slot::new(f);
+    let Some(stack) = stack else {
+        let left = not_pooled(hot, sp, slot.body());
+        // SAFETY: it ran to its end.
+        return value_or_panic(unsafe { slot.result() }, left);
+    };
     let system_sp = stack.system_sp.load(Relaxed);
     let frame = Frame::new();
     let call = begin(hot, &frame, sp);
@@ -215,11 +234,12 @@ fn elsewhere<R, F: FnOnce() -> R>(
     let result = catch_unwind(AssertUnwindSafe(|| unsafe { switch::on_system(system_sp, || slot.run()) }));
     hot.check_same_thread(stack.mark.get(), || described(Function::of::<F>()));
     hot.pooled.set(stack);
-    returned(close(hot, &frame, call), result).1
+    // SAFETY: it ran to its end.
+    end(hot, &frame, call, result.map(|()| unsafe { slot.result() }))
 }
 
 /// On a stack that is neither the thread's own nor pooled: a thread that is new to us, a registered stack,
-/// or a foreign one, on which an upcall runs by its own choice.
+/// or a foreign one, on which an upcall runs by its own choice. Raises what the body raises; returns what is to be raised else.
 #[cold]
 #[inline(never)]
 fn not_pooled(hot: &'static Hot, sp: usize, body: Body) -> Option<Payload> {
@@ -227,7 +247,12 @@ fn not_pooled(hot: &'static Hot, sp: usize, body: Body) -> Option<Payload> {
     let frame = Frame::new();
     let call = begin(hot, &frame, stack_pointer());
     let result = run_here(hot, body, "downcall");
-    let left = close(hot, &frame, call);
+    hot.upcall.set(call.upcall);
+    let left = close(hot, &frame, call.place);
     record::detach_if_exiting(hot);
-    returned(left, result).1
+    if let Err(payload) = result {
+        quietly(|| drop(left));
+        resume_unwind(payload)
+    }
+    left
 }

@@ -107,13 +107,13 @@ fn c_sp(call: &OpenCall) -> usize {
 
 /// The newest of the open calls that qualify: of nested ones, the innermost.
 fn newest(record: &Record, qualifies: impl Fn(&OpenCall) -> bool) -> Option<&OpenCall> {
-    record.open_calls().filter(|call| qualifies(call)).max_by_key(|call| call.serial.load(Relaxed))
+    record.open_calls().filter(|call| qualifies(call)).max_by_key(|call| call.serial())
 }
 
 /// Of the open calls that qualify, in one frame, the one that was made nearest to its end; of these, the newest.
 fn nearest(record: &Record, qualifies: impl Fn(&OpenCall) -> bool) -> Option<&OpenCall> {
     let qualified = record.open_calls().filter(|call| qualifies(call));
-    qualified.max_by_key(|call| (Reverse(call.rust_sp()), call.serial.load(Relaxed)))
+    qualified.max_by_key(|call| (Reverse(call.rust_sp()), call.serial()))
 }
 
 // The Itanium C++ ABI's level I unwinding interface, which Rust's standard library links on every Unix.

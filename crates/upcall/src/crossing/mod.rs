@@ -27,7 +27,7 @@
 //!
 //! Two rules. **An estimate never carries a promise**: in place needs exact bounds, or an entry that insists. **A return sets the
 //! state from the frame that returns**, not from what the last call left behind: calls may return in any order. "Same thread?" is
-//! asked wherever the host could have moved the stack: everywhere but on the thread's own.
+//! asked wherever the host could have moved the stack: by every downcall, and by upcalls everywhere but on the thread's own stack.
 
 mod body;
 mod detach;
@@ -39,7 +39,7 @@ mod panicked;
 mod place;
 mod with_stack;
 
-use std::mem::ManuallyDrop;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use stackbounds::stack_pointer;
@@ -126,8 +126,8 @@ pub const fn entry() -> Entry {
 /// `upcall_last_panic`.
 ///
 /// # Aborts
-/// When the call comes back on another thread than it began on, because the host moved a suspended coroutine there. A host that continues
-/// a thread's own stack on another thread is not noticed.
+/// When the call comes back on another thread than it began on, because the host moved a suspended coroutine there. On a thread's own stack, that is
+/// noticed by downcalls only.
 #[inline]
 pub fn enter<R>(f: impl FnOnce() -> R) -> Result<R, Panicked> {
     entry().enter(f)
@@ -166,22 +166,12 @@ impl Entry {
             hot.end_upcall();
             return result.map_err(|payload| caught(payload, sp));
         }
-        let mut slot = Slot::of_upcall(f);
-        let failed = if self.is_default() {
-            elsewhere(hot, sp, &mut slot)
-        } else {
-            chosen(hot, sp, slot.body(), self)
-        };
+        let (result, failed) =
+            if self.is_default() { elsewhere(hot, sp, f) } else { as_chosen(hot, sp, f, self) };
         match failed {
             // SAFETY: the body ran to its end.
-            None => Ok(unsafe { slot.result() }),
-            Some(error) => {
-                if error.refusal().is_some() {
-                    // SAFETY: it never ran.
-                    quietly(|| unsafe { slot.drop_unrun() });
-                }
-                Err(error)
-            }
+            None => Ok(unsafe { result.assume_init() }),
+            Some(failed) => Err(failed),
         }
     }
 }
@@ -189,7 +179,41 @@ impl Entry {
 /// An upcall without choices away from the thread's own stack. This and what follows need little stack themselves, since C may
 /// have left 1 KiB; what needs more runs on a service stack.
 #[inline(never)]
-fn elsewhere<R, F: FnOnce() -> R>(
+fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, f: F) -> Ended<R> {
+    let mut slot = Slot::of_upcall(f);
+    let failed = from_elsewhere(hot, sp, &mut slot);
+    // SAFETY: that was its run, or refusal.
+    unsafe { ended(slot, failed) }
+}
+
+#[inline(never)]
+fn as_chosen<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, f: F, entry: Entry) -> Ended<R> {
+    let mut slot = Slot::of_upcall(f);
+    let failed = chosen(hot, sp, slot.body(), entry);
+    // SAFETY: that was its run, or refusal.
+    unsafe { ended(slot, failed) }
+}
+
+/// What an upcall returned, if it did not fail. As small results travel in registers so, an upcall in place needs no memory for one that is made elsewhere.
+type Ended<R> = (MaybeUninit<R>, Option<Panicked>);
+
+/// # Safety
+/// The slot ran, or `failed` tells why not.
+#[inline(always)]
+unsafe fn ended<R, F: FnOnce() -> R>(slot: Slot<F, R, UpcallBody>, failed: Option<Panicked>) -> Ended<R> {
+    let Some(error) = failed else {
+        // SAFETY: the body ran to its end.
+        return (MaybeUninit::new(unsafe { slot.result() }), None);
+    };
+    if error.refusal().is_some() {
+        // SAFETY: it never ran.
+        quietly(|| unsafe { slot.drop_unrun() });
+    }
+    (MaybeUninit::uninit(), Some(error))
+}
+
+#[inline(always)]
+fn from_elsewhere<R, F: FnOnce() -> R>(
     hot: &'static Hot,
     sp: usize,
     slot: &mut Slot<F, R, UpcallBody>,
@@ -203,8 +227,8 @@ fn elsewhere<R, F: FnOnce() -> R>(
             stack,
             None,
             || unsafe { slot.run() },
-            |panic| caught(panic, sp),
-            Function::of::<F>(),
+            move |panic| caught(panic, sp),
+            || upcall_of(Function::of::<F>()),
         );
         hot.put_spare(stack);
         failed
@@ -258,7 +282,11 @@ fn run_here(hot: &Hot, body: Body, what: &str) -> std::thread::Result<()> {
     result
 }
 
-/// Runs `run` on a pooled stack. Downcalls continue at `system_sp`; `None` for below this frame. A panic is seen to there, by `caught`: of the
+fn upcall_of(function: Function) -> String {
+    format!("the upcall of {function}")
+}
+
+/// Runs `run` on a pooled stack. `what` tells what that is. Downcalls continue at `system_sp`; `None` for below this frame. A panic is seen to there, by `caught`: of the
 /// caller's stack there may be too little left.
 #[inline(always)]
 fn run_pooled<T>(
@@ -267,7 +295,7 @@ fn run_pooled<T>(
     system_sp: Option<usize>,
     run: impl FnOnce(),
     caught: impl FnOnce(Payload) -> T,
-    function: Function,
+    what: impl FnOnce() -> String,
 ) -> Option<T> {
     struct There<F, C, T> {
         run: ManuallyDrop<F>,
@@ -293,6 +321,6 @@ fn run_pooled<T>(
     let at = &mut there;
     // SAFETY: a switch runs what it is given once.
     switch::on_pooled(stack, system_sp, move || unsafe { at.run() });
-    hot.check_same_thread(stack.mark.get(), || format!("the upcall of {function}"));
+    hot.check_same_thread(stack.mark.get(), what);
     there.failed
 }

@@ -131,7 +131,9 @@ impl Panicked {
     /// The panic's payload, for `std::panic::resume_unwind`; `None` after a refusal, and when an enclosing
     /// [`downcall`](crate::downcall) on this thread has taken it and will raise it.
     pub fn into_payload(self) -> Option<Payload> {
-        match *ManuallyDrop::new(self).take_own()? {
+        let inner = ManuallyDrop::new(self).0;
+        // SAFETY: it is not dropped.
+        match *unsafe { take_own(inner) }? {
             Inner::Panicked { payload, .. } => payload,
             Inner::Refused { .. } => None,
         }
@@ -155,20 +157,36 @@ impl Panicked {
         // SAFETY: what `new` leaked, or a static.
         unsafe { self.0.as_ref() }
     }
+}
 
-    /// What is its own. Called once, last.
-    fn take_own(&self) -> Option<Box<Inner>> {
-        let own = !ptr::eq(self.0.as_ptr(), &IN_HANDLER.0);
-        // SAFETY: then it came from `new`, and nobody uses it after this.
-        own.then(|| unsafe { Box::from_raw(self.0.as_ptr()) })
+/// What a `Panicked` has of its own.
+///
+/// # Safety
+/// Called once for each, last.
+unsafe fn take_own(inner: NonNull<Inner>) -> Option<Box<Inner>> {
+    let own = !ptr::eq(inner.as_ptr(), &IN_HANDLER.0);
+    // SAFETY: then it came from `new`, and nobody uses it after this.
+    own.then(|| unsafe { Box::from_raw(inner.as_ptr()) })
+}
+
+/// # Safety
+/// As for `take_own`.
+#[cold]
+#[inline(never)]
+unsafe fn drop_own(inner: NonNull<Inner>) {
+    // SAFETY: the caller's promise.
+    let own = unsafe { take_own(inner) };
+    if let Some(Inner::Panicked { payload: Some(payload), .. }) = own.map(|own| *own) {
+        quietly(|| drop(payload));
     }
 }
 
 impl Drop for Panicked {
+    // Inline, so that the caller's frame needs no place for an error that is not there.
+    #[inline]
     fn drop(&mut self) {
-        if let Some(Inner::Panicked { payload: Some(payload), .. }) = self.take_own().map(|inner| *inner) {
-            quietly(|| drop(payload));
-        }
+        // SAFETY: nobody uses it after this.
+        unsafe { drop_own(self.0) };
     }
 }
 

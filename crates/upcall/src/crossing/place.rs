@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use stackbounds::{Kind, StackBounds, stack_pointer};
 
 use super::body::Body;
-use super::{Entry, Refusal, StackChoice, run_pooled};
+use super::{Entry, Refusal, StackChoice, run_pooled, upcall_of};
 use crate::config::{ForeignStacks, settings};
 use crate::stack::pool::Purpose;
 use crate::stack::{Control, control_at, pool, service};
@@ -67,8 +67,14 @@ impl Pooled {
     #[inline(always)]
     pub fn run<T>(&self, hot: &Hot, body: Body, caught: impl FnOnce(Payload) -> T) -> Option<T> {
         // SAFETY: the caller passes a body that has not run, whose slot is in a frame above.
-        let failed =
-            run_pooled(hot, self.stack, self.system_sp, || unsafe { body.run() }, caught, body.function);
+        let failed = run_pooled(
+            hot,
+            self.stack,
+            self.system_sp,
+            || unsafe { body.run() },
+            caught,
+            || upcall_of(body.function),
+        );
         if let Some(fiber) = self.stack.fiber() {
             fiber.leave(self.stack);
         }

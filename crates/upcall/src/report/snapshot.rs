@@ -208,7 +208,7 @@ fn seen(record: &Record) -> Seen {
     let mut calls = Vec::new();
     let mut open: Vec<_> = record.open_calls().collect();
     // Read once: another thread may be about to use a place again.
-    open.sort_by_cached_key(|call| call.serial.load(Relaxed));
+    open.sort_by_cached_key(|call| call.serial());
     for call in open {
         let upcall = call.upcall.get();
         push_upcall(&mut calls, hot, upcall);
@@ -249,7 +249,7 @@ fn push_upcall(calls: &mut Vec<Call>, hot: &Hot, Upcall { sp, function }: Upcall
 }
 
 fn kind_of(hot: &Hot, sp: usize) -> StackKind {
-    if hot.owns(sp) {
+    if hot.own_stack().is_some_and(|(low, high)| (low..high).contains(&sp)) {
         return StackKind::Own;
     }
     match stackbounds::described(sp).kind {

@@ -4,7 +4,6 @@
 //! place here and has a number; the rest is in the place, where the frame is included. Places are never moved, and are used again in whatever
 //! order calls return, so there are at most twice as many (but 16) as were in use at one time.
 
-use crate::function::Function;
 use crate::quiet::fatal;
 use crate::stack::words;
 use std::any::Any;
@@ -24,11 +23,14 @@ pub(crate) type Payload = Box<dyn Any + Send>;
 /// Set in the SP of a call whose C code runs on the stack that Rust is on, whatever stack that is. No stack pointer is odd.
 pub(crate) const C_HERE: usize = 1;
 
+/// Set in a call's number while there is a panic to be raised when it returns: the return has to look at the number anyway.
+const LEFT: usize = 1 << (usize::BITS - 1);
+
 /// A place for one downcall at a time. The numbers are atomic for the sake of snapshots of other threads.
 #[repr(align(64))]
 pub(crate) struct OpenCall {
-    /// The number of the call that is open, in the order in which the thread makes them; 0 while none is.
-    pub serial: AtomicUsize,
+    /// The number of the call that is open, in the order in which the thread makes them, and [`LEFT`]; 0 while none is.
+    state: AtomicUsize,
     /// SP of the Rust code that makes the call, and [`C_HERE`].
     rust_sp: AtomicUsize,
     /// The upcall that the Rust code belongs to.
@@ -69,7 +71,7 @@ impl Frame {
 impl OpenCall {
     fn free() -> Self {
         Self {
-            serial: AtomicUsize::new(0),
+            state: AtomicUsize::new(0),
             rust_sp: AtomicUsize::new(0),
             upcall: UpcallCell::new(),
             code: Cell::new(0),
@@ -78,8 +80,13 @@ impl OpenCall {
         }
     }
 
+    /// The number of the call that is open, in the order in which the thread makes them; 0 while none is.
+    pub fn serial(&self) -> usize {
+        self.state.load(Relaxed) & !LEFT
+    }
+
     pub fn is_open(&self) -> bool {
-        self.serial.load(Relaxed) != 0
+        self.serial() != 0
     }
 
     /// SP of the Rust code that makes the call.
@@ -97,7 +104,7 @@ impl OpenCall {
     /// # Safety
     /// All of that is on a stack of the calling thread, which can be read there.
     pub unsafe fn frame_is_in(&self, from: usize, to: usize) -> bool {
-        let serial = self.serial.load(Relaxed);
+        let serial = self.serial();
         // SAFETY: readable, says the caller; aligned, as SP is.
         unsafe { words(from, to) }.any(|word| word == serial)
     }
@@ -119,23 +126,21 @@ impl OpenCall {
             return Err(payload);
         }
         *slot = Some(payload);
+        self.state.store(self.serial() | LEFT, Relaxed);
         Ok(())
     }
-}
 
-/// What a downcall knows of itself besides.
-#[derive(Clone, Copy)]
-pub(crate) struct Opened {
-    place: &'static OpenCall,
-    /// SP of the upcall that the call belongs to.
-    pub upcall_sp: usize,
+    fn take_payload(&self) -> Option<Payload> {
+        // SAFETY: as in `leave`.
+        unsafe { (*self.payload.get()).take() }
+    }
 }
 
 /// The free places of a thread.
 pub(crate) struct Calls {
     free: Cell<*const OpenCall>,
-    /// Between the number of the last call and that of the next.
-    between: Cell<usize>,
+    /// Between the number of the last call and that of the next. Atomic so that it is counted up by one instruction.
+    between: AtomicUsize,
     /// How many were taken from calls that seemed to have been left by `longjmp`. Atomic for the sake of snapshots of other threads.
     reclaimed: AtomicUsize,
     /// One of those returned: the host copies the thread's stack.
@@ -147,7 +152,7 @@ impl Calls {
         Self {
             free: Cell::new(ptr::null()),
             // Unlike anything else on a stack.
-            between: Cell::new(usize::MAX / 14 * 6),
+            between: AtomicUsize::new(usize::MAX / 14 * 6),
             reclaimed: AtomicUsize::new(0),
             copies: Cell::new(false),
         }
@@ -155,7 +160,13 @@ impl Calls {
 
     /// Notes a downcall, which keeps `frame`. `more` is called when no place is free, and adds some.
     #[inline(always)]
-    pub fn open(&self, frame: &Frame, rust_sp: usize, upcall: Upcall, more: impl FnOnce()) -> Opened {
+    pub fn open(
+        &self,
+        frame: &Frame,
+        rust_sp: usize,
+        upcall: Upcall,
+        more: impl FnOnce(),
+    ) -> &'static OpenCall {
         if self.free.get().is_null() {
             more();
         }
@@ -163,41 +174,48 @@ impl Calls {
         let place: &'static OpenCall = unsafe { &*self.free.get() };
         self.free.set(place.next.get());
         // No frame holds, in passing, another call's number.
-        let between = self.between.get();
-        self.between.set(between + 2);
-        let serial = between + 1;
-        place.serial.store(serial, Relaxed);
+        let serial = self.between.load(Relaxed) + 1;
+        self.between.store(self.between.load(Relaxed) + 2, Relaxed);
+        place.state.store(serial, Relaxed);
         place.rust_sp.store(rust_sp, Relaxed);
         place.upcall.set(upcall);
         place.code.set(code_pointer());
         frame.set(serial);
-        Opened { place, upcall_sp: upcall.sp }
+        place
     }
 
-    /// Notes that a downcall returned, and hands over what is to be raised; `goes_on` is told what C called in the upcall that goes on.
+    /// Notes that a downcall returned. `false` if there may be something to be raised: then [`Calls::close_unusual`] is to be called.
     #[inline(always)]
-    pub fn close(
-        &self,
-        frame: &Frame,
-        Opened { place, .. }: Opened,
-        goes_on: impl FnOnce(Option<Function>),
-    ) -> Option<Payload> {
-        // SAFETY: set by `open`.
-        if place.serial.load(Relaxed) != unsafe { frame.get() } {
-            self.closed_before();
-            return None;
+    pub fn close(&self, frame: &Frame, place: &'static OpenCall) -> bool {
+        // SAFETY: only this thread writes it, so that reading need not be atomic, and can be part of the comparison. The frame's was set by `open`.
+        let is_usual = unsafe { *place.state.as_ptr() == frame.get() };
+        if is_usual {
+            self.give_back(place);
         }
-        place.serial.store(0, Relaxed);
-        goes_on(place.upcall.function.get());
+        is_usual
+    }
+
+    #[inline(always)]
+    fn give_back(&self, place: &OpenCall) {
+        place.state.store(0, Relaxed);
         // Calls that end in the reverse order of their beginning leave the chain as it was: not writing it again keeps the
         // next call from waiting for this one's stores.
         if self.free.get() != place.next.get() {
             place.next.set(self.free.get());
         }
         self.free.set(place);
-        // SAFETY: only this thread touches payloads, and no reference to this one is alive.
-        let payload = unsafe { &mut *place.payload.get() };
-        if payload.is_some() { payload.take() } else { None }
+    }
+
+    /// Notes that a downcall returned, and hands over what is to be raised. Its place does not have its number: because there is something, or because the
+    /// place has been given back.
+    pub fn close_unusual(&self, frame: &Frame, place: &'static OpenCall) -> Option<Payload> {
+        // SAFETY: set by `open`.
+        if place.serial() != unsafe { frame.get() } {
+            self.closed_before();
+            return None;
+        }
+        self.give_back(place);
+        place.take_payload()
     }
 
     /// Whether a place is free.
@@ -220,11 +238,10 @@ impl Calls {
     /// Takes the place of a call that was left by `longjmp`, and what was to be raised there. Should the call return all the same, it finds
     /// out by its number.
     pub fn reclaim(&self, place: &OpenCall) -> Option<Payload> {
-        place.serial.store(0, Relaxed);
+        place.state.store(0, Relaxed);
         self.put(place);
         self.reclaimed.store(self.reclaimed() + 1, Relaxed);
-        // SAFETY: as in `close`.
-        unsafe { (*place.payload.get()).take() }
+        place.take_payload()
     }
 
     /// How many calls were reclaimed.
@@ -248,8 +265,6 @@ impl Calls {
     }
 
     /// A call returns whose place has been given back.
-    #[cold]
-    #[inline(never)]
     fn closed_before(&self) {
         if self.reclaimed() == 0 {
             fatal(

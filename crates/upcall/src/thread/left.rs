@@ -97,7 +97,7 @@ impl Highest<'_> {
 /// Takes the places of the downcalls that were left, and what was to be raised there; and marks the stacks of their upcalls.
 fn calls(hot: &Hot, record: &Record, highest: &mut Highest) -> Vec<Option<Payload>> {
     let mut open: Vec<&OpenCall> = record.open_calls().collect();
-    open.sort_unstable_by_key(|call| Reverse(call.serial.load(Relaxed)));
+    open.sort_unstable_by_key(|call| Reverse(call.serial()));
     let mut payloads = Vec::new();
     for call in open {
         let stack = control_at(call.rust_sp());

@@ -16,7 +16,7 @@ use std::ptr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-pub(crate) use calls::{C_HERE, Calls, Frame, OpenCall, Opened, Payload};
+pub(crate) use calls::{C_HERE, Calls, Frame, OpenCall, Payload};
 use noted::Noted;
 pub(crate) use parker::Parker;
 pub(crate) use record::Record;
@@ -133,10 +133,12 @@ impl Hot {
         sp.wrapping_sub(self.floor.get()) < self.span.get()
     }
 
-    /// Whether `sp` is on the thread's own stack, as far as that is known. Both ends are checked.
+    /// Whether `sp` is on the thread's own stack, as far as that is known. Both ends are checked. Asked by the thread itself.
     #[inline(always)]
     pub fn owns(&self, sp: usize) -> bool {
-        sp.wrapping_sub(self.own_low.load(Relaxed)) < self.own_size.load(Relaxed)
+        // SAFETY: only this thread writes them, so that reading need not be atomic, and can be part of the comparison.
+        let (low, size) = unsafe { (*self.own_low.as_ptr(), *self.own_size.as_ptr()) };
+        sp.wrapping_sub(low) < size
     }
 
     /// The thread's own stack, `low..high`, if it is known.
@@ -391,6 +393,20 @@ impl Hot {
         if thread_token() != mark.token || self.mark.get().serial != mark.serial {
             record::abort_on_wrong_thread(mark, what);
         }
+    }
+
+    /// The same on a thread's own stack, which is gone with its thread: it is enough to look whether the thread is the one that `self` is of.
+    #[inline(always)]
+    pub fn check_same_token(&self, what: impl FnOnce() -> String) {
+        if thread_token() != self.mark.get().token {
+            self.wrong_thread(what);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wrong_thread(&self, what: impl FnOnce() -> String) -> ! {
+        record::abort_on_wrong_thread(self.mark.get(), what)
     }
 
     /// Whether an upcall runs, or has made the downcall that runs; as far as `upcall` says.

@@ -291,20 +291,26 @@ pub(crate) fn describe(id: usize) -> String {
 #[cold]
 #[inline(never)]
 pub(crate) fn abort_on_wrong_thread(began: Mark, what: impl FnOnce() -> String) -> ! {
-    let mut began_on = None;
-    for_each(|record| {
-        if record.serial == began.serial {
-            began_on = Some(describe(record.thread_id));
-        }
-    });
-    let began_on = began_on.unwrap_or("a thread that has exited".to_owned());
     // Where this is on a stack of ours, the host's is the one beneath, unless C was on ours.
     let sp = stack_pointer();
     let sp = match control_at(sp) {
         Some(stack) if stack.fiber().is_none() => stack.system_sp.load(Relaxed),
         _ => sp,
     };
-    let stack = registered::described(sp).unwrap_or_else(|| match stackbounds::around(sp) {
+    let (mut began_on, mut own_stack) = (None, None);
+    for_each(|record| {
+        let thread = describe(record.thread_id);
+        // SAFETY: its thread cannot detach meanwhile, says `for_each`; only atomic fields are read.
+        let own = unsafe { (*record.hot).own_stack() };
+        if own.is_some_and(|(low, high)| (low..high).contains(&sp)) {
+            own_stack = Some(format!("the own stack of {thread}"));
+        }
+        if record.serial == began.serial {
+            began_on = Some(thread);
+        }
+    });
+    let began_on = began_on.unwrap_or("a thread that has exited".to_owned());
+    let stack = registered::described(sp).or(own_stack).unwrap_or_else(|| match stackbounds::around(sp) {
         Some(around) if around.kind != Kind::Gap => {
             format!("the stack {:#x}..{:#x}", around.low, around.high)
         }
