@@ -218,26 +218,31 @@ fn from_elsewhere<R, F: FnOnce() -> R>(
     sp: usize,
     slot: &mut Slot<F, R, UpcallBody>,
 ) -> Option<Panicked> {
-    let failed = if hot.to_spare.holds(sp) {
-        let Some(stack) = hot.take_spare() else { return chosen(hot, sp, slot.body(), entry()) };
-        hot.begin_upcall(sp, Function::of::<F>());
-        // SAFETY: the slot has not run.
-        let failed = run_pooled(
-            hot,
-            stack,
-            None,
-            || unsafe { slot.run() },
-            move |panic| caught(panic, sp),
-            || upcall_of(Function::of::<F>()),
-        );
-        hot.put_spare(stack);
-        failed
-    } else if hot.in_place.holds(sp) {
-        hot.begin_upcall(sp, Function::of::<F>());
-        run_here(hot, slot.body(), "upcall").err().map(|panic| caught(panic, sp))
-    } else {
-        return chosen(hot, sp, slot.body(), entry());
-    };
+    let spare = if hot.to_spare.holds(sp) { hot.take_spare() } else { None };
+    let Some(stack) = spare else { return not_on_spare(hot, sp, slot.body()) };
+    hot.begin_upcall(sp, Function::of::<F>());
+    // SAFETY: the slot has not run.
+    let failed = run_pooled(
+        hot,
+        stack,
+        None,
+        || unsafe { slot.run() },
+        move |panic| caught(panic, sp),
+        || upcall_of(Function::of::<F>()),
+    );
+    hot.put_spare(stack);
+    hot.end_upcall();
+    record::detach_if_exiting(hot);
+    failed
+}
+
+#[inline(never)]
+fn not_on_spare(hot: &'static Hot, sp: usize, body: Body) -> Option<Panicked> {
+    if !hot.in_place.holds(sp) {
+        return chosen(hot, sp, body, entry());
+    }
+    hot.begin_upcall(sp, body.function);
+    let failed = run_here(hot, body, "upcall").err().map(|panic| caught(panic, sp));
     hot.end_upcall();
     record::detach_if_exiting(hot);
     failed

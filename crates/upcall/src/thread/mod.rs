@@ -219,6 +219,7 @@ impl Hot {
         }
     }
 
+    #[cold]
     #[inline(never)]
     fn put_out_of_order(&self, stack: &'static Control) {
         if stack.seems_left.get() {
@@ -428,6 +429,7 @@ impl Hot {
 }
 
 /// The same where this may not be looked at. In a function of its own, which no address of a thread-local survives that its caller knew.
+#[cold]
 #[inline(never)]
 fn check_afresh(mark: Mark, what: impl FnOnce() -> String) {
     if thread_token() != mark.token || Hot::here().mark.get().serial != mark.serial {

@@ -149,10 +149,16 @@ fn attach(hot: &'static Hot, sp: usize) {
 #[inline(always)]
 pub(crate) fn detach_if_exiting(hot: &'static Hot) {
     if hot.exiting.get() {
-        drop_thread_locals(hot);
-        let sp = stack_pointer();
-        service::run(|| detach(hot, sp));
+        detach_exiting(hot);
     }
+}
+
+#[cold]
+#[inline(never)]
+fn detach_exiting(hot: &'static Hot) {
+    drop_thread_locals(hot);
+    let sp = stack_pointer();
+    service::run(|| detach(hot, sp));
 }
 
 /// Drops the thread's fiber-local values, here, since their destructors are anybody's code. The record stays meanwhile.
