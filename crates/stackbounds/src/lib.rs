@@ -2,6 +2,7 @@
 #![warn(missing_debug_implementations)]
 
 mod bounds;
+mod fork;
 mod registration;
 mod registry;
 mod slots;
@@ -116,10 +117,17 @@ pub fn version() -> usize {
     registry::version()
 }
 
-/// Keeps the registry of stacks from being changed until the result is dropped: for who has to do with forks. Not public API.
+/// Leaves it to the caller to hold the [lock](hold_lock) of the registry during forks, among others in an order of its own. `false` if
+/// that is done here already, since a stack has been registered. Not public API.
+#[doc(hidden)]
+pub fn leave_forks_to_caller() -> bool {
+    fork::leave_to_caller()
+}
+
+/// Keeps the registry of stacks from being changed until the result is dropped. Not public API.
 #[doc(hidden)]
 pub fn hold_lock() -> impl Sized + 'static {
-    registry::hold_lock()
+    registry::lock()
 }
 
 /// Whether `sp` lies on the calling thread's alternate signal stack. One system call, async-signal-safe. Not public API.

@@ -13,6 +13,8 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicPtr, AtomicUsize, fence};
 use std::sync::{Mutex, MutexGuard};
 
+use crate::fork;
+
 /// Ranges a block holds at most. Full blocks split in two halves.
 const BLOCK: usize = 64;
 /// Neighbouring blocks that hold no more than this between them are joined.
@@ -220,7 +222,7 @@ fn look(top: &Top, sp: usize) -> Found {
 }
 
 /// The writer's side, behind the lock.
-struct Registry {
+pub(crate) struct Registry {
     /// The blocks of the newest version, in order, none of them empty.
     blocks: Vec<&'static Block>,
     /// Blocks of older versions only.
@@ -229,6 +231,7 @@ struct Registry {
 
 /// Adds a range, unless it overlaps one that is there.
 pub(crate) fn insert(range: Range) -> Result<(), Clash> {
+    fork::watch();
     let mut registry = lock();
     let Some((b, i)) = registry.position(range.low) else {
         registry.replace(0..0, &[range]);
@@ -265,11 +268,7 @@ pub(crate) fn remove(low: usize) {
 }
 
 /// Keeps the registry as it is until the result is dropped.
-pub(crate) fn hold_lock() -> impl Sized + 'static {
-    lock()
-}
-
-fn lock() -> MutexGuard<'static, Registry> {
+pub(crate) fn lock() -> MutexGuard<'static, Registry> {
     // A panic under the lock can only come before anything was changed.
     WRITER.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

@@ -8,7 +8,7 @@
 //!   [`ThreadStack::may_grow_to`]); may allocate and may be slow.
 //! - `on_alternate_stack(sp)`: whether `sp` lies on the stack that signal handlers run on. Must be safe
 //!   to call from a signal handler. Called only when `thread_stack` would be called next.
-//! - Nothing else: caching, estimates and registered stacks are done above this folder, for all alike.
+//! - Nothing else: forks are told of in the same way on every Unix; caching, estimates and registered stacks are done above this folder, for all alike.
 
 pub mod isa;
 
@@ -43,6 +43,17 @@ platforms! {
 }
 
 pub(crate) use selected::{on_alternate_stack, thread_stack};
+
+/// Has the system call these before and after each fork, the latter in parent and child. To be called once. If there is no memory for it, forks go untold.
+#[cfg(unix)]
+pub(crate) fn watch_forks(before: extern "C" fn(), after: extern "C" fn()) {
+    // SAFETY: the functions are there for as long as the object that they are in, which takes its handlers with it.
+    unsafe { libc::pthread_atfork(Some(before), Some(after), Some(after)) };
+}
+
+/// There is none.
+#[cfg(not(unix))]
+pub(crate) fn watch_forks(_before: extern "C" fn(), _after: extern "C" fn()) {}
 
 /// `sigaltstack(2)` is the same call on every Unix.
 #[cfg(all(unix, not(stackbounds_no_query)))]

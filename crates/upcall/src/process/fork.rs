@@ -12,8 +12,8 @@
 
 use std::any::Any;
 use std::cell::UnsafeCell;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use crate::fiber;
 use crate::handle::table;
@@ -41,8 +41,12 @@ unsafe impl Sync for Locks {}
 
 static LOCKS: Locks = Locks(UnsafeCell::new(Vec::new()));
 
+/// Whether the registry of stacks is among them; it sees to itself where a stack was registered before this library was loaded.
+static REGISTRY_TOO: AtomicBool = AtomicBool::new(false);
+
 /// Asks the system to tell of forks. To be called once.
 pub(super) fn watch() {
+    REGISTRY_TOO.store(stackbounds::leave_forks_to_caller(), Relaxed);
     // SAFETY: the functions are there for as long as the library, which stays loaded. If there is no memory for it, forks go untold.
     unsafe { libc::pthread_atfork(Some(before), Some(after_in_parent), Some(after_in_child)) };
 }
@@ -52,7 +56,7 @@ extern "C" fn before() {
     let mut locks: Vec<Held> = Vec::new();
     #[cfg(feature = "runtime")]
     crate::runtime::hold_locks(&mut locks);
-    let others: [Held; 9] = [
+    let others: [Held; 8] = [
         Box::new(table::hold_lock()),
         Box::new(report::hold_lock()),
         Box::new(alternate::hold_lock()),
@@ -61,9 +65,11 @@ extern "C" fn before() {
         Box::new(record::hold_lock()),
         Box::new(names::hold_lock()),
         Box::new(pool::hold_lock()),
-        Box::new(stackbounds::hold_lock()),
     ];
     locks.extend(others);
+    if REGISTRY_TOO.load(Relaxed) {
+        locks.push(Box::new(stackbounds::hold_lock()));
+    }
     // SAFETY: see `Locks`: the locks are this thread's.
     unsafe { *LOCKS.0.get() = locks };
 }
