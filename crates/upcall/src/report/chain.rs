@@ -1,14 +1,15 @@
 //! The chain of open calls that lead to where a thread is, the innermost first, without allocating: for the handler of a fault.
 //!
-//! On one stack, calls are nested: the nearest one above SP is the innermost. A downcall leads to the Rust code that made it, wherever that is; a
-//! pooled stack, to the system stack that it was entered from, or if it is a fiber's further stack, to the one before. Who resumed a coroutine is not known, but the thread's own stack is beneath it.
+//! On one stack, the calls that are further out are those that began above, and of these the newest is the innermost. A downcall leads to the Rust code
+//! that made it, wherever that is, and so to the upcall which that belongs to. A pooled stack leads to the system stack that it was entered from, or if it
+//! is a fiber's further stack, to the one before. Who resumed a coroutine is not known, but the thread's own stack is beneath it.
 
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::snapshot::{NEAR, StackKind};
 use crate::function::Function;
 use crate::stack::control_in_handler;
-use crate::thread::{Hot, OpenCall, Record, Upcall, UpcallCell};
+use crate::thread::{Hot, OpenCall, Record, Upcall};
 use stackbounds::Kind;
 
 /// One step outwards.
@@ -21,22 +22,6 @@ pub(super) enum Step {
     ToOwnStack,
 }
 
-/// A call on the way.
-#[derive(Clone, Copy)]
-enum Nearest<'a> {
-    Upcall(Option<Function>),
-    Downcall(&'a OpenCall),
-}
-
-/// The place of a call on its stack: its SP, and which is inside of another with the same SP.
-type Place = (usize, u8);
-
-/// Inside an upcall that was entered with the same SP, because it belongs to it.
-const IN_UPCALL: u8 = 0;
-const UPCALL: u8 = 1;
-/// Outside of it.
-const AROUND_UPCALL: u8 = 2;
-
 /// Stacks without a call that are passed on the way to the next one.
 const MOST_STACKS: usize = 1000;
 
@@ -44,8 +29,12 @@ const MOST_STACKS: usize = 1000;
 pub(super) struct Chain<'a> {
     hot: &'a Hot,
     record: &'a Record,
-    /// Where the walk is: calls on this stack beyond this place come next.
-    at: Place,
+    /// Where the walk is.
+    at: usize,
+    /// The number of the last downcall: those that are further out were made before.
+    before: usize,
+    /// The upcall that the Rust code belongs to where the walk is, if it has not come to that.
+    upcall: Upcall,
 }
 
 /// The kind of stack that `sp` is on, and where that ends.
@@ -64,37 +53,33 @@ pub(super) fn stack_of(hot: &Hot, sp: usize) -> (StackKind, usize) {
 impl<'a> Chain<'a> {
     /// From `sp` outwards.
     pub fn from(hot: &'a Hot, record: &'a Record, sp: usize) -> Self {
-        Self { hot, record, at: (sp, IN_UPCALL) }
+        Self { hot, record, at: sp, before: usize::MAX, upcall: hot.upcall.get() }
     }
 
-    /// Where C began that a call of this thread calls.
-    fn place_of(&self, call: &OpenCall) -> Place {
-        let c_sp =
-            call.c_sp(|rust_sp| Some(control_in_handler(rust_sp, self.hot.mark())?.system_sp.load(Relaxed)));
-        let upcall_sp = call.upcall.sp();
-        // A compiler may make one frame of an upcall and its downcall.
-        let inside = upcall_sp != 0 && upcall_sp <= c_sp && c_sp < stack_of(self.hot, upcall_sp).1;
-        if inside { (upcall_sp, IN_UPCALL) } else { (c_sp, AROUND_UPCALL) }
+    /// Where the C code of a call of this thread began.
+    fn c_sp(&self, call: &OpenCall) -> usize {
+        call.c_sp(|rust_sp| Some(control_in_handler(rust_sp, self.hot.mark())?.system_sp.load(Relaxed)))
     }
 
-    /// The nearest call on this stack.
-    fn nearest(&self, high: usize) -> Option<(Place, Nearest<'a>)> {
-        let beyond = |place: Place| place > self.at && place.0 < high;
-        let upcall = |cell: &UpcallCell| {
-            let Upcall { sp, function } = cell.get();
-            Some(((sp, UPCALL), Nearest::Upcall(function))).filter(|&(place, _)| sp != 0 && beyond(place))
-        };
-        let mut nearest = upcall(&self.hot.upcall);
-        for call in self.record.open_calls() {
-            let downcall =
-                Some((self.place_of(call), Nearest::Downcall(call))).filter(|&(place, _)| beyond(place));
-            for found in [upcall(&call.upcall), downcall].into_iter().flatten() {
-                if nearest.is_none_or(|(nearest, _)| found.0 < nearest) {
-                    nearest = Some(found);
-                }
+    /// The next call on this stack, which ends at `high`.
+    fn next_until(&mut self, high: usize) -> Option<Step> {
+        let range = self.at..high;
+        let beyond = |call: &&OpenCall| call.serial() < self.before && range.contains(&self.c_sp(call));
+        let call = self.record.open_calls().filter(beyond).max_by_key(|call| call.serial());
+        let Upcall { sp, function } = self.upcall;
+        match call {
+            // Its own downcalls are inside of an upcall, all others around it.
+            Some(call) if call.upcall.sp() == sp || !range.contains(&sp) => {
+                let c_sp = self.c_sp(call);
+                (self.at, self.before, self.upcall) = (call.rust_sp(), call.serial(), call.upcall.get());
+                Some(Step::Downcall(c_sp))
             }
+            _ if range.contains(&sp) => {
+                (self.at, self.upcall.sp) = (sp, 0);
+                Some(Step::Upcall(sp, function))
+            }
+            _ => None,
         }
-        nearest
     }
 }
 
@@ -104,32 +89,21 @@ impl Iterator for Chain<'_> {
     fn next(&mut self) -> Option<Step> {
         // Bounded: what it reads may be what made the fault.
         for _ in 0..MOST_STACKS {
-            let (kind, high) = stack_of(self.hot, self.at.0);
-            if let Some((place, nearest)) = self.nearest(high) {
-                self.at = place;
-                let call = match nearest {
-                    Nearest::Upcall(function) => return Some(Step::Upcall(place.0, function)),
-                    Nearest::Downcall(call) => call,
-                };
-                // If the Rust code that made it is on another stack, all of that is yet to come.
-                let end = stack_of(self.hot, place.0).1;
-                if !(place.0..end).contains(&call.rust_sp()) {
-                    self.at = (call.rust_sp(), IN_UPCALL);
-                }
-                return Some(Step::Downcall(place.0));
+            let (kind, high) = stack_of(self.hot, self.at);
+            if let Some(step) = self.next_until(high) {
+                return Some(step);
             }
-            match kind {
+            self.at = match kind {
                 StackKind::Own => return None,
                 StackKind::Pooled => {
-                    let stack = control_in_handler(self.at.0, self.hot.mark())?;
-                    self.at = match stack.fiber().and_then(|fiber| fiber.left_for(stack)) {
-                        Some(stack) => (stack.low.get(), IN_UPCALL),
-                        // A downcall to there, from this stack, is behind.
-                        None => (stack.system_sp.load(Relaxed), AROUND_UPCALL),
-                    };
+                    let stack = control_in_handler(self.at, self.hot.mark())?;
+                    match stack.fiber().and_then(|fiber| fiber.left_for(stack)) {
+                        Some(stack) => stack.low.get(),
+                        None => stack.system_sp.load(Relaxed),
+                    }
                 }
                 StackKind::Registered | StackKind::Undescribed => {
-                    self.at = (self.hot.own_stack()?.0, IN_UPCALL);
+                    self.at = self.hot.own_stack()?.0;
                     return Some(Step::ToOwnStack);
                 }
             }
