@@ -251,12 +251,14 @@ fn not_on_spare(hot: &'static Hot, sp: usize, body: Body) -> Option<Panicked> {
 /// Any upcall: attaches the thread if it is new to us, and decides where the upcall runs.
 #[inline(never)]
 fn chosen(hot: &'static Hot, sp: usize, body: Body, entry: Entry) -> Option<Panicked> {
-    if hot.record().is_none() && service::run(|| record::is_on_signal_stack(sp)) {
+    // Before a thread is attached, which takes locks and allocates.
+    let in_handler = hot.record().is_none().then(|| service::run(|| record::is_on_signal_stack(sp)));
+    if in_handler == Some(true) {
         return Some(panicked::refused(hot, Refusal::SignalHandler));
     }
     record::attach_if_new(hot, sp);
     // What a signal handler interrupts goes on as it was.
-    let (from, outer) = (From::at(sp), hot.upcall.get());
+    let (from, outer) = (From::at(sp, in_handler), hot.upcall.get());
     let failed = match place(hot, entry, &from) {
         Err(refusal) => Some(panicked::refused(hot, refusal)),
         Ok(place) => {

@@ -23,9 +23,11 @@ pub(super) struct From {
 }
 
 impl From {
-    pub fn at(sp: usize) -> Self {
+    /// `in_handler` says whether that is on a signal stack, if it has been asked.
+    pub fn at(sp: usize, in_handler: Option<bool>) -> Self {
         let stack = stackbounds::at(sp);
-        let is_signal_stack = !stack.is_exact() && service::run(|| record::is_on_signal_stack(sp));
+        let ask = || service::run(|| record::is_on_signal_stack(sp));
+        let is_signal_stack = !stack.is_exact() && in_handler.unwrap_or_else(ask);
         Self { sp, stack, is_signal_stack }
     }
 }
