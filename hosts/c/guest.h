@@ -27,6 +27,8 @@ int guest_call(guest_callback callback, void *argument);
 int guest_call_pooled(guest_callback callback, void *argument);
 int guest_call_caller(guest_callback callback, void *argument);
 int guest_call_plain(guest_callback callback, void *argument);
+int guest_call_plain_pooled(guest_callback callback, void *argument);
+int guest_downcall(guest_callback callback, void *argument);
 int guest_call_plain_then(guest_callback plain, guest_callback then, void *argument);
 int guest_use_and_call(size_t bytes, guest_callback callback, void *argument);
 int guest_panic(const char *message);

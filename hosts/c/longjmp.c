@@ -238,6 +238,22 @@ static void suspended_are_kept(void) {
     calls_are_right();
 }
 
+/* Downcalls that no upcall of their own made are left on a pooled stack that returns, and is in use again. */
+static __attribute__((noinline)) int leaves_downcall(void *unused) {
+    (void)unused;
+    call_and_leave(guest_downcall, leave);
+    return 7;
+}
+
+static void without_upcall(void) {
+    if (no_query())
+        return;
+    for (int i = 0; i < 10000; i++)
+        CHECK(guest_call_plain_pooled(leaves_downcall, NULL) == 7);
+    CHECK(guest_open_calls() < 4096);
+    flat(leaves_pooled);
+}
+
 /* C leaves the stacks that fibers went on on; when these are used again, C does not stay there. */
 static jmp_buf on_fiber;
 static char *on_own;
@@ -290,6 +306,7 @@ int main(int argc, char **argv) {
         {"undescribed", undescribed},
         {"suspended_are_kept", suspended_are_kept},
         {"of_fibers", of_fibers},
+        {"without_upcall", without_upcall},
         {NULL, NULL},
     };
     return run_case(cases, argc, argv);

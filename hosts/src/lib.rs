@@ -71,6 +71,18 @@ pub extern "C" fn guest_call_caller(callback: Callback, argument: *mut c_void) -
     or_failed(entry().stack(StackChoice::Caller).enter(|| downcall(|| callback(argument))))
 }
 
+/// A downcall that is in no upcall of its own.
+#[unsafe(no_mangle)]
+pub extern "C" fn guest_downcall(callback: Callback, argument: *mut c_void) -> c_int {
+    downcall(|| callback(argument))
+}
+
+/// An upcall that calls C as a plain function, on a pooled stack.
+#[unsafe(no_mangle)]
+pub extern "C" fn guest_call_plain_pooled(callback: Callback, argument: *mut c_void) -> c_int {
+    or_failed(entry().stack(StackChoice::Pooled).enter(|| callback(argument)))
+}
+
 /// An upcall that calls C as a plain function, on the stack that the upcall runs on.
 #[unsafe(no_mangle)]
 pub extern "C" fn guest_call_plain(callback: Callback, argument: *mut c_void) -> c_int {

@@ -103,7 +103,7 @@ cases! {
         repeated_on_coroutine => Outcome::Prints("1000000 questions under strict seccomp"),
     }
     longjmp {
-        on_main, on_pthread, on_registered, suspended_are_kept, of_fibers,
+        on_main, on_pthread, on_registered, suspended_are_kept, of_fibers, without_upcall,
         undescribed [UPCALL_OPEN_UPCALLS = "1000"],
     }
 }

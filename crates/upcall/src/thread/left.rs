@@ -12,7 +12,6 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::ptr;
 use std::sync::atomic::Ordering::Relaxed;
 
 use stackbounds::StackBounds;
@@ -98,23 +97,32 @@ impl Highest<'_> {
 fn calls(hot: &Hot, record: &Record, highest: &mut Highest) -> Vec<Option<Payload>> {
     let mut open: Vec<&OpenCall> = record.open_calls().collect();
     open.sort_unstable_by_key(|call| Reverse(call.serial()));
+    let idle = idle(hot);
     let mut payloads = Vec::new();
     for call in open {
-        let stack = control_at(call.rust_sp());
+        let (rust_sp, upcall_sp) = (call.rust_sp(), call.upcall.sp());
+        let stack = control_at(rust_sp);
         let c_sp = call.c_sp(|_| Some(stack?.system_sp.load(Relaxed)));
+        // Of C code on the stack itself, which called up again, what is left is not the stack: that may have returned, and be in use again, from
+        // another base on. Then the upcall came from there; or later code has been further up there.
+        let stack_stays = c_sp != rust_sp && highest.rise_to(rust_sp);
         let seems_left = stack.is_some_and(|stack| stack.seems_left.get());
-        if highest.rise_to(c_sp) || seems_left {
+        if highest.rise_to(c_sp) || stack_stays || seems_left {
             payloads.push(hot.calls.reclaim(call));
-            // Of C code on the stack itself, which called up again, what is left is not the stack: that may have returned, and be in use again, from
-            // another base on.
-            let upcall_sp = call.upcall.sp();
-            let is_there = |stack| control_at(upcall_sp).is_some_and(|there| ptr::eq(there, stack));
-            if let Some(stack) = stack.filter(|&stack| upcall_sp != 0 && !is_there(stack)) {
+            let stays = |stack: &Control| {
+                stack_stays || upcall_sp == 0 || stack.contains(upcall_sp) || idle.contains(&stack.base())
+            };
+            if let Some(stack) = stack.filter(|stack| !stays(stack)) {
                 mark(hot, record, stack);
             }
         }
     }
     payloads
+}
+
+/// The bases of the thread's idle stacks.
+fn idle(hot: &Hot) -> Vec<usize> {
+    hot.idle().map(Control::base).collect()
 }
 
 /// Whether the stack is in use by an upcall of this thread that does not seem left. What a fiber's code goes on on is the fiber's affair.
@@ -136,7 +144,7 @@ fn mark(hot: &Hot, record: &Record, stack: &'static Control) {
 
 /// Marks the stacks of upcalls that were made from below `sp`, on its stack; says how many others are in use for upcalls from undescribed stacks.
 fn upcalls(hot: &Hot, record: &Record, sp: usize) -> usize {
-    let idle: Vec<_> = hot.idle().map(Control::base).collect();
+    let idle = idle(hot);
     let mut in_use = Vec::new();
     pool::for_each_taken(|stack| {
         if is_upcalls(hot, stack) && !idle.contains(&stack.base()) {
