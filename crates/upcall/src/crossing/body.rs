@@ -7,20 +7,19 @@ use super::foreign::refusing;
 use crate::function::Function;
 use crate::spans::{Plain, UpcallBody, What};
 
-/// What a crossing runs: once or never. May unwind.
-#[derive(Clone, Copy)]
-pub(super) struct Body {
+/// What a crossing runs: once or never.
+pub(super) struct Body<'slot> {
     slot: *mut (),
     run: unsafe fn(*mut ()),
     pub function: Function,
+    borrowed: PhantomData<&'slot mut ()>,
 }
 
-impl Body {
-    /// # Safety
-    /// Called at most once, while the [`Slot`] that it came from is where it was.
+impl Body<'_> {
+    /// May unwind.
     #[inline(always)]
-    pub unsafe fn run(self) {
-        // SAFETY: the caller's promise; `run` and `slot` belong together.
+    pub fn run(self) {
+        // SAFETY: `Slot::body` put the two together. The slot is where it was, since it is borrowed, and runs this once: it has one body, which is gone now.
         unsafe { (self.run)(self.slot) }
     }
 }
@@ -56,13 +55,19 @@ impl<F, R, W> Slot<F, R, W> {
 
 impl<R, F: FnOnce() -> R, W: What> Slot<F, R, W> {
     /// The slot, seen without its types.
+    ///
+    /// # Safety
+    /// Called at most once, and [`run`](Self::run) not.
     #[inline(always)]
-    pub fn body(&mut self) -> Body {
+    pub unsafe fn body(&mut self) -> Body<'_> {
+        /// # Safety
+        /// `slot` is one of these types, and has not run.
         unsafe fn run<R, F: FnOnce() -> R, W: What>(slot: *mut ()) {
-            // SAFETY: `body` made the pointer from a slot that is still there, and this is the only time.
+            // SAFETY: the caller's promise.
             unsafe { (*slot.cast::<Slot<F, R, W>>()).run() }
         }
-        Body { slot: std::ptr::from_mut(self).cast(), run: run::<R, F, W>, function: Function::of::<F>() }
+        let slot = std::ptr::from_mut(self).cast();
+        Body { slot, run: run::<R, F, W>, function: Function::of::<F>(), borrowed: PhantomData }
     }
 
     /// # Safety
@@ -75,15 +80,15 @@ impl<R, F: FnOnce() -> R, W: What> Slot<F, R, W> {
     }
 
     /// # Safety
-    /// The body ran to its end.
+    /// The slot ran, and did not unwind.
     #[inline(always)]
     pub unsafe fn result(self) -> R {
-        // SAFETY: the caller's promise.
+        // SAFETY: the last that `run` does is to write the result.
         unsafe { self.result.assume_init() }
     }
 
     /// # Safety
-    /// The body never ran.
+    /// The slot did not run.
     pub unsafe fn drop_unrun(mut self) {
         // SAFETY: the caller's promise: the closure is there, and `self` goes.
         unsafe { ManuallyDrop::drop(&mut self.f) };

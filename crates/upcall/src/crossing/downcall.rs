@@ -222,8 +222,9 @@ fn raise_in_place_of<R>(value: R, payload: Payload) -> R {
 fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, stack: Option<&'static Control>, f: F) -> R {
     let mut slot = Slot::new(f);
     let Some(stack) = stack else {
-        let left = not_pooled(hot, sp, slot.body());
-        // SAFETY: it ran to its end.
+        // SAFETY: the slot is new.
+        let left = not_pooled(hot, sp, unsafe { slot.body() });
+        // SAFETY: it ran, and did not panic, or `not_pooled` would not have returned: there is a result.
         return value_or_panic(unsafe { slot.result() }, left);
     };
     let system_sp = stack.system_sp.load(Relaxed);
@@ -234,7 +235,7 @@ fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, stack: Option<&'
     let result = catch_unwind(AssertUnwindSafe(|| unsafe { switch::on_system(system_sp, || slot.run()) }));
     hot.check_same_thread(stack.mark.get(), || described(Function::of::<F>()));
     hot.pooled.set(stack);
-    // SAFETY: it ran to its end.
+    // SAFETY: where there is no panic, it ran to its end: there is a result.
     end(hot, &frame, call, result.map(|()| unsafe { slot.result() }))
 }
 
@@ -242,7 +243,7 @@ fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, stack: Option<&'
 /// or a foreign one, on which an upcall runs by its own choice. Raises what the body raises; returns what is to be raised else.
 #[cold]
 #[inline(never)]
-fn not_pooled(hot: &'static Hot, sp: usize, body: Body) -> Option<Payload> {
+fn not_pooled(hot: &'static Hot, sp: usize, body: Body<'_>) -> Option<Payload> {
     record::attach_if_new(hot, sp);
     let frame = Frame::new();
     let call = begin(hot, &frame, stack_pointer());

@@ -169,7 +169,7 @@ impl Entry {
         let (result, failed) =
             if self.is_default() { elsewhere(hot, sp, f) } else { as_chosen(hot, sp, f, self) };
         match failed {
-            // SAFETY: the body ran to its end.
+            // SAFETY: where nothing failed, there is a result, says `Ended`.
             None => Ok(unsafe { result.assume_init() }),
             Some(failed) => Err(failed),
         }
@@ -181,7 +181,8 @@ impl Entry {
 #[inline(never)]
 fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, f: F) -> Ended<R> {
     let mut slot = Slot::of_upcall(f);
-    let failed = from_elsewhere(hot, sp, &mut slot);
+    // SAFETY: the slot is new.
+    let failed = unsafe { from_elsewhere(hot, sp, &mut slot) };
     // SAFETY: that was its run, or refusal.
     unsafe { ended(slot, failed) }
 }
@@ -189,39 +190,46 @@ fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, f: F) -> Ended<R
 #[inline(never)]
 fn as_chosen<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, f: F, entry: Entry) -> Ended<R> {
     let mut slot = Slot::of_upcall(f);
-    let failed = chosen(hot, sp, slot.body(), entry);
+    // SAFETY: the slot is new.
+    let body = unsafe { slot.body() };
+    let failed = chosen(hot, sp, body, entry);
     // SAFETY: that was its run, or refusal.
     unsafe { ended(slot, failed) }
 }
 
-/// What an upcall returned, if it did not fail. As small results travel in registers so, an upcall in place needs no memory for one that is made elsewhere.
+/// The result of an upcall, there if it did not fail; and the error, if it did. As small results travel in registers so, an upcall in place needs no memory for one that is made elsewhere.
 type Ended<R> = (MaybeUninit<R>, Option<Panicked>);
 
 /// # Safety
-/// The slot ran, or `failed` tells why not.
+/// The slot ran, and `failed` is its panic if it panicked; or it did not run, and `failed` is the refusal.
 #[inline(always)]
 unsafe fn ended<R, F: FnOnce() -> R>(slot: Slot<F, R, UpcallBody>, failed: Option<Panicked>) -> Ended<R> {
     let Some(error) = failed else {
-        // SAFETY: the body ran to its end.
+        // SAFETY: it ran, says the caller, and did not fail: there is a result.
         return (MaybeUninit::new(unsafe { slot.result() }), None);
     };
     if error.refusal().is_some() {
-        // SAFETY: it never ran.
+        // SAFETY: what is refused is not run.
         quietly(|| unsafe { slot.drop_unrun() });
     }
     (MaybeUninit::uninit(), Some(error))
 }
 
+/// # Safety
+/// The slot is new.
 #[inline(always)]
-fn from_elsewhere<R, F: FnOnce() -> R>(
+unsafe fn from_elsewhere<R, F: FnOnce() -> R>(
     hot: &'static Hot,
     sp: usize,
     slot: &mut Slot<F, R, UpcallBody>,
 ) -> Option<Panicked> {
     let spare = if hot.to_spare.holds(sp) { hot.take_spare() } else { None };
-    let Some(stack) = spare else { return not_on_spare(hot, sp, slot.body()) };
+    let Some(stack) = spare else {
+        // SAFETY: the caller's promise.
+        return not_on_spare(hot, sp, unsafe { slot.body() });
+    };
     hot.begin_upcall(sp, Function::of::<F>());
-    // SAFETY: the slot has not run.
+    // SAFETY: the caller's promise.
     let failed = run_pooled(
         hot,
         stack,
@@ -237,7 +245,7 @@ fn from_elsewhere<R, F: FnOnce() -> R>(
 }
 
 #[inline(never)]
-fn not_on_spare(hot: &'static Hot, sp: usize, body: Body) -> Option<Panicked> {
+fn not_on_spare(hot: &'static Hot, sp: usize, body: Body<'_>) -> Option<Panicked> {
     if !hot.in_place.holds(sp) {
         return chosen(hot, sp, body, entry());
     }
@@ -250,7 +258,7 @@ fn not_on_spare(hot: &'static Hot, sp: usize, body: Body) -> Option<Panicked> {
 
 /// Any upcall: attaches the thread if it is new to us, and decides where the upcall runs.
 #[inline(never)]
-fn chosen(hot: &'static Hot, sp: usize, body: Body, entry: Entry) -> Option<Panicked> {
+fn chosen(hot: &'static Hot, sp: usize, body: Body<'_>, entry: Entry) -> Option<Panicked> {
     // Before a thread is attached, which takes locks and allocates.
     let in_handler = hot.record().is_none().then(|| service::run(|| record::is_on_signal_stack(sp)));
     if in_handler == Some(true) {
@@ -281,11 +289,10 @@ fn chosen(hot: &'static Hot, sp: usize, body: Body, entry: Entry) -> Option<Pani
 
 /// Runs `body` in place, on a stack that the host may move to another thread.
 #[inline(always)]
-fn run_here(hot: &Hot, body: Body, what: &str) -> std::thread::Result<()> {
-    let mark = hot.mark();
-    // SAFETY: the caller passes a body that has not run, whose slot is in a frame above.
-    let result = catch_unwind(AssertUnwindSafe(|| unsafe { body.run() }));
-    hot.check_same_thread(mark, || format!("the {what} of {}", body.function));
+fn run_here(hot: &Hot, body: Body<'_>, what: &str) -> std::thread::Result<()> {
+    let (mark, function) = (hot.mark(), body.function);
+    let result = catch_unwind(AssertUnwindSafe(|| body.run()));
+    hot.check_same_thread(mark, || format!("the {what} of {function}"));
     result
 }
 

@@ -65,18 +65,12 @@ impl Pooled {
         Ok(Pooled { stack, system_sp })
     }
 
-    /// Runs `body` on the stack and gives the stack back.
+    /// Runs `body` on the stack and gives the stack back. Returns what `caught` makes of its panic, if it panicked.
     #[inline(always)]
-    pub fn run<T>(&self, hot: &Hot, body: Body, caught: impl FnOnce(Payload) -> T) -> Option<T> {
-        // SAFETY: the caller passes a body that has not run, whose slot is in a frame above.
-        let failed = run_pooled(
-            hot,
-            self.stack,
-            self.system_sp,
-            || unsafe { body.run() },
-            caught,
-            || upcall_of(body.function),
-        );
+    pub fn run<T>(self, hot: &Hot, body: Body<'_>, caught: impl FnOnce(Payload) -> T) -> Option<T> {
+        let function = body.function;
+        let failed =
+            run_pooled(hot, self.stack, self.system_sp, || body.run(), caught, || upcall_of(function));
         if let Some(fiber) = self.stack.fiber() {
             fiber.leave(self.stack);
         }

@@ -37,13 +37,14 @@ pub fn with_stack<R>(bytes: usize, f: impl FnOnce() -> R) -> R {
         return f();
     }
     let mut slot = Slot::new(f);
-    let body = slot.body();
+    // SAFETY: the slot is new.
+    let body = unsafe { slot.body() };
     match on_larger(bytes, sp, body) {
-        // SAFETY: the body ran to its end.
+        // SAFETY: it ran, and did not panic: there is a result.
         Ok(None) => unsafe { slot.result() },
         Ok(Some(payload)) => resume_unwind(payload),
         Err(refusal) => {
-            // SAFETY: refused: the body never ran.
+            // SAFETY: what is refused is not run.
             unsafe { slot.drop_unrun() };
             panic!("with_stack: {refusal}")
         }
@@ -52,7 +53,7 @@ pub fn with_stack<R>(bytes: usize, f: impl FnOnce() -> R) -> R {
 
 /// Runs `body` on a pooled stack; returns its panic, if it panicked.
 #[inline(never)]
-fn on_larger(bytes: usize, sp: usize, body: Body) -> Result<Option<Payload>, Refusal> {
+fn on_larger(bytes: usize, sp: usize, body: Body<'_>) -> Result<Option<Payload>, Refusal> {
     let hot = Hot::here();
     record::attach_if_new(hot, sp);
     let pooled = Pooled::take(hot, bytes, sp, &stackbounds::at(sp));
