@@ -24,7 +24,7 @@ use std::mem::replace;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::stack::coroutine::Running;
-use crate::stack::{Control, control_at};
+use crate::stack::{Control, Mark, control_at};
 use crate::thread::{Hot, OpenCall, Record};
 
 /// The open downcall that encloses the upcall which began at `upcall_sp`.
@@ -32,7 +32,7 @@ pub(super) fn of_upcall(hot: &Hot, upcall_sp: usize) -> Option<&OpenCall> {
     let record = hot.record()?;
     record.open_calls().next()?;
     if let Some(fiber) = control_at(upcall_sp).and_then(Control::fiber) {
-        return of_fiber(record, fiber, upcall_sp);
+        return of_fiber(record, fiber, hot.mark(), upcall_sp);
     }
     let walk = walk(record, upcall_sp, |_| true);
     if walk.found.is_some() {
@@ -41,7 +41,7 @@ pub(super) fn of_upcall(hot: &Hot, upcall_sp: usize) -> Option<&OpenCall> {
     let stack = stackbounds::at(upcall_sp);
     if stack.is_exact() {
         let beyond = |call: &OpenCall| {
-            let c_sp = c_sp(call);
+            let c_sp = call.own_c_sp(hot.mark());
             stack.contains(c_sp) && c_sp >= walk.walked_to && is_there(call)
         };
         if let Some(call) = newest(record, beyond) {
@@ -63,11 +63,11 @@ pub(super) fn of_upcall(hot: &Hot, upcall_sp: usize) -> Option<&OpenCall> {
             return newest(record, |call| fiber.stack_with(call.rust_sp()).is_some());
         }
     }
-    newest(record, |call| hot.owns(c_sp(call)) && is_there(call))
+    newest(record, |call| hot.owns(call.own_c_sp(hot.mark())) && is_there(call))
 }
 
 /// The same for an upcall from one of the fiber's stacks.
-fn of_fiber<'a>(record: &'a Record, fiber: &Running, upcall_sp: usize) -> Option<&'a OpenCall> {
+fn of_fiber<'a>(record: &'a Record, fiber: &Running, mark: Mark, upcall_sp: usize) -> Option<&'a OpenCall> {
     let its = |call: &OpenCall| fiber.stack_with(call.rust_sp());
     let walk = walk(record, upcall_sp, |call| its(call).is_some());
     if walk.found.is_some() {
@@ -75,7 +75,7 @@ fn of_fiber<'a>(record: &'a Record, fiber: &Running, upcall_sp: usize) -> Option
     }
     // Where C began, if that is a stack of the fiber's; C that it left for began beneath all of them.
     let place = |call: &OpenCall| {
-        let c_sp = c_sp(call);
+        let c_sp = call.own_c_sp(mark);
         fiber.stack_with(c_sp).map_or_else(|| Some((its(call)?, call.rust_sp())), |stack| Some((stack, c_sp)))
     };
     let least = (fiber.stack_with(upcall_sp)?, walk.walked_to);
@@ -87,7 +87,8 @@ fn of_fiber<'a>(record: &'a Record, fiber: &Running, upcall_sp: usize) -> Option
 fn is_there(call: &OpenCall) -> bool {
     const SIZE: usize = 16 << 10;
     let end = stackbounds::at(call.rust_sp()).high().min(call.rust_sp() + SIZE);
-    // SAFETY: the caller found it to lie on a stack in use, whose end is respected.
+    // SAFETY: the caller found that its C code is on a stack in use. Its Rust code was there too, or on a stack of ours, which stays mapped; the end is
+    // respected.
     unsafe { call.frame_is_in(call.rust_sp(), end) }
 }
 
@@ -98,11 +99,6 @@ fn is_of(call: &OpenCall, start: usize, sp: usize) -> bool {
     // SAFETY: looks the address up in tables.
     let begins = |code| unsafe { _Unwind_FindEnclosingFunction(code as *mut c_void) } as usize;
     call.code().is_none_or(|code| call.rust_sp().wrapping_sub(sp) < PUSHED && begins(code) == start)
-}
-
-/// Where the C code of a call of this thread began.
-fn c_sp(call: &OpenCall) -> usize {
-    call.c_sp(|rust_sp| Some(control_at(rust_sp)?.system_sp.load(Relaxed)))
 }
 
 /// The newest of the open calls that qualify: of nested ones, the innermost.
@@ -198,7 +194,7 @@ impl<F: Fn(&OpenCall) -> bool> Walk<'_, F> {
             self.walked_to = sp;
         }
         let encloses = |call: &OpenCall| {
-            // SAFETY: that is a frame of this thread's, as `found` sees to.
+            // SAFETY: asked only where `last..sp` is one frame of this thread, which the walk has come through.
             is_of(call, function, last) && unsafe { call.frame_is_in(last, sp) } && (self.counts)(call)
         };
         let found = if same_stack { nearest(self.record, encloses) } else { None };

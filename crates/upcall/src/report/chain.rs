@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::snapshot::{NEAR, StackKind};
 use crate::function::Function;
-use crate::stack::control_in_handler;
+use crate::stack::control_of_thread_at;
 use crate::thread::{Hot, OpenCall, Record, Upcall};
 use stackbounds::Kind;
 
@@ -56,21 +56,16 @@ impl<'a> Chain<'a> {
         Self { hot, record, at: sp, before: usize::MAX, upcall: hot.upcall.get() }
     }
 
-    /// Where the C code of a call of this thread began.
-    fn c_sp(&self, call: &OpenCall) -> usize {
-        call.c_sp(|rust_sp| Some(control_in_handler(rust_sp, self.hot.mark())?.system_sp.load(Relaxed)))
-    }
-
     /// The next call on this stack, which ends at `high`.
     fn next_until(&mut self, high: usize) -> Option<Step> {
-        let range = self.at..high;
-        let beyond = |call: &&OpenCall| call.serial() < self.before && range.contains(&self.c_sp(call));
+        let (range, mark) = (self.at..high, self.hot.mark());
+        let beyond = |call: &&OpenCall| call.serial() < self.before && range.contains(&call.own_c_sp(mark));
         let call = self.record.open_calls().filter(beyond).max_by_key(|call| call.serial());
         let Upcall { sp, function } = self.upcall;
         match call {
             // Its own downcalls are inside of an upcall, all others around it.
             Some(call) if call.upcall.sp() == sp || !range.contains(&sp) => {
-                let c_sp = self.c_sp(call);
+                let c_sp = call.own_c_sp(mark);
                 (self.at, self.before, self.upcall) = (call.rust_sp(), call.serial(), call.upcall.get());
                 Some(Step::Downcall(c_sp))
             }
@@ -96,7 +91,7 @@ impl Iterator for Chain<'_> {
             self.at = match kind {
                 StackKind::Own => return None,
                 StackKind::Pooled => {
-                    let stack = control_in_handler(self.at, self.hot.mark())?;
+                    let stack = control_of_thread_at(self.at, self.hot.mark())?;
                     match stack.fiber().and_then(|fiber| fiber.left_for(stack)) {
                         Some(stack) => stack.low.get(),
                         None => stack.system_sp.load(Relaxed),

@@ -5,7 +5,7 @@ use std::fmt;
 use super::chain::{Chain, Step, stack_of};
 use super::snapshot::StackKind;
 use super::sys;
-use crate::stack::{Control, control_in_handler, registered, service};
+use crate::stack::{Control, control_of_thread_at, registered, service};
 use crate::thread::{Hot, Record, thread_id};
 use stackbounds::Kind;
 
@@ -62,7 +62,7 @@ impl<'a> Overflowed<'a> {
             Kind::Gap => None,
             Kind::Stack => Some((Stack::Registered, above.low, above.high)),
             Kind::Slot => {
-                let control = control_in_handler(above.low, hot_of(record?).mark())?;
+                let control = control_of_thread_at(above.low, hot_of(record?).mark())?;
                 Some((Stack::Pooled(control), above.low, control.base()))
             }
         }

@@ -129,15 +129,15 @@ pub(crate) fn control_at(sp: usize) -> Option<&'static Control> {
     unsafe { control_of(stackbounds::around(sp)?) }
 }
 
-/// The pooled stack of the thread with `mark` that `address` is on or in the guard of, for the handlers of signals. It is in use, or is a spare of
-/// the thread, or was its last before it was given back.
-pub(crate) fn control_in_handler(address: usize, mark: Mark) -> Option<&'static Control> {
+/// The pooled stack of the thread with `mark` that `address` is on or in the guard of, whether or not anything runs there: of calls that C may have left,
+/// and for the handlers of signals. It is in use, or is a spare of the thread, or was its last before it was given back.
+pub(crate) fn control_of_thread_at(address: usize, mark: Mark) -> Option<&'static Control> {
     let around = match stackbounds::described(address) {
         gap if gap.kind == Kind::Gap && gap.high != usize::MAX => stackbounds::described(gap.high),
         stack => stack,
     };
-    // SAFETY: a Control stays mapped when its stack is given back. It is this thread's if it says so; one that others write at this moment
-    // does not.
+    // SAFETY: a slot stays mapped when its stack is given back, and so does the Control that it leads to. That is this thread's if it says so, which only
+    // this thread changes then; one that others write at this moment does not say so.
     unsafe { control_of(around) }.filter(|control| control.mark.get().serial == mark.serial)
 }
 

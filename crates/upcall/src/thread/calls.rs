@@ -5,7 +5,7 @@
 //! order calls return, so there are at most twice as many (but 16) as were in use at one time.
 
 use crate::quiet::fatal;
-use crate::stack::words;
+use crate::stack::{Mark, control_of_thread_at, words};
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::mem::MaybeUninit;
@@ -115,6 +115,11 @@ impl OpenCall {
             here if here & C_HERE != 0 => here & !C_HERE,
             rust_sp => system_sp(rust_sp).unwrap_or(rust_sp),
         }
+    }
+
+    /// The same of a call of the calling thread, which has `mark`; C may have left the call.
+    pub fn own_c_sp(&self, mark: Mark) -> usize {
+        self.c_sp(|rust_sp| Some(control_of_thread_at(rust_sp, mark)?.system_sp.load(Relaxed)))
     }
 
     /// Leaves a payload to be raised when the call returns, unless one waits there already, which came first; then

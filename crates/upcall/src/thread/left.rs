@@ -19,7 +19,7 @@ use stackbounds::StackBounds;
 use super::{Hot, OpenCall, Payload, Record};
 use crate::quiet::quietly;
 use crate::stack::pool::{self, Purpose};
-use crate::stack::{Control, control_at, service};
+use crate::stack::{Control, control_of_thread_at, service};
 
 /// From so many downcalls on, and stacks for upcalls, it is worth looking.
 pub(super) const MANY_CALLS: usize = 1024;
@@ -101,7 +101,7 @@ fn calls(hot: &Hot, record: &Record, highest: &mut Highest) -> Vec<Option<Payloa
     let mut payloads = Vec::new();
     for call in open {
         let (rust_sp, upcall_sp) = (call.rust_sp(), call.upcall.sp());
-        let stack = control_at(rust_sp);
+        let stack = control_of_thread_at(rust_sp, hot.mark());
         let c_sp = call.c_sp(|_| Some(stack?.system_sp.load(Relaxed)));
         // Of C code on the stack itself, which called up again, what is left is not the stack: that may have returned, and be in use again, from
         // another base on. Then the upcall came from there; or later code has been further up there.
