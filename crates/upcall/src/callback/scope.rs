@@ -134,7 +134,7 @@ impl<F: CallMut<A, R>, A, R> Call<A, R> for BorrowedMut<F> {
                 return Err(Refused::Data(HandleError::InUse));
             }
             let _runs = Runs(&closure.runs);
-            // SAFETY: the scope is open, or its end would wait for this call; and this is the only one.
+            // SAFETY: the scope is open, and if it ended before this call, that would stop the process; and this is the only call.
             Ok(unsafe { &mut *closure.f.as_ptr() }.call_mut(arguments))
         };
         // SAFETY: other threads than the scope's look at `thread` only.

@@ -197,7 +197,8 @@ fn as_chosen<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, f: F, entry: Ent
     unsafe { ended(slot, failed) }
 }
 
-/// The result of an upcall, there if it did not fail; and the error, if it did. As small results travel in registers so, an upcall in place needs no memory for one that is made elsewhere.
+/// The result of an upcall, there if it did not fail; and the error, if it did. As small results travel in registers so, an upcall in place needs no
+/// memory for one that is made elsewhere.
 type Ended<R> = (MaybeUninit<R>, Option<Panicked>);
 
 /// # Safety

@@ -37,7 +37,7 @@ static IN_HANDLER: InHandler =
 
 struct InHandler(Inner);
 
-// SAFETY: it is never written.
+// SAFETY: it is never written, and has no payload, which is all that is not `Sync`.
 unsafe impl Sync for InHandler {}
 
 const SIGNAL_HANDLER: &str = "the upcall came from a signal handler, on a thread that has nothing in reserve for that, and nothing can be allocated \
@@ -132,7 +132,7 @@ impl Panicked {
     /// [`downcall`](crate::downcall) on this thread has taken it and will raise it.
     pub fn into_payload(self) -> Option<Payload> {
         let inner = ManuallyDrop::new(self).0;
-        // SAFETY: it is not dropped.
+        // SAFETY: the only time: `self` is gone, and its `drop` does not run.
         match *unsafe { take_own(inner) }? {
             Inner::Panicked { payload, .. } => payload,
             Inner::Refused { .. } => None,
@@ -208,7 +208,7 @@ impl fmt::Display for Panicked {
 
 impl std::error::Error for Panicked {}
 
-// SAFETY: all that is not Sync is the payload, and a shared reference gives no way to it.
+// SAFETY: all that is not Sync is the payload, of which a shared reference tells no more than whether it is a `Cancelled`.
 unsafe impl Sync for Panicked {}
 
 /// The error of an upcall that was not run. Made on a service stack: too little room may be the reason.

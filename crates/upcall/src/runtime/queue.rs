@@ -98,10 +98,10 @@ impl Drop for Run {
     }
 }
 
-/// The head of a list of fibers.
+/// The head of a list of fibers. Rule: **its members are alive**: they leave it before they end (`at_end`).
 struct Listed(Option<NonNull<Running>>);
 
-// SAFETY: the list is used under its lock, and its members leave it before they end.
+// SAFETY: the list is used under its lock, and its members are alive.
 unsafe impl Send for Listed {}
 
 /// All there are.
@@ -196,7 +196,7 @@ impl Queue {
     #[inline(always)]
     fn with_local<R>(&self, f: impl FnOnce(&mut VecDeque<Runnable>) -> R) -> R {
         debug_assert!(self.is_own());
-        // SAFETY: one thread, and one call at a time.
+        // SAFETY: nobody but the owner, on whose thread this is, gets at it, and `f` does not come here again.
         f(unsafe { &mut *self.local.get() })
     }
 
@@ -364,7 +364,8 @@ impl Queue {
         }
     }
 
-    /// Calls `look` for each fiber that has waited and not ended. Of a fiber of another thread, only its name and where it waits may be looked at.
+    /// Calls `look` for each fiber that has waited and not ended. Of a fiber of another thread, only its name, where it was spawned and where it waits may
+    /// be looked at.
     pub fn for_each_fiber(&self, mut look: impl FnMut(&Running)) {
         let head = lock(&self.fibers);
         let mut next = head.0;

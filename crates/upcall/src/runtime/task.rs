@@ -141,9 +141,10 @@ enum State<T: 'static> {
     Taken,
 }
 
-// SAFETY: what makes it neither is the boxed future of an abort, which holds a task of a `T`, as `Running` does.
+// SAFETY: what makes it neither is the boxed future of an abort, which holds a task of a `T`, as `Running` does; and the pointer to the `Meta`, which is for all
+// threads.
 unsafe impl<T: Send + 'static> Send for JoinHandle<T> {}
-// SAFETY: as above; all access is under the lock.
+// SAFETY: as above; shared, the state is under its lock.
 unsafe impl<T: Send + 'static> Sync for JoinHandle<T> {}
 
 impl<T: 'static> JoinHandle<T> {

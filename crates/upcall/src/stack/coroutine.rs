@@ -132,7 +132,7 @@ impl Running {
         self.suspensions.set(self.suspensions.get().wrapping_add(1));
         #[cfg(feature = "tracing")]
         self.spans.leave();
-        // SAFETY: the yielder is in the frame below this one, which lives as long as the coroutine runs.
+        // SAFETY: the yielder is in the coroutine's first frame, as this `Running` is: all that runs or waits on its stack is below.
         self.context.set(sanitizer::suspended(self.stack, || unsafe { (*self.yielder).suspend(()) }));
         self.stack.waits.end();
         #[cfg(feature = "tracing")]

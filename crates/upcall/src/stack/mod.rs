@@ -112,7 +112,7 @@ impl Control {
     /// The fiber whose code this is. The reference is good for as long as the caller's frame, which is the fiber's own or beneath it.
     #[inline(always)]
     pub fn fiber(&self) -> Option<&'static Running> {
-        // SAFETY: a fiber that begins notes itself here, and what it leaves for it takes the note back before its end.
+        // SAFETY: null, or a fiber that has not ended: it takes back before its end what it noted, here and on the stacks that its code went on on.
         unsafe { self.fiber.get().as_ref() }
     }
 

@@ -60,7 +60,8 @@ pub(crate) fn run<R>(f: impl FnOnce() -> R) -> R {
         sanitizer::stack_made((low + GUARD) as *mut u8, SIZE - GUARD);
     }
     let mut result = None;
-    // SAFETY: `take` gave the memory to this thread alone. The lowest GUARD bytes may be its guard, and hold nothing.
+    // SAFETY: `take` gave the memory to this thread alone. Its lowest GUARD bytes are its guard, or hold nothing; then what runs here, which is ours, needs a
+    // small part of the rest.
     unsafe {
         switch::on_block(low, low + SIZE, &service.left, || {
             // Here: on the caller's stack there may be no room to call libc.
@@ -117,7 +118,7 @@ impl Service {
             return;
         }
         let Some(low) = sys::reserve(SIZE, SIZE) else { return };
-        // SAFETY: the memory was just mapped, and its lowest GUARD bytes will hold nothing.
+        // SAFETY: the memory was just mapped, in whole pages, and its lowest GUARD bytes will hold nothing.
         unsafe { sys::guard(low, GUARD, GuardPages::Mprotect) };
         sanitizer::stack_made(low.wrapping_add(GUARD), SIZE - GUARD);
         self.mapped.store(low as usize, Relaxed);

@@ -50,7 +50,8 @@ pub(crate) fn on_pooled(stack: &Control, system_sp: Option<usize>, f: impl FnOnc
 /// Runs `f` on the system stack, from `system_sp` downwards.
 ///
 /// # Safety
-/// `system_sp` was set by [`on_pooled`] for the stack in use, whose frames this call does not outlive.
+/// `system_sp` is that of the stack in use: it was set when that was entered, by [`on_pooled`], or its coroutine resumed. Whoever did so waits, so that nothing
+/// is in use below.
 #[inline(always)]
 pub(crate) unsafe fn on_system(system_sp: usize, f: impl FnOnce()) {
     struct System(usize);
@@ -73,10 +74,11 @@ pub(crate) unsafe fn on_system(system_sp: usize, f: impl FnOnce()) {
 /// Runs `f` on a block of memory that is kept as a stack.
 ///
 /// # Safety
-/// `low..base` is writable, has guard pages at its low end, 4096 bytes above them, and nothing else uses it.
+/// `low..base` is memory that nothing else uses, all of it writable but for guard pages at its low end. There are 4096 bytes above those; where it has none, as many as
+/// `f` will ever need.
 pub(super) unsafe fn on_block(low: usize, base: usize, left: &sanitizer::Left, f: impl FnOnce()) {
     struct Block(usize, usize);
-    // SAFETY: as the caller of `on_block` says.
+    // SAFETY: the caller's promise: guard pages, or no need of them.
     unsafe impl Stack for Block {
         #[inline(always)]
         fn base(&self) -> StackPointer {

@@ -43,7 +43,7 @@ pub(crate) struct OpenCall {
     next: Cell<*const OpenCall>,
 }
 
-/// What a downcall keeps in its frame: its number, which is no other call's ever. Only while this is there is the frame there: hosts copy stacks
+/// What a downcall keeps in its frame: its number, which no other call of the thread ever has. Only while this is there is the frame there: hosts copy stacks
 /// away, and others' frames to the same addresses.
 pub(crate) struct Frame(UnsafeCell<MaybeUninit<usize>>);
 
@@ -175,10 +175,11 @@ impl Calls {
         if self.free.get().is_null() {
             more();
         }
-        // SAFETY: free places are in blocks that live until their thread's record is freed, and longer if a call is open.
+        // SAFETY: there is a free place, or `more` added some. They are in blocks that live until their thread's record is freed, which it is not while a call is
+        // open.
         let place: &'static OpenCall = unsafe { &*self.free.get() };
         self.free.set(place.next.get());
-        // No frame holds, in passing, another call's number.
+        // Between two numbers, so that what a frame may hold of this in passing is no call's number.
         let serial = self.between.load(Relaxed) + 1;
         self.between.store(self.between.load(Relaxed) + 2, Relaxed);
         place.state.store(serial, Relaxed);

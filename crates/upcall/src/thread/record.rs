@@ -43,7 +43,7 @@ pub(crate) struct Record {
 impl Record {
     /// The thread's downcalls that have not returned. Called by the thread itself, or under the lock of the list.
     pub fn open_calls(&self) -> impl Iterator<Item = &OpenCall> {
-        // SAFETY: blocks are added by the thread itself under the lock (`add_call_places`); the caller is one or holds the other.
+        // SAFETY: blocks are added by the thread itself under the lock (`find_call_places`); the caller is the one or holds the other.
         let blocks = unsafe { &*self.call_blocks.get() };
         blocks.iter().flat_map(|block| block.iter()).filter(|place| place.is_open())
     }
