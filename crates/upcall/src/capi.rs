@@ -7,27 +7,9 @@
 use std::ffi::{c_char, c_int};
 use std::ptr;
 
-use stackbounds::stack_pointer;
-
-use crate::crossing::{InUse, attach, detach, enter};
+use crate::crossing::{InUse, attach, checked, detach};
 use crate::stack::service;
 use crate::thread::{Hot, record};
-
-/// Runs `f` as an upcall; its error is the thread's last message. The upcall that the caller belongs to is what it was, afterwards.
-pub(crate) fn checked<T>(f: impl FnOnce() -> Result<T, String>) -> Option<T> {
-    let hot = Hot::here();
-    let upcall = hot.upcall.get();
-    let result = enter(f);
-    hot.upcall.set(upcall);
-    let message = match result.ok()? {
-        Ok(value) => return Some(value),
-        Err(message) => message,
-    };
-    record::attach_if_new(hot, stack_pointer());
-    record::set_last_panic(hot, &message);
-    record::detach_if_exiting(hot);
-    None
-}
 
 /// What a function returns that has no other result than whether it did what it is to do.
 pub(crate) fn status<T>(done: Option<T>) -> c_int {

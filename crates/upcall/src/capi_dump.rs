@@ -6,7 +6,8 @@ use std::io::Write;
 use std::mem::ManuallyDrop;
 use std::os::fd::FromRawFd;
 
-use crate::capi::{checked, status};
+use crate::capi::status;
+use crate::crossing::checked;
 use crate::report::snapshot::snapshot;
 
 /// Writes what is going on in the process to the file descriptor `fd`, as a tree: every attached thread,

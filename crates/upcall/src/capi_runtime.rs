@@ -7,7 +7,8 @@ use std::ffi::{c_int, c_long, c_uint, c_void};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use crate::capi::{checked, status};
+use crate::capi::status;
+use crate::crossing::checked;
 use crate::runtime::{LocalRuntime, drop_at_exit, shutdown};
 
 const NO_RUNTIME: &str = "this thread has no runtime of the C side: call upcall_local_begin first";

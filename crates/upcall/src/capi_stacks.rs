@@ -4,7 +4,8 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 
 use stackbounds::stack_pointer;
 
-use crate::capi::{checked, status};
+use crate::capi::status;
+use crate::crossing::checked;
 use crate::report::{self, users};
 use crate::stack::{registered, service};
 use crate::thread::Hot;

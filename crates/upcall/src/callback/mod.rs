@@ -98,7 +98,7 @@ use std::marker::PhantomData;
 use std::mem::forget;
 use std::ptr::NonNull;
 
-use crate::capi::checked;
+use crate::crossing::checked;
 use crate::handle::table;
 use kinds::{Kind, Refused};
 

@@ -30,6 +30,7 @@
 //! asked wherever the host could have moved the stack: by every downcall, and by upcalls everywhere but on the thread's own stack.
 
 mod body;
+mod checked;
 mod detach;
 mod downcall;
 mod enclosing;
@@ -44,6 +45,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use stackbounds::stack_pointer;
 
+pub(crate) use checked::checked;
 pub use detach::{InUse, detach};
 pub use downcall::{downcall, downcall_on_fiber};
 pub use panicked::{Panicked, Refusal};
