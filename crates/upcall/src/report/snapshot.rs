@@ -236,7 +236,7 @@ fn seen(record: &Record) -> Seen {
         left_calls: hot.calls.reclaimed(),
         calls,
     };
-    Seen { serial: record.serial(), own: hot.own_stack(), idle, sps, thread }
+    Seen { serial: record.serial, own: hot.own_stack(), idle, sps, thread }
 }
 
 /// Adds an upcall, unless it is there: some code that it waits for may have made calls on its behalf.

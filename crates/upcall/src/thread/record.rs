@@ -26,7 +26,7 @@ pub(crate) struct Record {
     pub hot: *const Hot,
     pub thread_id: usize,
     /// See [`Mark`].
-    serial: usize,
+    pub serial: usize,
     /// The message of the last panic that an upcall caught, or of its last refusal.
     pub last_panic: RefCell<Option<String>>,
     /// The values of fiber-local variables for code outside fibers.
@@ -46,13 +46,6 @@ impl Record {
         // SAFETY: blocks are added by the thread itself under the lock (`find_call_places`); the caller is the one or holds the other.
         let blocks = unsafe { &*self.call_blocks.get() };
         blocks.iter().flat_map(|block| block.iter()).filter(|place| place.is_open())
-    }
-}
-
-impl Record {
-    /// See [`Mark`].
-    pub fn serial(&self) -> usize {
-        self.serial
     }
 
     /// How many places for downcalls there are.
@@ -264,7 +257,7 @@ fn free_at_exit(record: *const Record) -> bool {
             unsafe { libc::pthread_key_delete(key) };
         }
     }
-    let key = (KEY.load(Acquire) - 1) as libc::pthread_key_t;
+    let Some(key) = key() else { return false };
     // SAFETY: the key was created and is never deleted.
     unsafe { libc::pthread_setspecific(key, record.cast()) == 0 }
 }
