@@ -26,8 +26,7 @@
 //!
 //! # Features
 //! - `runtime` (default): what runs fibers, that is [`spawn`], [`scope`], [`LocalRuntime`], [`blocking`], [`sleep`], [`shutdown`] and their
-//!   C functions. Without it,
-//!   fibers are for the executor that you bring.
+//!   C functions. Without it, fibers are for the executor that you bring.
 //! - `tokio`: waits know of tokio. They block the threads of its runtimes as it wants them to be blocked, see to it that what it serves is
 //!   served, and say so when a wait can only be served by the thread that it blocks.
 //! - `serde`: snapshots can be serialised.

@@ -121,7 +121,7 @@ fn in_place<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, f: F) -> R {
     let frame = Frame::new();
     let call = begin(hot, &frame, sp);
     let result = catch_unwind(AssertUnwindSafe(|| refusing(f)));
-    hot.check_same_token(|| described(Function::of::<F>()));
+    hot.check_same_token(|| downcall_of(Function::of::<F>()));
     end(hot, &frame, call, result)
 }
 
@@ -132,7 +132,7 @@ fn on_fiber<R, F: FnOnce() -> R>(hot: &'static Hot, stack: &'static Control, f: 
     let call = begin(hot, &frame, stack_pointer() | C_HERE);
     let had_c = stack.has_c.replace(true);
     let result = catch_unwind(AssertUnwindSafe(|| refusing(f)));
-    hot.check_same_thread(stack.mark.get(), || described(Function::of::<F>()));
+    hot.check_same_thread(stack.mark.get(), || downcall_of(Function::of::<F>()));
     stack.has_c.set(had_c);
     hot.pooled.set(stack);
     end(hot, &frame, call, result)
@@ -193,7 +193,7 @@ fn value_or_panic<R>(value: R, panic: Option<Payload>) -> R {
     }
 }
 
-fn described(function: Function) -> String {
+fn downcall_of(function: Function) -> String {
     format!("the downcall of {function}")
 }
 
@@ -233,7 +233,7 @@ fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, stack: Option<&'
     // SAFETY: this runs on `stack`, whose `system_sp` was set when it was entered; the frames above it are those that wait for us.
     // The slot has not run.
     let result = catch_unwind(AssertUnwindSafe(|| unsafe { switch::on_system(system_sp, || slot.run()) }));
-    hot.check_same_thread(stack.mark.get(), || described(Function::of::<F>()));
+    hot.check_same_thread(stack.mark.get(), || downcall_of(Function::of::<F>()));
     hot.pooled.set(stack);
     // SAFETY: where there is no panic, it ran to its end: there is a result.
     end(hot, &frame, call, result.map(|()| unsafe { slot.result() }))

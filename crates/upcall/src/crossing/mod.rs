@@ -16,8 +16,8 @@
 //!             └─ the Rust body
 //!                ├─ wait: as told in `fiber/wait.rs`                      suspends a fiber, or parks the thread
 //!                └─ downcall: noted in the thread's open calls
-//!                   ├─ SP on a pooled stack → switch back               system stack, below enter's frames
-//!                   ├─ on_fiber             → call in place             the fiber's, where upcalls may suspend it
+//!                   ├─ on_fiber, or C is on this stack already → call in place   the fiber's, where upcalls may suspend it
+//!                   ├─ SP on any other pooled stack → switch back       system stack, below enter's frames
 //!                   └─ otherwise            → call in place             the stack that it is on
 //!                      └─ C … may switch stacks, and call us again
 //!                   ←  same thread?  a panic left here by an upcall? → raise it

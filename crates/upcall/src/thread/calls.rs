@@ -141,7 +141,7 @@ impl OpenCall {
     }
 }
 
-/// The free places of a thread.
+/// The free places of a thread, and what its downcalls are counted by.
 pub(crate) struct Calls {
     free: Cell<*const OpenCall>,
     /// Between the number of the last call and that of the next. Atomic so that it is counted up by one instruction.

@@ -49,7 +49,7 @@ pub(crate) struct Hot {
     checks_foreign: Cell<bool>,
     /// Whether a spare stack has the size that fibers are to have.
     fibers_on_spares: Cell<bool>,
-    /// The upcall that runs now or has made the downcall that runs now. For snapshots only: an upcall that C made without a downcall between leaves
+    /// The upcall that runs now or has made the downcall that runs now, as far as is known: an upcall that C made without a downcall between leaves
     /// none when it returns into the outer one.
     pub upcall: UpcallCell,
     /// The stack of the fiber that runs, or null: of the innermost, if one polls another.
@@ -57,7 +57,7 @@ pub(crate) struct Hot {
     /// The pooled stack that was entered or returned to last, or null: a hint, to be believed only when SP is on it. Rule: **the hint is a stack
     /// that this thread has**, in use or spare.
     pub pooled: Cell<*const Control>,
-    /// The downcalls that have not returned.
+    /// The free places for downcalls, and their numbers.
     pub calls: Calls,
     /// A range, not of the own stack, from which upcalls of the default size go to a spare stack, their system stack being the one that
     /// they came from; and one in which they run in place. Where upcalls came from last.
@@ -68,7 +68,7 @@ pub(crate) struct Hot {
     /// How many pooled stacks the thread has, idle or not; and how many of them for upcalls.
     stacks: Cell<usize>,
     upcall_stacks: AtomicUsize,
-    /// How many of these there are when it is time to look whether some have been left.
+    /// How many of the latter there are when it is time to look whether some have been left.
     look_at: Cell<usize>,
     /// Where the thread sleeps; from its first wait until it detaches.
     parker: Cell<Option<&'static Parker>>,
@@ -385,8 +385,8 @@ impl Hot {
         self.mark.get()
     }
 
-    /// Stops with a message unless this, which a frame remembers from before it let other code run, is still the calling thread's. If it is
-    /// not, its thread may be gone: it is looked at only if the thread pointer is the same, and this memory goes with that. `what` tells whose frame it is.
+    /// Stops with a message unless `mark`, which a frame remembers from before it let other code run, is still the calling thread's. The thread that `self` is of
+    /// may be gone: it is looked at only if the thread pointer is the same, where this memory goes with that. `what` tells whose frame it is.
     #[inline(always)]
     pub fn check_same_thread(&self, mark: Mark, what: impl FnOnce() -> String) {
         if !mark.is_beside_token() {
@@ -429,7 +429,8 @@ impl Hot {
     }
 }
 
-/// The same where this may not be looked at. In a function of its own, which no address of a thread-local survives that its caller knew.
+/// The same where that memory may be elsewhere: the calling thread's `Hot` is looked up anew, in a function of its own, which knows no address of a
+/// thread-local from before other code ran.
 #[cold]
 #[inline(never)]
 fn check_afresh(mark: Mark, what: impl FnOnce() -> String) {
