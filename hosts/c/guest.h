@@ -20,7 +20,6 @@ struct guest_where {
     int own;   /* they are those of the thread's own stack */
 };
 
-void guest_bare(void);
 int guest_empty(void);
 int guest_increment(int x);
 int guest_call(guest_callback callback, void *argument);

@@ -1,4 +1,4 @@
-/* Runs programs of the model test: see tests/model.rs. Each comes on stdin as the steps of its threads, with what must come of each step.
+/* Runs programs of the model test: see tests/model/main.rs. Each comes on stdin as the steps of its threads, with what must come of each step.
  *
  * Whatever C code of a thread is running takes the thread's next step. A step says which frame of C is to take it, so code that runs
  * where it should not is noticed at once; and a call that ends finds in the step that ended it what it is to answer. */

@@ -37,10 +37,6 @@ fn or_failed(result: Result<c_int, Panicked>) -> c_int {
     result.unwrap_or(FAILED)
 }
 
-/// Nothing: the bare call that others are compared with.
-#[unsafe(no_mangle)]
-pub extern "C" fn guest_bare() {}
-
 /// An empty upcall.
 #[unsafe(no_mangle)]
 pub extern "C" fn guest_empty() -> c_int {
