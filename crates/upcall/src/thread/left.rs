@@ -47,20 +47,20 @@ pub(crate) fn reclaim(hot: &'static Hot, sp: usize) -> Found {
     Found { calls, undescribed }
 }
 
-/// At the thread's exit: on its own stack, there is nobody left who could come back.
-pub(super) fn reclaim_all(hot: &'static Hot, record: &Record, sp: usize) {
-    if hot.owns(sp) {
-        let (payloads, _) = look(hot, record, sp, 0);
-        drop_all(payloads);
-    }
+/// At the thread's exit: on its own stack, there is nobody left who could come back. Returns what would have been raised.
+pub(super) fn reclaim_all(hot: &'static Hot, record: &Record, sp: usize) -> Payloads {
+    if hot.owns(sp) { look(hot, record, sp, 0).0 } else { Vec::new() }
 }
 
-/// Drops what would have been raised, on the caller's stack, since these are anybody's destructors.
-fn drop_all(payloads: Vec<Option<Payload>>) {
+/// What would have been raised at the calls that were left.
+pub(super) type Payloads = Vec<Option<Payload>>;
+
+/// Drops that, on the caller's stack: these are anybody's destructors.
+pub(super) fn drop_all(payloads: Payloads) {
     payloads.into_iter().flatten().for_each(|payload| quietly(|| drop(payload)));
 }
 
-fn look(hot: &Hot, record: &Record, sp: usize, kept: usize) -> (Vec<Option<Payload>>, usize) {
+fn look(hot: &Hot, record: &Record, sp: usize, kept: usize) -> (Payloads, usize) {
     let mut highest = Highest { hot, of_stacks: BTreeMap::new() };
     highest.rise_to(sp);
     let payloads = calls(hot, record, &mut highest);
@@ -94,7 +94,7 @@ impl Highest<'_> {
 }
 
 /// Takes the places of the downcalls that were left, and what was to be raised there; and marks the stacks of their upcalls.
-fn calls(hot: &Hot, record: &Record, highest: &mut Highest) -> Vec<Option<Payload>> {
+fn calls(hot: &Hot, record: &Record, highest: &mut Highest) -> Payloads {
     let mut open: Vec<&OpenCall> = record.open_calls().collect();
     open.sort_unstable_by_key(|call| Reverse(call.serial()));
     let idle = idle(hot);

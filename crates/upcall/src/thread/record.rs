@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use stackbounds::{Kind, StackBounds, stack_pointer};
 
+use super::left::Payloads;
 use super::{Hot, KeptRecord, OpenCall, is_beside_token, left, thread_id, thread_name, thread_token};
 use crate::config::{ForeignStacks, settings};
 use crate::process::keep_constructor;
@@ -151,7 +152,7 @@ pub(crate) fn detach_if_exiting(hot: &'static Hot) {
 fn detach_exiting(hot: &'static Hot) {
     drop_thread_locals(hot);
     let sp = stack_pointer();
-    service::run(|| detach(hot, sp));
+    left::drop_all(service::run(|| detach(hot, sp)));
 }
 
 /// Drops the thread's fiber-local values, here, since their destructors are anybody's code. The record stays meanwhile.
@@ -181,17 +182,18 @@ pub(crate) fn learn_own_stack(hot: &Hot, stack: &StackBounds) {
 }
 
 /// Frees the thread's record. Calls that are still open, and stacks in use, belong to coroutines that may yet go on: then everything stays
-/// for now. Rule: whatever might still be live is never freed.
-fn detach(hot: &'static Hot, sp: usize) {
-    let Some(record) = hot.record() else { return };
+/// for now. Rule: whatever might still be live is never freed. Returns what calls that were left would have raised.
+fn detach(hot: &'static Hot, sp: usize) -> Payloads {
+    let mut payloads = Payloads::new();
+    let Some(record) = hot.record() else { return payloads };
     let mut records = lock();
     records.0.retain(|&other| !ptr::eq(other, record));
     drop(records);
     hot.forget_surroundings();
     if record.open_calls().next().is_some() || hot.is_in_use() {
-        left::reclaim_all(hot, record, sp);
+        payloads = left::reclaim_all(hot, record, sp);
         if record.open_calls().next().is_some() || hot.is_in_use() {
-            return;
+            return payloads;
         }
     }
     hot.forget_own_stack();
@@ -204,16 +206,17 @@ fn detach(hot: &'static Hot, sp: usize) {
         // SAFETY: made by `attach`, out of the list, and the pointer in `hot`, which is this thread's, is gone now.
         drop(unsafe { Box::from_raw(record.cast_mut()) });
     }
+    payloads
 }
 
-/// Frees the record of a thread that lives on, which nothing needs. The key keeps a value, so that the thread's exit is noticed all the same: an
+/// Frees the record of a thread that lives on, which nothing needs, so that there are no calls. The key keeps a value, so that the thread's exit is noticed all the same: an
 /// upcall of another key's destructor could attach the thread in the last round, with nobody to free that.
 pub(crate) fn detach_before_exit(hot: &'static Hot, sp: usize) {
     if let (false, Some(key)) = (hot.exiting.get(), key()) {
         // SAFETY: the key was created and is never deleted.
         unsafe { libc::pthread_setspecific(key, DETACHED) };
     }
-    detach(hot, sp);
+    let _none = detach(hot, sp);
     alternate::take_back();
 }
 
@@ -242,7 +245,7 @@ fn free_at_exit(record: *const Record) -> bool {
         let hot = Hot::here();
         hot.exiting.set(true);
         drop_thread_locals(hot);
-        detach(hot, stack_pointer());
+        left::drop_all(detach(hot, stack_pointer()));
         alternate::take_back();
     }
 
