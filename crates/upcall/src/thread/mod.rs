@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering::Relaxed;
 pub(crate) use calls::{C_HERE, Calls, Frame, OpenCall, Payload};
 use noted::Noted;
 pub(crate) use parker::Parker;
-pub(crate) use record::Record;
+pub(crate) use record::{KeptRecord, Record};
 use sys::{is_beside_token, thread_token};
 pub(crate) use sys::{thread_id, thread_name};
 pub(crate) use upcall::{Upcall, UpcallCell};
@@ -436,27 +436,5 @@ impl Hot {
 fn check_afresh(mark: Mark, what: impl FnOnce() -> String) {
     if thread_token() != mark.token || Hot::here().mark.get().serial != mark.serial {
         record::abort_on_wrong_thread(mark, what);
-    }
-}
-
-/// Keeps a thread's record from being freed.
-pub(crate) struct KeptRecord(&'static Hot);
-
-impl KeptRecord {
-    pub fn of(hot: &'static Hot) -> Self {
-        hot.record_keepers.set(hot.record_keepers.get() + 1);
-        Self(hot)
-    }
-
-    /// Drops one that was forgotten.
-    #[cfg(feature = "runtime")]
-    pub fn end(hot: &'static Hot) {
-        drop(Self(hot));
-    }
-}
-
-impl Drop for KeptRecord {
-    fn drop(&mut self) {
-        self.0.record_keepers.set(self.0.record_keepers.get() - 1);
     }
 }

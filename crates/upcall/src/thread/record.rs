@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard};
 use stackbounds::{Kind, StackBounds, stack_pointer};
 
 use super::left::Payloads;
-use super::{Hot, KeptRecord, OpenCall, is_beside_token, left, thread_id, thread_name, thread_token};
+use super::{Hot, OpenCall, is_beside_token, left, thread_id, thread_name, thread_token};
 use crate::config::{ForeignStacks, settings};
 use crate::process::keep_constructor;
 use crate::quiet::{Quiet, fatal, report};
@@ -169,6 +169,28 @@ pub(crate) fn is_on_signal_stack(sp: usize) -> bool {
     service::contains(sp)
         || stackbounds::thread_at(sp).is_none_or(|own| !own.contains(sp))
             && stackbounds::on_alternate_stack(sp)
+}
+
+/// Keeps a thread's record from being freed.
+pub(crate) struct KeptRecord(&'static Hot);
+
+impl KeptRecord {
+    pub fn of(hot: &'static Hot) -> Self {
+        hot.record_keepers.set(hot.record_keepers.get() + 1);
+        Self(hot)
+    }
+
+    /// Drops one that was forgotten.
+    #[cfg(feature = "runtime")]
+    pub fn end(hot: &'static Hot) {
+        drop(Self(hot));
+    }
+}
+
+impl Drop for KeptRecord {
+    fn drop(&mut self) {
+        self.0.record_keepers.set(self.0.record_keepers.get() - 1);
+    }
 }
 
 /// Takes notice of an exact stack that may be the thread's own: it was not known when the thread attached, on
