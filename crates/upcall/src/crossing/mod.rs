@@ -29,6 +29,7 @@
 //! state from the frame that returns**, not from what the last call left behind: calls may return in any order. "Same thread?" is
 //! asked wherever the host could have moved the stack: by every downcall, and by upcalls everywhere but on the thread's own stack.
 
+mod attach;
 mod body;
 mod checked;
 mod detach;
@@ -45,11 +46,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use stackbounds::stack_pointer;
 
+pub use attach::attach;
 pub(crate) use checked::checked;
 pub use detach::{InUse, detach};
 pub use downcall::{downcall, downcall_on_fiber};
 pub use panicked::{Panicked, Refusal};
-pub use place::attach;
 pub use with_stack::with_stack;
 
 use body::{Body, Slot};
