@@ -1,4 +1,4 @@
-//! What the model test (`tests/model.rs`) needs besides the functions that other programs use.
+//! What the model test (`tests/model/main.rs`) needs besides the functions that other programs use.
 
 use std::ffi::{c_int, c_void};
 use std::hint::black_box;
