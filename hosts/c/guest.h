@@ -100,6 +100,9 @@ int guest_moving_in_fiber(guest_callback callback, void *argument);
 int guest_moving_on_fiber(guest_callback callback, void *argument);
 int guest_moving_plain_in_fiber(guest_callback callback, void *argument);
 int guest_end_when_stopped(void);
+/* What a handler does at any moment: src/interrupted.rs. */
+int guest_panic_is_taken(bool pooled);
+int guest_is_raised(bool pooled, void (*callback)(void));
 /* What a detached thread has had: src/detach.rs. */
 int guest_keep_local(guest_callback callback, void *argument);
 /* What tools see: src/tools.rs. */

@@ -163,7 +163,7 @@ fn end<R>(hot: &Hot, frame: &Frame, call: Begun, result: std::thread::Result<R>)
     hot.upcall.set(call.upcall);
     match result {
         Ok(value) if hot.calls.close(frame, call.place) => value,
-        Ok(value) => end_unusual(hot, frame, call.place, value),
+        Ok(value) => end_unusual(hot, call.place, value),
         Err(payload) => {
             let left = close(hot, frame, call.place);
             quietly(|| drop(left));
@@ -175,13 +175,13 @@ fn end<R>(hot: &Hot, frame: &Frame, call: Begun, result: std::thread::Result<R>)
 /// There may be something to be raised.
 #[cold]
 #[inline(never)]
-fn end_unusual<R>(hot: &Hot, frame: &Frame, place: &'static OpenCall, value: R) -> R {
-    value_or_panic(value, hot.calls.close_unusual(frame, place))
+fn end_unusual<R>(hot: &Hot, place: &'static OpenCall, value: R) -> R {
+    value_or_panic(value, hot.calls.close_unusual(place))
 }
 
 /// Notes that the call returned; returns what is to be raised.
 fn close(hot: &Hot, frame: &Frame, place: &'static OpenCall) -> Option<Payload> {
-    if hot.calls.close(frame, place) { None } else { hot.calls.close_unusual(frame, place) }
+    if hot.calls.close(frame, place) { None } else { hot.calls.close_unusual(place) }
 }
 
 /// The value, unless there is a panic to be raised in its place.

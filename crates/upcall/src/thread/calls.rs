@@ -10,8 +10,8 @@ use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::mem::MaybeUninit;
 use std::ptr;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicUsize, compiler_fence};
 
 use stackbounds::code_pointer;
 
@@ -23,14 +23,11 @@ pub(crate) type Payload = Box<dyn Any + Send>;
 /// Set in the SP of a call whose C code runs on the stack that Rust is on, whatever stack that is. No stack pointer is odd.
 pub(crate) const C_HERE: usize = 1;
 
-/// Set in a call's number while there is a panic to be raised when it returns: the return has to look at the number anyway.
-const LEFT: usize = 1 << (usize::BITS - 1);
-
 /// A place for one downcall at a time. The numbers are atomic for the sake of snapshots of other threads.
 #[repr(align(64))]
 pub(crate) struct OpenCall {
-    /// The number of the call that is open, in the order in which the thread makes them, and [`LEFT`]; 0 while none is.
-    state: AtomicUsize,
+    /// The number of the call that is open, in the order in which the thread makes them; 0 while none is.
+    serial: AtomicUsize,
     /// SP of the Rust code that makes the call, and [`C_HERE`].
     rust_sp: AtomicUsize,
     /// The upcall that the Rust code belongs to.
@@ -71,7 +68,7 @@ impl Frame {
 impl OpenCall {
     fn free() -> Self {
         Self {
-            state: AtomicUsize::new(0),
+            serial: AtomicUsize::new(0),
             rust_sp: AtomicUsize::new(0),
             upcall: UpcallCell::new(),
             code: Cell::new(0),
@@ -82,7 +79,7 @@ impl OpenCall {
 
     /// The number of the call that is open, in the order in which the thread makes them; 0 while none is.
     pub fn serial(&self) -> usize {
-        self.state.load(Relaxed) & !LEFT
+        self.serial.load(Relaxed)
     }
 
     pub fn is_open(&self) -> bool {
@@ -131,8 +128,13 @@ impl OpenCall {
             return Err(payload);
         }
         *slot = Some(payload);
-        self.state.store(self.serial() | LEFT, Relaxed);
         Ok(())
+    }
+
+    #[inline(always)]
+    fn has_payload(&self) -> bool {
+        // SAFETY: as in `leave`.
+        unsafe { (*self.payload.get()).is_some() }
     }
 
     fn take_payload(&self) -> Option<Payload> {
@@ -182,11 +184,13 @@ impl Calls {
         // Between two numbers, so that what a frame may hold of this in passing is no call's number.
         let serial = self.between.load(Relaxed) + 1;
         self.between.store(self.between.load(Relaxed) + 2, Relaxed);
-        place.state.store(serial, Relaxed);
         place.rust_sp.store(rust_sp, Relaxed);
         place.upcall.set(upcall);
         place.code.set(code_pointer());
         frame.set(serial);
+        // The call is there when all that is known of it is: a signal handler may look.
+        compiler_fence(SeqCst);
+        place.serial.store(serial, Relaxed);
         place
     }
 
@@ -194,16 +198,21 @@ impl Calls {
     #[inline(always)]
     pub fn close(&self, frame: &Frame, place: &'static OpenCall) -> bool {
         // SAFETY: only this thread writes it, so that reading need not be atomic, and can be part of the comparison. The frame's was set by `open`.
-        let is_usual = unsafe { *place.state.as_ptr() == frame.get() };
-        if is_usual {
-            self.give_back(place);
+        if unsafe { *place.serial.as_ptr() != frame.get() } {
+            return false;
         }
-        is_usual
+        place.serial.store(0, Relaxed);
+        // A signal handler that comes after this leaves nothing here, and before `give_back`, makes no call here.
+        compiler_fence(SeqCst);
+        if place.has_payload() {
+            return false;
+        }
+        self.give_back(place);
+        true
     }
 
     #[inline(always)]
     fn give_back(&self, place: &OpenCall) {
-        place.state.store(0, Relaxed);
         // Calls that end in the reverse order of their beginning leave the chain as it was: not writing it again keeps the
         // next call from waiting for this one's stores.
         if self.free.get() != place.next.get() {
@@ -212,16 +221,14 @@ impl Calls {
         self.free.set(place);
     }
 
-    /// Notes that a downcall returned, and hands over what is to be raised. Its place does not have its number: because there is something, or because the
-    /// place has been given back.
-    pub fn close_unusual(&self, frame: &Frame, place: &'static OpenCall) -> Option<Payload> {
-        // SAFETY: set by `open`.
-        if place.serial() != unsafe { frame.get() } {
-            self.closed_before();
-            return None;
+    /// Hands over what is to be raised, for which `close` has kept the place. Without, that had been given back before: it is free, or another call's.
+    pub fn close_unusual(&self, place: &'static OpenCall) -> Option<Payload> {
+        let payload = if place.is_open() { None } else { place.take_payload() };
+        match payload {
+            Some(_) => self.give_back(place),
+            None => self.closed_before(),
         }
-        self.give_back(place);
-        place.take_payload()
+        payload
     }
 
     /// Whether a place is free.
@@ -244,7 +251,7 @@ impl Calls {
     /// Takes the place of a call that was left by `longjmp`, and what was to be raised there. Should the call return all the same, it finds
     /// out by its number.
     pub fn reclaim(&self, place: &OpenCall) -> Option<Payload> {
-        place.state.store(0, Relaxed);
+        place.serial.store(0, Relaxed);
         self.put(place);
         self.reclaimed.store(self.reclaimed() + 1, Relaxed);
         place.take_payload()

@@ -1,0 +1,136 @@
+/* Signals between any two instructions of a call: the processor's trap flag has one sent after each. */
+#include "host.h"
+
+static long at, handle_at;
+static void (*handler_does)(void);
+static int taken;
+
+#ifdef __x86_64__
+enum { TRAP = 1 << 8 };
+
+static void handle(int signal, siginfo_t *unused, void *context) {
+    (void)signal;
+    (void)unused;
+    if (at++ == handle_at) {
+        handler_does();
+        ((ucontext_t *)context)->uc_mcontext.gregs[REG_EFL] &= ~TRAP;
+    }
+}
+
+static void steps(bool on) {
+    unsigned long long flags = __builtin_ia32_readeflags_u64();
+    __builtin_ia32_writeeflags_u64(on ? flags | TRAP : flags & ~TRAP);
+}
+
+static void returns(void) {}
+
+static void panics(void) { CHECK(guest_panic_is_taken(false)); }
+
+static int returns_7(void *unused) {
+    (void)unused;
+    return 7;
+}
+
+/* Makes a call, interrupted at one instruction; returns how many it has. What a handler is told of its panic is what becomes of that. */
+static long interrupted(bool pooled, long instruction) {
+    at = taken = 0;
+    handle_at = instruction;
+    steps(true);
+    int is_raised = guest_is_raised(pooled, returns);
+    steps(false);
+    CHECK(is_raised == taken);
+    return at;
+}
+
+/* Interrupts a call once at each instruction; of an unoptimised one, with thousands, at some. Calls go on as ever. */
+static int interrupt(bool pooled, int flags, void (*what)(void)) {
+    struct sigaction action = {.sa_sigaction = handle, .sa_flags = flags | SA_SIGINFO};
+    CHECK(sigaction(SIGTRAP, &action, NULL) == 0);
+    handler_does = what;
+    CHECK(guest_is_raised(pooled, returns) == 0);
+    int raised = 0, in_use = guest_stacks_in_use();
+    long length = interrupted(pooled, -1);
+    CHECK(length > 50);
+    for (long i = 0; i < length; i += 1 + length * length / 100000) {
+        interrupted(pooled, i);
+        raised += taken;
+        CHECK(guest_is_raised(pooled, returns) == 0);
+        CHECK(guest_is_raised(pooled, panics) == 1);
+    }
+    printf("%ld instructions\n", length);
+    CHECK(guest_open_calls() == 0 && guest_stacks_in_use() <= in_use + 3);
+    return raised;
+}
+
+/* ---- what handlers do ---- */
+
+static void panic_in_place(void) { taken = guest_panic_is_taken(false); }
+
+static void panic_pooled(void) { taken = guest_panic_is_taken(true); }
+
+static void call(void) {
+    CHECK(guest_increment(41) == 42);
+    CHECK(guest_call(returns_7, NULL) == 7);
+    CHECK(guest_call_pooled(returns_7, NULL) == 7);
+    CHECK(guest_is_raised(false, panics) == 1);
+}
+
+/* With a signal stack: what is served is right. */
+static void call_or_not(void) {
+    int answer = guest_call(returns_7, NULL);
+    CHECK(answer == 7 || answer == -1);
+}
+
+/* ---- cases ---- */
+
+static void panic(void) {
+    if (no_query())
+        return; /* then there are switches, in the middle of which no frames can be walked */
+    CHECK(upcall_thread_attach() == 0);
+    CHECK(interrupt(false, 0, panic_in_place) > 0);
+    CHECK(interrupt(false, 0, panic_pooled) > 0);
+}
+
+static void calls(struct coroutine *unused, void *flags) {
+    (void)unused;
+    for (int pooled = 0; pooled < 2; pooled++)
+        interrupt(pooled, flags ? SA_ONSTACK : 0, flags ? call_or_not : call);
+}
+
+static void on_own_stack(void) {
+    CHECK(upcall_thread_attach() == 0);
+    calls(NULL, NULL);
+}
+
+static void on_coroutine(void *flags) {
+    struct coroutine c;
+    struct memory stack = memory_new(GUARDED, 256 << 10);
+    CHECK(upcall_thread_attach() == 0);
+    coroutine_init(&c, stack.base, stack.size, calls, flags);
+    coroutine_resume(&c);
+    CHECK(c.done);
+}
+
+static void on_coroutines_stack(void) { on_coroutine(NULL); }
+
+static void on_signal_stack(void) {
+    static char low[64 << 10];
+    stack_t stack = {.ss_sp = low, .ss_size = sizeof low};
+    CHECK(sigaltstack(&stack, NULL) == 0 && upcall_thread_attach() == 0);
+    calls(NULL, low);
+    on_coroutine(low);
+}
+#endif
+
+int main(int argc, char **argv) {
+    static const struct named_case cases[] = {
+#ifdef __x86_64__
+        {"panic", panic},
+        {"on_own_stack", on_own_stack},
+        {"on_coroutine", on_coroutines_stack},
+        {"on_signal_stack", on_signal_stack},
+#endif
+        {NULL, NULL},
+    };
+    return run_case(cases, argc, argv);
+}
