@@ -9,7 +9,8 @@ use upcall::{StackChoice, downcall, entry};
 #[unsafe(no_mangle)]
 pub extern "C" fn guest_panic_is_taken(pooled: bool) -> c_int {
     let choice = if pooled { StackChoice::Pooled } else { StackChoice::Auto };
-    let error = entry().stack(choice).enter(|| resume_unwind(Box::new("in a handler"))).expect_err("it panics");
+    let error =
+        entry().stack(choice).enter(|| resume_unwind(Box::new("in a handler"))).expect_err("it panics");
     assert!(error.refusal().is_none(), "{error}");
     c_int::from(error.into_payload().is_none())
 }

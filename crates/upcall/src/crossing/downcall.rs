@@ -13,7 +13,7 @@ use crate::quiet::quietly;
 use crate::spans;
 use crate::stack::coroutine::{Cancelled, Running};
 use crate::stack::{Control, control_at, switch};
-use crate::thread::{C_HERE, Frame, Hot, OpenCall, Payload, Upcall, record};
+use crate::thread::{C_HERE, Closed, Frame, Hot, OpenCall, Payload, Upcall, record};
 
 /// Runs `f`, which calls C, on the system stack: the stack that C itself was on when it made the upcall that this code belongs to,
 /// below C's frames. There C finds the room, the guard and the bounds that the host gave it, and hosts that check their
@@ -162,8 +162,11 @@ fn begin(hot: &'static Hot, frame: &Frame, sp: usize) -> Begun {
 fn end<R>(hot: &Hot, frame: &Frame, call: Begun, result: std::thread::Result<R>) -> R {
     hot.upcall.set(call.upcall);
     match result {
-        Ok(value) if hot.calls.close(frame, call.place) => value,
-        Ok(value) => end_unusual(hot, call.place, value),
+        Ok(value) => match hot.calls.close(frame, call.place) {
+            Closed::InOrder => value,
+            Closed::OutOfOrder => end_out_of_order(hot, call.place, value),
+            Closed::Before => end_closed_before(hot, value),
+        },
         Err(payload) => {
             let left = close(hot, frame, call.place);
             quietly(|| drop(left));
@@ -172,16 +175,29 @@ fn end<R>(hot: &Hot, frame: &Frame, call: Begun, result: std::thread::Result<R>)
     }
 }
 
-/// There may be something to be raised.
 #[cold]
 #[inline(never)]
-fn end_unusual<R>(hot: &Hot, place: &'static OpenCall, value: R) -> R {
-    value_or_panic(value, hot.calls.close_unusual(place))
+fn end_out_of_order<R>(hot: &Hot, place: &'static OpenCall, value: R) -> R {
+    value_or_panic(value, hot.calls.close_out_of_order(place))
+}
+
+#[cold]
+#[inline(never)]
+fn end_closed_before<R>(hot: &Hot, value: R) -> R {
+    hot.calls.closed_before();
+    value
 }
 
 /// Notes that the call returned; returns what is to be raised.
 fn close(hot: &Hot, frame: &Frame, place: &'static OpenCall) -> Option<Payload> {
-    if hot.calls.close(frame, place) { None } else { hot.calls.close_unusual(place) }
+    match hot.calls.close(frame, place) {
+        Closed::InOrder => None,
+        Closed::OutOfOrder => hot.calls.close_out_of_order(place),
+        Closed::Before => {
+            hot.calls.closed_before();
+            None
+        }
+    }
 }
 
 /// The value, unless there is a panic to be raised in its place.

@@ -36,7 +36,7 @@ pub(crate) struct OpenCall {
     code: Cell<usize>,
     /// What an upcall below this call left to be raised when C returns. Only the owning thread looks.
     payload: UnsafeCell<Option<Payload>>,
-    /// The next free place.
+    /// The next free place; while a call is open, what that was when it began, or the place itself if there is a panic to be raised.
     next: Cell<*const OpenCall>,
 }
 
@@ -128,19 +128,25 @@ impl OpenCall {
             return Err(payload);
         }
         *slot = Some(payload);
+        // The return looks there.
+        self.next.set(self);
         Ok(())
-    }
-
-    #[inline(always)]
-    fn has_payload(&self) -> bool {
-        // SAFETY: as in `leave`.
-        unsafe { (*self.payload.get()).is_some() }
     }
 
     fn take_payload(&self) -> Option<Payload> {
         // SAFETY: as in `leave`.
         unsafe { (*self.payload.get()).take() }
     }
+}
+
+/// How a downcall's return found its place.
+pub(crate) enum Closed {
+    /// As it left it: calls that began later have ended. There is nothing to be raised.
+    InOrder,
+    /// Not so; or there is something to be raised.
+    OutOfOrder,
+    /// Given back before, since C seemed to have left the call. It is free, or another call's.
+    Before,
 }
 
 /// The free places of a thread, and what its downcalls are counted by.
@@ -194,40 +200,29 @@ impl Calls {
         place
     }
 
-    /// Notes that a downcall returned. `false` if there may be something to be raised: then [`Calls::close_unusual`] is to be called.
+    /// Notes that a downcall returned, and looks how: the rest is to be done then, by `close_out_of_order` or `closed_before`.
     #[inline(always)]
-    pub fn close(&self, frame: &Frame, place: &'static OpenCall) -> bool {
+    pub fn close(&self, frame: &Frame, place: &'static OpenCall) -> Closed {
         // SAFETY: only this thread writes it, so that reading need not be atomic, and can be part of the comparison. The frame's was set by `open`.
         if unsafe { *place.serial.as_ptr() != frame.get() } {
-            return false;
+            return Closed::Before;
         }
         place.serial.store(0, Relaxed);
-        // A signal handler that comes after this leaves nothing here, and before `give_back`, makes no call here.
+        // A signal handler that comes after this leaves nothing here.
         compiler_fence(SeqCst);
-        if place.has_payload() {
-            return false;
-        }
-        self.give_back(place);
-        true
-    }
-
-    #[inline(always)]
-    fn give_back(&self, place: &OpenCall) {
-        // Calls that end in the reverse order of their beginning leave the chain as it was: not writing it again keeps the
-        // next call from waiting for this one's stores.
+        // Calls that end in the reverse order of their beginning leave the list as it was: not writing `next` again keeps the next call from waiting for
+        // this one's stores.
         if self.free.get() != place.next.get() {
-            place.next.set(self.free.get());
+            return Closed::OutOfOrder;
         }
         self.free.set(place);
+        Closed::InOrder
     }
 
-    /// Hands over what is to be raised, for which `close` has kept the place. Without, that had been given back before: it is free, or another call's.
-    pub fn close_unusual(&self, place: &'static OpenCall) -> Option<Payload> {
-        let payload = if place.is_open() { None } else { place.take_payload() };
-        match payload {
-            Some(_) => self.give_back(place),
-            None => self.closed_before(),
-        }
+    /// Hands over what is to be raised by a call that returned, if there is something.
+    pub fn close_out_of_order(&self, place: &'static OpenCall) -> Option<Payload> {
+        let payload = place.take_payload();
+        self.put(place);
         payload
     }
 
@@ -278,7 +273,7 @@ impl Calls {
     }
 
     /// A call returns whose place has been given back.
-    fn closed_before(&self) {
+    pub fn closed_before(&self) {
         if self.reclaimed() == 0 {
             fatal(
                 "a downcall returned twice: the host copied a stack that holds a downcall and resumed both copies",

@@ -16,7 +16,7 @@ use std::ptr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-pub(crate) use calls::{C_HERE, Calls, Frame, OpenCall, Payload};
+pub(crate) use calls::{C_HERE, Calls, Closed, Frame, OpenCall, Payload};
 use noted::Noted;
 pub(crate) use parker::Parker;
 pub(crate) use record::{KeptRecord, Record};
