@@ -1,6 +1,7 @@
 /* Threads and processes that end with calls in the middle. */
 #include "host.h"
 
+#include <setjmp.h>
 #include <sys/wait.h>
 
 static int returns_7(void *unused) {
@@ -196,6 +197,48 @@ static void cancelled_while_it_waits(void) {
         CHECK(pthread_join(thread, &result) == 0 && result == PTHREAD_CANCELED);
     }
     CHECK(guest_attached_threads() <= attached + 2 && guest_open_calls() == 0);
+}
+
+/* ---- a panic that waits to be raised, in a call that is left when the thread's exit has been ---- */
+
+static pthread_key_t late;
+static jmp_buf before_panic;
+
+static int panic_and_leave(void *unused) {
+    (void)unused;
+    CHECK(guest_panic_with_heavy() == -1);
+    longjmp(before_panic, 1);
+}
+
+/* Further down than what is called later. */
+static __attribute__((noinline)) void leave_a_panic(void) {
+    *(volatile char *)alloca(64 << 10) = 1;
+    if (!_setjmp(before_panic))
+        guest_call(panic_and_leave, NULL);
+}
+
+static void leave_late(void *round) {
+    if ((intptr_t)round < 3) {
+        CHECK(pthread_setspecific(late, (void *)((intptr_t)round + 1)) == 0);
+        return;
+    }
+    leave_a_panic();
+    CHECK(guest_call_pooled(returns_7, NULL) == 7);
+}
+
+static void *leaves_late(void *unused) {
+    CHECK(guest_empty() == 0);
+    CHECK(pthread_setspecific(late, (void *)1) == 0);
+    return unused;
+}
+
+static void panic_left_late(void) {
+    if (no_query())
+        return; /* nothing is found on a stack that is not known */
+    CHECK(pthread_key_create(&late, leave_late) == 0);
+    on_thread(NULL, 1 << 20, leaves_late, NULL);
+    CHECK(guest_heavies_dropped() == 1);
+    CHECK(guest_attached_threads() == 0);
 }
 
 /* ---- key destructors, in every round, of threads with fibers ---- */
@@ -396,6 +439,7 @@ int main(int argc, char **argv) {
         {"cancel_in_upcall", cancel_in_upcall},
         {"cancelled_while_it_waits", cancelled_while_it_waits},
         {"key_destructors", key_destructors},
+        {"panic_left_late", panic_left_late},
         {"exit_anywhere", exit_anywhere},
         {NULL, NULL},
     };

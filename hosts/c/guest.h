@@ -32,6 +32,8 @@ int guest_call_plain_then(guest_callback plain, guest_callback then, void *argum
 int guest_use_and_call(size_t bytes, guest_callback callback, void *argument);
 int guest_panic(const char *message);
 int guest_panic_with_bomb(void);
+int guest_panic_with_heavy(void);
+int guest_heavies_dropped(void);
 int guest_panic_while_dropping(guest_callback callback, void *argument);
 int guest_catch(guest_callback callback, void *argument, char *buffer, size_t size);
 void guest_bounds(struct guest_where *answer);

@@ -14,6 +14,8 @@ mod waiting;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::hint::black_box;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicI32;
+use std::sync::atomic::Ordering::Relaxed;
 
 use stackbounds::{current, stack_pointer};
 use upcall::{Panicked, StackChoice, downcall, enter, entry};
@@ -128,6 +130,30 @@ impl Drop for Bomb {
 #[unsafe(no_mangle)]
 pub extern "C" fn guest_panic_with_bomb() -> c_int {
     or_failed(enter(|| std::panic::panic_any(Bomb(7))))
+}
+
+/// A payload whose destructor needs stack.
+struct Heavy;
+
+impl Drop for Heavy {
+    fn drop(&mut self) {
+        use_stack(100 << 10);
+        HEAVIES_DROPPED.fetch_add(1, Relaxed);
+    }
+}
+
+static HEAVIES_DROPPED: AtomicI32 = AtomicI32::new(0);
+
+/// An upcall that panics with a payload whose destructor needs 100 KiB of stack.
+#[unsafe(no_mangle)]
+pub extern "C" fn guest_panic_with_heavy() -> c_int {
+    or_failed(enter(|| std::panic::panic_any(Heavy)))
+}
+
+/// How many of these were dropped.
+#[unsafe(no_mangle)]
+pub extern "C" fn guest_heavies_dropped() -> c_int {
+    HEAVIES_DROPPED.load(Relaxed)
 }
 
 /// An upcall whose local panics while another panic unwinds, inside a destructor that catches it.

@@ -16,7 +16,7 @@ cases! {
         on_main, on_pthread, with_local_runtime, on_foreign_stack, on_registered_stack,
     }
     exits {
-        suspended_calls, cancelled_while_it_waits, key_destructors, exit_anywhere,
+        suspended_calls, cancelled_while_it_waits, key_destructors, panic_left_late, exit_anywhere,
         exit_in_downcall => Outcome::Aborts("reached the Rust code of guest::exceptions::guest_unwinding:"),
         exit_in_pooled_downcall => Outcome::Aborts("reached the Rust code of guest::exceptions::guest_unwinding_pooled:"),
         exit_in_fiber => Outcome::Aborts("reached the Rust code of guest::exceptions::guest_unwinding_on_fiber:"),
