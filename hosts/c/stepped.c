@@ -91,6 +91,29 @@ static void panic(void) {
     CHECK(interrupt(false, 0, panic_pooled) > 0);
 }
 
+/* C asks for the message of the last panic, and a handler has one. */
+static long asks(long instruction) {
+    char text[64];
+    at = 0;
+    handle_at = instruction;
+    steps(true);
+    int length = upcall_last_panic(text, sizeof text);
+    steps(false);
+    CHECK(length > 0 && strlen(text) == (size_t)length);
+    return at;
+}
+
+static void message(void) {
+    CHECK(upcall_thread_attach() == 0);
+    struct sigaction action = {.sa_sigaction = handle, .sa_flags = SA_SIGINFO};
+    CHECK(sigaction(SIGTRAP, &action, NULL) == 0);
+    handler_does = panic_in_place;
+    panic_in_place();
+    long length = asks(-1);
+    for (long i = 0; i < length; i++)
+        asks(i);
+}
+
 static void calls(struct coroutine *unused, void *flags) {
     (void)unused;
     for (int pooled = 0; pooled < 2; pooled++)
@@ -126,6 +149,7 @@ int main(int argc, char **argv) {
     static const struct named_case cases[] = {
 #ifdef __x86_64__
         {"panic", panic},
+        {"message", message},
         {"on_own_stack", on_own_stack},
         {"on_coroutine", on_coroutines_stack},
         {"on_signal_stack", on_signal_stack},

@@ -94,7 +94,7 @@ cases! {
         on_alternate_stack, nested, on_own_stack, idle_and_in_c, new_thread,
     }
     stepped {
-        panic, on_own_stack, on_coroutine, on_signal_stack,
+        panic, message, on_own_stack, on_coroutine, on_signal_stack,
     }
     detach {
         not_in_use, inside_calls, unseen, suspended, fibers, on_others_threads, locals, key_destructors, threads,

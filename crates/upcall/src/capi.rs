@@ -29,7 +29,8 @@ pub(crate) fn status<T>(done: Option<T>) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn upcall_last_panic(buffer: *mut c_char, size: usize) -> c_int {
     let Some(record) = Hot::here().record() else { return -1 };
-    let message = record.last_panic.borrow();
+    // Nothing is told to a signal handler that has interrupted the change of the message.
+    let Ok(message) = record.last_panic.try_borrow() else { return -1 };
     let Some(message) = message.as_deref() else { return -1 };
     if let (Some(fits), false) = (size.checked_sub(1), buffer.is_null()) {
         let len = message.len().min(fits);

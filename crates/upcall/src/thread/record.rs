@@ -348,11 +348,13 @@ pub(crate) fn abort_on_wrong_thread(began: Mark, what: impl FnOnce() -> String) 
     ));
 }
 
-/// Keeps the message of the last panic or refusal on this thread, for C to ask for.
+/// Keeps the message of the last panic or refusal on this thread, for C to ask for. That of a signal handler is lost if it has interrupted this, or C's
+/// asking.
 pub(crate) fn set_last_panic(hot: &Hot, message: &str) {
-    if let Some(record) = hot.record() {
-        *record.last_panic.borrow_mut() = Some(message.to_owned());
-    }
+    let message = Some(message.to_owned());
+    let place = hot.record().and_then(|record| record.last_panic.try_borrow_mut().ok());
+    let before = place.map(|mut place| std::mem::replace(&mut *place, message));
+    drop(before);
 }
 
 /// Counts upcalls from undescribed stacks, of all threads, when they are not simply allowed.
