@@ -12,6 +12,10 @@ done
 [ -x /usr/bin/cargo ] || missing+=(cargo-web)
 [ -e /usr/lib/rustlib/src/rust/library/Cargo.lock ] || missing+=(rust-web-src)
 [ -e /usr/lib/llvm-19/lib/clang/19/lib/linux/libclang_rt.tsan-x86_64.a ] || missing+=(libclang-rt-19-dev)
+# For aarch64, a compiler of C++, the C library, and an emulator.
+command -v aarch64-linux-gnu-g++ >/dev/null || missing+=(g++-aarch64-linux-gnu)
+[ -e /usr/aarch64-linux-gnu/lib/libc.so.6 ] || missing+=(libc6-dev-arm64-cross)
+command -v qemu-aarch64 >/dev/null || missing+=(qemu-user)
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v c++ >/dev/null || missing+=(g++)
 command -v clang++ >/dev/null || missing+=(clang)
@@ -26,4 +30,7 @@ elif [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         { apt-get update -o DPkg::Lock::Timeout=300 && apt-get install -y -o DPkg::Lock::Timeout=300 "${missing[@]}"; }
 else
     echo "SKIPPED: not root, or no apt: install ${missing[*]} by hand for all lanes"
+fi
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    ci/aarch64-std.sh
 fi

@@ -189,7 +189,7 @@ static int small_stack_under(void *left) {
     small = memory_new(GUARDED, 16 << 10);
     coroutine_init(&c, small.base, small.size, panic_with_little_left, left);
     coroutine_resume(&c);
-    CHECK(c.done && message[0] == -1);
+    CHECK(c.done && message[0] == (char)-1);
     memory_free(small);
     return 1;
 }

@@ -125,7 +125,7 @@ static void *on_small_stack(void *argument) {
 }
 
 static void little_stack(void) {
-    small = memory_new(GUARDED, 64 << 10);
+    small = memory_new(GUARDED, 256 << 10);
     on_thread(small.base, small.size, on_small_stack, NULL);
     memory_free(small);
 }

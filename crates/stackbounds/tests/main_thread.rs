@@ -66,8 +66,10 @@ fn main() {
         _ => {}
     }
     for (case, limit) in [("limited", 8 << 20), ("unlimited", libc::RLIM_INFINITY)] {
-        let mut child = Command::new(std::env::current_exe().unwrap());
-        child.arg(case);
+        let mut child = Command::new("env");
+        // An emulator, if this is for another architecture.
+        child.args(std::env::var("TEST_RUNNER").unwrap_or_default().split_whitespace());
+        child.arg(std::env::current_exe().unwrap()).arg(case);
         // SAFETY: `getrlimit` and `setrlimit` are async-signal-safe.
         unsafe {
             child.pre_exec(move || {

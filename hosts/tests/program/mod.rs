@@ -84,7 +84,7 @@ impl Program {
 
     /// Runs a case with `variables` added to its environment.
     pub fn run(&self, case: &str, variables: &[(&str, &str)], expected: Outcome) {
-        let mut command = Command::new(&self.path);
+        let mut command = started(&self.path);
         command.arg(case).envs(variables.iter().copied());
         let (name, link) = (self.name, self.link);
         if matches!(link, Link::Local | Link::Global) {
@@ -92,6 +92,13 @@ impl Program {
         }
         run(&mut command, &format!("{name} {case} ({link:?})"), expected);
     }
+}
+
+/// The command that starts a program, by the emulator in TEST_RUNNER if it is for another architecture.
+fn started(program: &Path) -> Command {
+    let mut command = Command::new("env");
+    command.args(std::env::var("TEST_RUNNER").unwrap_or_default().split_whitespace()).arg(program);
+    command
 }
 
 /// Runs a program that uses the guest library.
@@ -226,9 +233,10 @@ pub fn headers() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/upcall/include")
 }
 
-/// Where Cargo leaves the guest library: beside this test's own executable.
+/// Where the guest library is: where HOST_LIBRARIES says, or beside this test's own executable, where Cargo leaves it.
 pub fn libraries() -> PathBuf {
-    std::env::current_exe().unwrap().parent().unwrap().to_owned()
+    let beside = || std::env::current_exe().unwrap().parent().unwrap().to_owned();
+    std::env::var_os("HOST_LIBRARIES").map_or_else(beside, PathBuf::from)
 }
 
 /// The source of a host program, its language, and the command that compiles that.

@@ -38,7 +38,9 @@ const CHILD: &str = "UPCALL_TEST_CHILD";
 /// Runs `test` of this test program, with `part` to do, in a process of its own.
 pub fn child(test: &str, part: &str, variables: &[(&str, &str)]) -> Output {
     let program = std::env::current_exe().expect("a test program knows where it is");
-    let mut command = Command::new(program);
+    let mut command = Command::new("env");
+    // An emulator, if it is for another architecture.
+    command.args(std::env::var("TEST_RUNNER").unwrap_or_default().split_whitespace()).arg(program);
     command.args([test, "--exact", "--nocapture", "--test-threads=1"]);
     command.env(CHILD, part).envs(variables.iter().copied()).output().expect("it can be started")
 }

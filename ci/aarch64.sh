@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Linux on aarch64, in qemu's user emulation: tests of stackbounds, and host programs that this machine's tests build for it and start in it.
+# With the argument `all`, every test of the two crates and every host program, but for what qemu does not do: some ten minutes.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+target=aarch64-unknown-linux-gnu
+# Debian's compiler, for which there is a standard library.
+for needed in /usr/bin/{cargo,rustc,aarch64-linux-gnu-g++,qemu-aarch64} /usr/aarch64-linux-gnu/lib/libc.so.6 /usr/lib/rustlib/$target; do
+    [ -e "$needed" ] || { echo "SKIPPED: needs $needed, which ci/packages.sh installs"; exit 0; }
+done
+export TEST_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=$TEST_RUNNER CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+# qemu says that it has done MADV_GUARD_INSTALL, and has not.
+export UPCALL_GUARD_PAGES=mprotect
+there() {
+    RUSTC=/usr/bin/rustc /usr/bin/cargo "$1" --quiet --target $target --target-dir target/aarch64 "${@:2}"
+}
+hosts() {
+    CC=aarch64-linux-gnu-gcc CXX=aarch64-linux-gnu-g++ HOST_LIBRARIES=$PWD/target/aarch64/$target/debug cargo test --quiet "$@"
+}
+
+there build -p hosts --lib
+there test -p stackbounds --lib --test threads
+# The main thread's stack does not grow in qemu.
+there test -p stackbounds --test main_thread -- limited
+if [ "${1-}" = all ]; then
+    there test -p upcall --tests
+    # What qemu 7.2 does not do: seccomp; limits of the address space; threads in the child of a process that has others; to die of a signal
+    # without a word; a process's memory without its own; to block the last two signals; the main stack above all else. Rust 1.85 starts no thread
+    # in a thread that has called exit, as exit_anywhere wants if it comes late. The greenlets are this machine's.
+    hosts -p hosts --test hosts --test misbehaving --test overflow -- --skip repeat_on_main --skip remaining::repeated --skip out_of_memory \
+        --skip forks::fibers --skip forks::generations --skip forks::local --skip forks::on_pthread --skip forks::under --skip forks::workers --skip two_fork \
+        --skip dereferenced --skip elsewhere_by_default --skip no_alternate_stack --skip sent_by_default --skip without_install \
+        --skip idle_stacks --skip hundred_thousand --skip signals_and_names --skip guard_touched --skip exit_anywhere --skip greenlets
+else
+    # Less often than elsewhere. With the whole workspace's features, for which the tests are built already where all have been run.
+    export HOST_TIMES=10000 HOST_SEED=9
+    hosts --workspace --test hosts -- nested:: panic:: stack_switch:: longjmp:: deep_stack::first deep_stack::later signals::on_alternate \
+        guard::overflow forks::in_nested forks::on_coroutine
+    hosts --workspace --test misbehaving -- any_order:: copied:: moved_to_a_thread_without_upcalls cpp_exceptions_stay plugins::two_panic plugins::moved
+fi
+
+# Where they ran: the same library, linked and run in the same way.
+cat >target/aarch64/where.c <<'END'
+#include <stdio.h>
+#include <sys/utsname.h>
+#include "guest.h"
+int main(void) {
+    struct utsname system;
+    return uname(&system) || printf("aarch64: all as elsewhere, on %s, where 41 + 1 is %d\n", system.machine, guest_increment(41)) < 0;
+}
+END
+aarch64-linux-gnu-gcc -I hosts/c -I crates/upcall/include -o target/aarch64/where target/aarch64/where.c \
+    target/aarch64/$target/debug/libguest.a -lpthread -lm -ldl
+$TEST_RUNNER target/aarch64/where
