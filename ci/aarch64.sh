@@ -37,7 +37,7 @@ else
     export HOST_TIMES=10000 HOST_SEED=9
     hosts --workspace --test hosts -- nested:: panic:: stack_switch:: longjmp:: deep_stack::first deep_stack::later signals::on_alternate \
         guard::overflow forks::in_nested forks::on_coroutine
-    hosts --workspace --test misbehaving -- any_order:: copied:: moved_to_a_thread_without_upcalls cpp_exceptions_stay plugins::two_panic plugins::moved
+    hosts --workspace --test misbehaving -- any_order:: copied:: moved_to_a_thread_without_upcalls moved_own_stack cpp_exceptions_stay plugins::two_panic plugins::moved
 fi
 
 # Where they ran: the same library, linked and run in the same way.
