@@ -401,3 +401,21 @@ fn so_is_one_that_was_made_in_a_destructor() {
     assert_eq!(message(payload), "a late variable's");
     assert_eq!(format!("{fiber:?}"), "Fiber { state: \"finished\" }");
 }
+
+#[test]
+fn upcalls_are_served_again_when_the_code_that_called_c_has_panicked() {
+    let log = Log::default();
+    let inner = log.clone();
+    drop(begun(move || {
+        let raised = catch_unwind(AssertUnwindSafe(|| {
+            downcall_on_fiber(|| {
+                assert!(enter(for_ever).is_err());
+                assert!(enter(|| ()).unwrap_err().refusal().is_some(), "C has not returned");
+                panic!("after C");
+            });
+        }));
+        assert_eq!(message(raised.unwrap_err()), "after C");
+        downcall_on_fiber(|| enter(|| inner.add("served"))).unwrap();
+    }));
+    assert_eq!(log.take(), ["served"]);
+}

@@ -168,8 +168,10 @@ fn end<R>(hot: &Hot, frame: &Frame, call: Begun, result: std::thread::Result<R>)
             Closed::Before => end_closed_before(hot, value),
         },
         Err(payload) => {
-            let left = close(hot, frame, call.place);
-            quietly(|| drop(left));
+            if let Some(left) = close(hot, frame, call.place) {
+                serves_again();
+                quietly(|| drop(left));
+            }
             resume_unwind(payload)
         }
     }
@@ -216,13 +218,10 @@ fn downcall_of(function: Function) -> String {
 #[cold]
 #[inline(never)]
 fn raise_in_place_of<R>(value: R, payload: Payload) -> R {
-    let fiber = Hot::here().fiber_at(stack_pointer());
-    if let Some(fiber) = fiber {
-        fiber.refuses.set(false);
-        if payload.is::<Cancelled>() && !fiber.unwinds() {
-            quietly(|| drop(value));
-            fiber.raise_cancelled();
-        }
+    let fiber = serves_again();
+    if let Some(fiber) = fiber.filter(|fiber| payload.is::<Cancelled>() && !fiber.unwinds()) {
+        quietly(|| drop(value));
+        fiber.raise_cancelled();
     }
     if fiber.map_or_else(std::thread::panicking, Running::unwinds) {
         quietly(|| drop(payload));
@@ -231,6 +230,15 @@ fn raise_in_place_of<R>(value: R, payload: Payload) -> R {
     // A value that panics when it is dropped must not do so while the other panic unwinds.
     quietly(|| drop(value));
     resume_unwind(payload)
+}
+
+/// The fiber whose code this is, if it is one's. C has returned, by which something was left, so its upcalls are served again.
+#[cold]
+#[inline(never)]
+fn serves_again() -> Option<&'static Running> {
+    let fiber = Hot::here().fiber_at(stack_pointer())?;
+    fiber.refuses.set(false);
+    Some(fiber)
 }
 
 /// A downcall from any other stack than the thread's own, from `stack` if it is pooled.

@@ -1,0 +1,321 @@
+//! What is made is dropped, and once: what closures hold, results and payloads, on every path of a crossing, whatever becomes of it.
+
+mod common;
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::AtomicIsize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
+
+use common::AtDrop;
+use corosensei::stack::{Stack, StackPointer};
+use upcall::{Fiber, StackChoice, downcall, downcall_on_fiber, enter, entry, wait};
+
+/// How often each of the things that a case made was dropped.
+#[derive(Clone, Default)]
+struct Ledger(Arc<Mutex<Vec<(&'static str, u32)>>>);
+
+struct Item(Ledger, usize);
+
+impl Drop for Item {
+    fn drop(&mut self) {
+        self.0.0.lock().unwrap()[self.1].1 += 1;
+    }
+}
+
+impl Ledger {
+    fn item(&self, what: &'static str) -> Item {
+        let mut items = self.0.lock().unwrap();
+        items.push((what, 0));
+        Item(self.clone(), items.len() - 1)
+    }
+
+    fn raise(&self, what: &'static str) -> ! {
+        resume_unwind(Box::new(self.item(what)))
+    }
+
+    /// What a payload of `raise` is.
+    fn name(&self, payload: Box<dyn std::any::Any + Send>) -> &'static str {
+        let item = payload.downcast::<Item>().expect("an item");
+        let items = self.0.lock().unwrap();
+        items[item.1].0
+    }
+}
+
+/// What a crossing returns.
+trait Shape {
+    fn of(item: Item) -> Self;
+    fn is_whole(&self) -> bool;
+}
+
+struct Small(#[expect(dead_code, reason = "to be dropped")] Item);
+
+impl Shape for Small {
+    fn of(item: Item) -> Self {
+        Self(item)
+    }
+
+    fn is_whole(&self) -> bool {
+        true
+    }
+}
+
+struct Large(#[expect(dead_code, reason = "to be dropped")] Item, [u8; 5000]);
+
+impl Shape for Large {
+    fn of(item: Item) -> Self {
+        Self(item, [7; 5000])
+    }
+
+    fn is_whole(&self) -> bool {
+        self.1.iter().all(|&byte| byte == 7)
+    }
+}
+
+#[repr(align(512))]
+struct Aligned(#[expect(dead_code, reason = "to be dropped")] Item);
+
+impl Shape for Aligned {
+    fn of(item: Item) -> Self {
+        Self(item)
+    }
+
+    fn is_whole(&self) -> bool {
+        std::ptr::from_ref(std::hint::black_box(self)) as usize % 512 == 0
+    }
+}
+
+/// Has no bytes. Used by one test.
+struct Nothing;
+
+static NOTHINGS: AtomicIsize = AtomicIsize::new(0);
+
+impl Drop for Nothing {
+    fn drop(&mut self) {
+        NOTHINGS.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Shape for Nothing {
+    fn of(_: Item) -> Self {
+        NOTHINGS.fetch_add(1, Relaxed);
+        Self
+    }
+
+    fn is_whole(&self) -> bool {
+        NOTHINGS.load(Relaxed) > 0
+    }
+}
+
+/// Where C is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Place {
+    Own,
+    NewThread,
+    Undescribed,
+    Registered,
+    Fiber,
+}
+
+const PLACES: [Place; 5] =
+    [Place::Own, Place::NewThread, Place::Undescribed, Place::Registered, Place::Fiber];
+const CHOICES: [StackChoice; 3] = [StackChoice::Auto, StackChoice::Caller, StackChoice::Pooled];
+
+/// A host's.
+struct Memory(Vec<u8>);
+
+// SAFETY: it is memory that nothing else uses. What is run on it needs much less.
+unsafe impl Stack for &mut Memory {
+    fn base(&self) -> StackPointer {
+        let end = self.0.as_ptr_range().end as usize;
+        StackPointer::new(end & !(corosensei::stack::STACK_ALIGNMENT - 1)).unwrap()
+    }
+
+    fn limit(&self) -> StackPointer {
+        StackPointer::new(self.0.as_ptr() as usize).unwrap()
+    }
+}
+
+impl Place {
+    fn run(self, f: impl FnOnce() + Send + 'static) {
+        let mut memory = Memory(vec![0; 512 << 10]);
+        match self {
+            Place::Own => f(),
+            Place::NewThread => {
+                std::thread::spawn(f).join().unwrap_or_else(|payload| resume_unwind(payload));
+            }
+            Place::Undescribed => corosensei::on_stack(&mut memory, f),
+            Place::Registered => {
+                let (low, size) = (memory.0.as_mut_ptr(), memory.0.len());
+                // SAFETY: it is a stack, and stays one until this is dropped.
+                let _registered = unsafe { stackbounds::register(low, size) }.unwrap();
+                corosensei::on_stack(&mut memory, f);
+            }
+            Place::Fiber => wait(Fiber::new(f)),
+        }
+    }
+
+    /// Whether nobody knows how much room there is.
+    fn is_estimated(self) -> bool {
+        self == Place::Undescribed || cfg!(stackbounds_no_query) && self != Place::Fiber
+    }
+}
+
+fn check(case: &str, run: impl FnOnce(&Ledger)) {
+    let ledger = Ledger::default();
+    let said = AtDrop(|| _ = std::thread::panicking().then(|| eprintln!("{case}")));
+    run(&ledger);
+    for (what, drops) in &*ledger.0.lock().unwrap() {
+        assert_eq!(*drops, 1, "{what}");
+    }
+    assert!(!ledger.0.lock().unwrap().is_empty());
+    drop(said);
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Becomes {
+    Value,
+    Panic,
+    Refused,
+}
+
+fn upcall<S: Shape>(ledger: &Ledger, place: Place, choice: StackChoice, becomes: Becomes, enclosed: bool) {
+    let captured = ledger.item("captured");
+    let entry = entry().stack(choice);
+    let entry = if becomes == Becomes::Refused { entry.min_stack(usize::MAX) } else { entry };
+    let answer = entry.enter(|| {
+        let _captured = captured;
+        if becomes == Becomes::Panic {
+            ledger.raise("payload");
+        }
+        S::of(ledger.item("result"))
+    });
+    match answer {
+        Ok(value) => {
+            let served = choice == StackChoice::Caller && place.is_estimated();
+            assert!(value.is_whole() && (becomes == Becomes::Value || served));
+        }
+        Err(error) => {
+            assert_eq!(error.refusal().is_some(), becomes == Becomes::Refused);
+            let payload = error.into_payload().map(|payload| ledger.name(payload));
+            assert_eq!(payload, (becomes == Becomes::Panic && !enclosed).then_some("payload"));
+        }
+    }
+}
+
+fn upcalls<S: Shape>() {
+    for place in PLACES {
+        for choice in CHOICES {
+            for becomes in [Becomes::Value, Becomes::Panic, Becomes::Refused] {
+                for enclosed in [false, true] {
+                    check(&format!("{place:?} {choice:?} {becomes:?}, enclosed: {enclosed}"), |ledger| {
+                        let ledger = ledger.clone();
+                        place.run(move || {
+                            let call = || upcall::<S>(&ledger, place, choice, becomes, enclosed);
+                            if !enclosed {
+                                return call();
+                            }
+                            let raised = catch_unwind(AssertUnwindSafe(|| downcall(call)));
+                            let name = raised.err().map(|payload| ledger.name(payload));
+                            assert_eq!(name, (becomes == Becomes::Panic).then_some("payload"));
+                        });
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// What the C code of a downcall does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Does {
+    Returns,
+    Panics,
+    /// Makes an upcall that panics.
+    Leaves,
+    LeavesAndPanics,
+    /// Makes such an upcall while the thread is panicking.
+    LeavesInDrop,
+}
+
+fn downcalls<S: Shape + 'static>() {
+    type Downcall<S> = fn(&mut dyn FnMut() -> S) -> S;
+    let kinds: [Downcall<S>; 2] = [|f| downcall(f), |f| downcall_on_fiber(f)];
+    for place in PLACES {
+        for inside in [None, Some(StackChoice::Auto), Some(StackChoice::Caller), Some(StackChoice::Pooled)] {
+            for (on_fiber, make) in kinds.into_iter().enumerate() {
+                for does in
+                    [Does::Returns, Does::Panics, Does::Leaves, Does::LeavesAndPanics, Does::LeavesInDrop]
+                {
+                    check(
+                        &format!("{place:?}, in an upcall {inside:?}, on fiber {on_fiber}, {does:?}"),
+                        |ledger| {
+                            let ledger = ledger.clone();
+                            place.run(move || {
+                                let call = || downcall_that::<S>(&ledger, make, does);
+                                match inside {
+                                    None => call(),
+                                    Some(choice) => entry().stack(choice).enter(call).unwrap(),
+                                }
+                            });
+                        },
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn downcall_that<S: Shape>(ledger: &Ledger, make: fn(&mut dyn FnMut() -> S) -> S, does: Does) {
+    let call = || {
+        make(&mut || {
+            if !matches!(does, Does::Returns | Does::Panics) {
+                let error = enter(|| ledger.raise("left")).unwrap_err();
+                assert!(error.into_payload().is_none());
+            }
+            if matches!(does, Does::Panics | Does::LeavesAndPanics) {
+                ledger.raise("own");
+            }
+            S::of(ledger.item("result"))
+        })
+    };
+    let raised = catch_unwind(AssertUnwindSafe(|| {
+        if does == Does::LeavesInDrop {
+            let _calls = AtDrop(|| assert!(call().is_whole()));
+            ledger.raise("first");
+        }
+        assert!(call().is_whole());
+    }));
+    let expected = match does {
+        Does::Returns => None,
+        Does::Panics | Does::LeavesAndPanics => Some("own"),
+        Does::Leaves => Some("left"),
+        Does::LeavesInDrop => Some("first"),
+    };
+    assert_eq!(raised.err().map(|payload| ledger.name(payload)), expected);
+}
+
+#[test]
+fn small_results() {
+    upcalls::<Small>();
+    downcalls::<Small>();
+}
+
+#[test]
+fn large_results() {
+    upcalls::<Large>();
+    downcalls::<Large>();
+}
+
+#[test]
+fn aligned_results() {
+    upcalls::<Aligned>();
+    downcalls::<Aligned>();
+}
+
+#[test]
+fn results_without_bytes() {
+    upcalls::<Nothing>();
+    downcalls::<Nothing>();
+    assert_eq!(NOTHINGS.load(Relaxed), 0);
+}
