@@ -1,4 +1,5 @@
-//! What is made is dropped, and once: what closures hold, results and payloads, on every path of a crossing, whatever becomes of it.
+//! Nothing of a call remains, on every path of a crossing, whatever becomes of it: what closures hold, results and payloads are dropped, and once; no call is
+//! open, and no stack in use.
 
 mod common;
 
@@ -9,7 +10,8 @@ use std::sync::{Arc, Mutex};
 
 use common::AtDrop;
 use corosensei::stack::{Stack, StackPointer};
-use upcall::{Fiber, StackChoice, downcall, downcall_on_fiber, enter, entry, wait};
+use upcall::report::{StackKind, Thread};
+use upcall::{Fiber, StackChoice, downcall, downcall_on_fiber, enter, entry, snapshot, wait};
 
 /// How often each of the things that a case made was dropped.
 #[derive(Clone, Default)]
@@ -136,8 +138,24 @@ unsafe impl Stack for &mut Memory {
     }
 }
 
+/// How many calls of this thread are open, and how many of its pooled stacks are in use.
+fn in_use() -> (usize, usize) {
+    let threads = snapshot().threads;
+    let stacks =
+        |thread: &Thread| thread.stacks.iter().filter(|stack| stack.kind == StackKind::Pooled).count();
+    threads.iter().find(|thread| thread.current).map_or((0, 0), |thread| (thread.calls.len(), stacks(thread)))
+}
+
+/// Runs something after which as much is in use as before.
+fn undone(f: impl FnOnce()) {
+    let before = in_use();
+    f();
+    assert_eq!(in_use(), before, "open calls, and stacks");
+}
+
 impl Place {
     fn run(self, f: impl FnOnce() + Send + 'static) {
+        let f = || undone(f);
         let mut memory = Memory(vec![0; 512 << 10]);
         match self {
             Place::Own => f(),
@@ -197,6 +215,9 @@ fn upcall<S: Shape>(ledger: &Ledger, place: Place, choice: StackChoice, becomes:
         }
         Err(error) => {
             assert_eq!(error.refusal().is_some(), becomes == Becomes::Refused);
+            if choice == StackChoice::Auto {
+                return; // dropped with what it has
+            }
             let payload = error.into_payload().map(|payload| ledger.name(payload));
             assert_eq!(payload, (becomes == Becomes::Panic && !enclosed).then_some("payload"));
         }
@@ -234,9 +255,13 @@ enum Does {
     /// Makes an upcall that panics.
     Leaves,
     LeavesAndPanics,
+    LeavesTwo,
     /// Makes such an upcall while the thread is panicking.
     LeavesInDrop,
 }
+
+const DOES: [Does; 6] =
+    [Does::Returns, Does::Panics, Does::Leaves, Does::LeavesAndPanics, Does::LeavesTwo, Does::LeavesInDrop];
 
 fn downcalls<S: Shape + 'static>() {
     type Downcall<S> = fn(&mut dyn FnMut() -> S) -> S;
@@ -244,15 +269,13 @@ fn downcalls<S: Shape + 'static>() {
     for place in PLACES {
         for inside in [None, Some(StackChoice::Auto), Some(StackChoice::Caller), Some(StackChoice::Pooled)] {
             for (on_fiber, make) in kinds.into_iter().enumerate() {
-                for does in
-                    [Does::Returns, Does::Panics, Does::Leaves, Does::LeavesAndPanics, Does::LeavesInDrop]
-                {
+                for does in DOES {
                     check(
                         &format!("{place:?}, in an upcall {inside:?}, on fiber {on_fiber}, {does:?}"),
                         |ledger| {
                             let ledger = ledger.clone();
                             place.run(move || {
-                                let call = || downcall_that::<S>(&ledger, make, does);
+                                let call = || undone(|| downcall_that::<S>(&ledger, make, does));
                                 match inside {
                                     None => call(),
                                     Some(choice) => entry().stack(choice).enter(call).unwrap(),
@@ -269,8 +292,13 @@ fn downcalls<S: Shape + 'static>() {
 fn downcall_that<S: Shape>(ledger: &Ledger, make: fn(&mut dyn FnMut() -> S) -> S, does: Does) {
     let call = || {
         make(&mut || {
-            if !matches!(does, Does::Returns | Does::Panics) {
-                let error = enter(|| ledger.raise("left")).unwrap_err();
+            let leaves: &[&str] = match does {
+                Does::Returns | Does::Panics => &[],
+                Does::LeavesTwo => &["left", "left later"],
+                _ => &["left"],
+            };
+            for what in leaves {
+                let error = enter(|| ledger.raise(what)).unwrap_err();
                 assert!(error.into_payload().is_none());
             }
             if matches!(does, Does::Panics | Does::LeavesAndPanics) {
@@ -289,7 +317,7 @@ fn downcall_that<S: Shape>(ledger: &Ledger, make: fn(&mut dyn FnMut() -> S) -> S
     let expected = match does {
         Does::Returns => None,
         Does::Panics | Does::LeavesAndPanics => Some("own"),
-        Does::Leaves => Some("left"),
+        Does::Leaves | Does::LeavesTwo => Some("left"),
         Does::LeavesInDrop => Some("first"),
     };
     assert_eq!(raised.err().map(|payload| ledger.name(payload)), expected);
