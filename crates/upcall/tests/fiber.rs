@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use common::{Comparator, Log, Random, child, message, part, poll, stderr_of_success, time_limit};
 use futures_lite::future::{block_on, yield_now};
-use upcall::{Fiber, Refusal, StackChoice, downcall, entry, wait, with_stack};
+use upcall::{Fiber, Refusal, StackChoice, downcall, downcall_on_fiber, enter, entry, wait, with_stack};
 
 #[test]
 fn a_result_goes_to_whoever_polls() {
@@ -419,4 +419,18 @@ fn large_closures() {
     };
     let thread = std::thread::Builder::new().stack_size(64 << 20).spawn(on_a_large_stack);
     thread.unwrap().join().unwrap();
+}
+
+#[test]
+fn c_stays_on_the_fiber_until_its_own_call_returns() {
+    wait(Fiber::new(|| {
+        let here = downcall_on_fiber(|| {
+            enter(|| {
+                downcall_on_fiber(|| ());
+                (stackbounds::current(), downcall(stackbounds::current))
+            })
+        });
+        let (rust, c) = here.unwrap();
+        assert_eq!(rust, c);
+    }));
 }
