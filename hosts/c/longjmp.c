@@ -277,9 +277,9 @@ static __attribute__((noinline)) int nested_on_own(void *left) {
     return left ? guest_call_pooled(nested_on_own, (char *)left - 1) : 7;
 }
 
-/* Further down than where stacks are looked for that were left. */
-static __attribute__((noinline)) int run_fiber(void) {
-    *(volatile char *)alloca(2 << 20) = 1;
+/* Further down than where stacks are looked for that were left; each time elsewhere in the page, as stacks begin then. */
+static __attribute__((noinline)) int run_fiber(int i) {
+    *(volatile char *)alloca((2 << 20) + i * 208 % 4096) = 1;
     return guest_join(guest_spawn_local(leaves_further_stack, NULL));
 }
 
@@ -291,7 +291,7 @@ static void of_fibers(void) {
     on_own = &here;
     CHECK(upcall_local_begin() == 0);
     for (int i = 0; i < FIBERS; i++) {
-        CHECK(run_fiber() == 0);
+        CHECK(run_fiber(i) == 0);
         if (i % 100 == 0)
             CHECK(nested_on_own((void *)NESTED) == 7);
     }

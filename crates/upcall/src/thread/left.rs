@@ -61,10 +61,8 @@ pub(super) fn drop_all(payloads: Payloads) {
 }
 
 fn look(hot: &Hot, record: &Record, sp: usize, kept: usize) -> (Payloads, usize) {
-    let mut highest = Highest { hot, of_stacks: BTreeMap::new() };
-    highest.rise_to(sp);
-    let payloads = calls(hot, record, &mut highest);
     let undescribed = upcalls(hot, record, sp);
+    let payloads = calls(hot, record, sp);
     use_again(hot, record, kept);
     (payloads, undescribed)
 }
@@ -94,27 +92,30 @@ impl Highest<'_> {
 }
 
 /// Takes the places of the downcalls that were left, and what was to be raised there; and marks the stacks of their upcalls.
-fn calls(hot: &Hot, record: &Record, highest: &mut Highest) -> Payloads {
+fn calls(hot: &Hot, record: &Record, sp: usize) -> Payloads {
+    let mut highest = Highest { hot, of_stacks: BTreeMap::new() };
+    highest.rise_to(sp);
+    let on_stack = |sp| control_of_thread_at(sp, hot.mark());
+    // Stacks on which nothing is left but calls of C code there: idle ones, and those that something runs on, or will return to.
+    let mut stay = idle(hot);
+    stay.extend(on_stack(sp).map(Control::base));
     let mut open: Vec<&OpenCall> = record.open_calls().collect();
     open.sort_unstable_by_key(|call| Reverse(call.serial()));
-    let idle = idle(hot);
     let mut payloads = Vec::new();
     for call in open {
-        let (rust_sp, upcall_sp) = (call.rust_sp(), call.upcall.sp());
-        let stack = control_of_thread_at(rust_sp, hot.mark());
+        let stack = on_stack(call.rust_sp());
         let c_sp = call.c_sp(|_| Some(stack?.system_sp.load(Relaxed)));
-        // Of C code on the stack itself, which called up again, what is left is not the stack: that may have returned, and be in use again, from
-        // another base on. Then the upcall came from there; or later code has been further up there.
-        let stack_stays = c_sp != rust_sp && highest.rise_to(rust_sp);
-        let seems_left = stack.is_some_and(|stack| stack.seems_left.get());
-        if highest.rise_to(c_sp) || stack_stays || seems_left {
-            payloads.push(hot.calls.reclaim(call));
-            let stays = |stack: &Control| {
-                stack_stays || upcall_sp == 0 || stack.contains(upcall_sp) || idle.contains(&stack.base())
-            };
-            if let Some(stack) = stack.filter(|stack| !stays(stack)) {
-                mark(hot, record, stack);
-            }
+        let was_left = highest.rise_to(c_sp);
+        if !was_left && !stack.is_some_and(|stack| stack.seems_left.get()) {
+            stay.extend(stack.map(Control::base));
+            continue;
+        }
+        payloads.push(hot.calls.reclaim(call));
+        // Whatever is on this stack now, C that it calls on another begins where the call's did, or seems to: so it was left with the call, unless
+        // it has made one since that stays. C that the call has left on this very stack tells nothing of who has the stack.
+        let left = stack.filter(|stack| c_sp != call.rust_sp() && !stay.contains(&stack.base()));
+        if let Some(stack) = left {
+            mark(hot, record, stack);
         }
     }
     payloads
