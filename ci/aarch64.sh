@@ -10,8 +10,6 @@ for needed in /usr/bin/{cargo,rustc,aarch64-linux-gnu-g++,qemu-aarch64} /usr/aar
 done
 export TEST_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=$TEST_RUNNER CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
-# qemu says that it has done MADV_GUARD_INSTALL, and has not.
-export UPCALL_GUARD_PAGES=mprotect
 there() {
     RUSTC=/usr/bin/rustc /usr/bin/cargo "$1" --quiet --target $target --target-dir target/aarch64 "${@:2}"
 }

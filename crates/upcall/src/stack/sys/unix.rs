@@ -1,4 +1,6 @@
 use std::ptr;
+#[cfg(target_os = "linux")]
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use crate::config::GuardPages;
 
@@ -38,16 +40,33 @@ pub fn reserve(size: usize, align: usize) -> Option<*mut u8> {
 /// # Safety
 /// The range is whole pages of memory that is ours to protect, and nothing is kept in it, now or later.
 pub unsafe fn guard(low: *mut u8, size: usize, how: GuardPages) -> bool {
-    // SAFETY: the caller gives us the range, which holds nothing. An older kernel, or an mlocked range, answers EINVAL and
-    // changes nothing.
     #[cfg(target_os = "linux")]
-    if how == GuardPages::Auto && unsafe { libc::madvise(low.cast(), size, MADV_GUARD_INSTALL) } == 0 {
-        return true;
+    if how == GuardPages::Auto {
+        // SAFETY: the caller gives us the range, which holds nothing. An older kernel, or an mlocked range, answers EINVAL and changes nothing.
+        let failed = unsafe { libc::madvise(low.cast(), size, MADV_GUARD_INSTALL) };
+        if failed == 0 && heeds_advice(low, size) {
+            return true;
+        }
     }
     #[cfg(not(target_os = "linux"))]
     let _ = how;
     // SAFETY: as above.
     unsafe { libc::mprotect(low.cast(), size, libc::PROT_NONE) == 0 }
+}
+
+/// Whether advice is taken when the system says so. Emulators of user mode say so of any: qemu, in which containers of another architecture run.
+#[cfg(target_os = "linux")]
+fn heeds_advice(low: *mut u8, size: usize) -> bool {
+    static HEEDS: AtomicU8 = AtomicU8::new(UNKNOWN);
+    const UNKNOWN: u8 = 2;
+    const NO_ADVICE: libc::c_int = 0x7fff;
+    let mut heeds = HEEDS.load(Relaxed);
+    if heeds == UNKNOWN {
+        // SAFETY: says nothing about the range, which is the caller's.
+        heeds = u8::from(unsafe { libc::madvise(low.cast(), size, NO_ADVICE) } != 0);
+        HEEDS.store(heeds, Relaxed);
+    }
+    heeds == 1
 }
 
 /// Returns the memory of `low..low + size` to the system; the range stays mapped.
