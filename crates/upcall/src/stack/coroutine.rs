@@ -252,8 +252,6 @@ impl Running {
         last.fiber.set(ptr::null());
         // C may have been left there, by `longjmp`.
         last.has_c.set(false);
-        // Its frames would return to the fiber's, which may end: who looks for what was left comes by where the fiber is resumed from.
-        last.system_sp.store(self.polled_at(), Relaxed);
         Some(last)
     }
 }
