@@ -50,8 +50,8 @@ stops() {
 
 reached() { echo "^upcall: an exception that is no Rust panic .* reached the Rust code of guest::exceptions::$1: "; }
 
-# By Boost, in its exception's destructor; by Rust; by C++.
-undeclared="forced_unwind(): Assertion .caught. failed\|Rust cannot catch foreign exceptions\|^terminate called .* 'boost::context::detail::forced_unwind'"
+# By Boost, in its exception's destructor; by Rust; by C++; by upcall: what the compiler made of it.
+undeclared="^upcall: an exception that is no Rust panic .* reached the Rust code of guest::guest_call\|forced_unwind(): Assertion .caught. failed\|Rust cannot catch foreign exceptions\|^terminate called .* 'boost::context::detail::forced_unwind'"
 
 moved() {
     local one='which began on thread 0x[0-9a-f]* (\(first\|second\)), came back on thread 0x[0-9a-f]* (\(first\|second\)): the host resumed'
