@@ -177,9 +177,9 @@ impl Place {
         }
     }
 
-    /// Whether nobody knows how much room there is.
-    fn is_estimated(self) -> bool {
-        self == Place::Undescribed || cfg!(stackbounds_no_query) && self != Place::Fiber
+    /// Whether nobody knows how much room there is: where it runs, or where its downcalls do, which are of a thread's own stack if it is a fiber.
+    fn is_estimated(self, in_downcall: bool) -> bool {
+        self == Place::Undescribed || cfg!(stackbounds_no_query) && (self != Place::Fiber || in_downcall)
     }
 }
 
@@ -216,7 +216,7 @@ fn upcall<S: Shape>(ledger: &Ledger, place: Place, choice: StackChoice, becomes:
     });
     match answer {
         Ok(value) => {
-            let served = choice == StackChoice::Caller && place.is_estimated();
+            let served = choice == StackChoice::Caller && place.is_estimated(enclosed);
             assert!(value.is_whole() && (becomes == Becomes::Value || served));
         }
         Err(error) => {
