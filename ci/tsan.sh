@@ -12,7 +12,7 @@ for needed in /usr/bin/cargo "$sources/Cargo.lock" "$runtime"; do
     [ -e "$needed" ] || { echo "SKIPPED: needs $needed: the packages rustc-web, cargo-web, rust-web-src and libclang-rt-19-dev of Debian 12"; exit 0; }
 done
 export RUSTFLAGS="-Zsanitizer=thread -Zexternal-clangrt -Zpre-link-args=-Wl,--whole-archive,$runtime,--no-whole-archive --cfg upcall_tsan" \
-    CARGO_PROFILE_DEV_DEBUG=line-tables-only CARGO_PROFILE_DEV_OPT_LEVEL=1 \
+    CARGO_PROFILE_DEV_DEBUG=line-tables-only \
     TSAN_OPTIONS="external_symbolizer_path=$(command -v addr2line)"
 lane() {
     RUSTC_BOOTSTRAP=1 /usr/bin/cargo test --quiet -Zbuild-std --target $target --target-dir target/tsan -p upcall "$@"
