@@ -212,7 +212,9 @@ fn a_snapshot_of_busy_threads_is_whole() {
     let busy = || {
         while !stop.load(std::sync::atomic::Ordering::Relaxed) {
             enter(|| downcall(|| enter(|| downcall(|| ())))).unwrap().unwrap();
-            std::thread::spawn(|| enter(|| downcall(|| ()))).join().unwrap().unwrap();
+            // Its stacks go to other threads.
+            let pooled = || entry().stack(StackChoice::Pooled).enter(|| downcall(|| ()));
+            std::thread::spawn(pooled).join().unwrap().unwrap();
         }
     };
     std::thread::scope(|scope| {

@@ -224,8 +224,10 @@ fn seen(record: &Record) -> Seen {
     }
     push_upcall(&mut calls, hot, hot.upcall.get());
     let sps = calls.iter().flat_map(|call| [call.sp, call.caller_sp]).collect();
-    // Its list may change meanwhile, so that there is no end to be relied on.
+    // The thread may change its list meanwhile, so that there is no end to be relied on. With the pool held, no stack that was on it is made anew.
+    let pool_as_it_is = pool::hold_lock();
     let idle: Vec<usize> = hot.idle().take(64).map(Control::base).collect();
+    drop(pool_as_it_is);
     let thread = Thread {
         id: record.thread_id,
         name: thread_name(record.thread_id),

@@ -247,10 +247,10 @@ impl Hot {
         }
     }
 
-    /// The idle spares. Of another thread, which cannot detach meanwhile, only their addresses may be looked at.
+    /// The idle spares. Of another thread, which cannot detach meanwhile, only their addresses may be looked at, and while the pool is held.
     pub(crate) fn idle(&self) -> impl Iterator<Item = &'static Control> {
-        // SAFETY: the list holds Controls of stacks that belong to this thread. Where another looks, one may just have been given back: it stays mapped, and `next`,
-        // which is atomic, is null or leads to another one.
+        // SAFETY: the list holds Controls of stacks that belong to this thread. Where another looks, one may just have come into use: `next`, which is
+        // atomic, is null then or leads to another one. None can be given back and taken by others, which would write it anew.
         let stack = |stack: *const Control| unsafe { stack.as_ref() };
         std::iter::successors(stack(self.spares.get()), move |spare| stack(spare.next.get()))
     }
