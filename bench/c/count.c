@@ -20,6 +20,13 @@ static void repeat(function *call) {
 
 static void on_foreign(void) { repeat(bench_upcall); }
 
+static void on_registered(size_t size, void (*run)(void)) {
+    char *stack;
+    map_stacks(&stack, 1, size);
+    require(bench_register(stack, size) == 0, "bench_register");
+    on_stack(stack + size - STACK_SIZE, run);
+}
+
 void count(char **arguments) {
     calls = atol(arguments[1]);
     if (strcmp(arguments[0], "bare") == 0)
@@ -28,6 +35,8 @@ void count(char **arguments) {
         repeat(bench_upcall);
     else if (strcmp(arguments[0], "foreign") == 0)
         on_stack(map_stacks_for_one(1), on_foreign);
+    else if (strcmp(arguments[0], "registered") == 0)
+        on_registered(1 << 20, on_foreign);
     else if (strcmp(arguments[0], "downcall") == 0)
         bench_downcalls(empty, WARM + calls);
     else if (strcmp(arguments[0], "downcall_pooled") == 0)

@@ -183,11 +183,40 @@ impl Entry {
 /// have left 1 KiB; what needs more runs on a service stack.
 #[inline(never)]
 fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, f: F) -> Ended<R> {
+    if !hot.to_spare.holds(sp) {
+        return in_place(hot, sp, f);
+    }
+    let Some(stack) = hot.take_spare() else { return as_chosen(hot, sp, f, entry()) };
     let mut slot = Slot::of_upcall(f);
+    hot.begin_upcall(sp, Function::of::<F>());
     // SAFETY: the slot is new.
-    let failed = unsafe { from_elsewhere(hot, sp, &mut slot) };
-    // SAFETY: that was its run, or refusal.
+    let run = || unsafe { slot.run() };
+    let what = || upcall_of(Function::of::<F>());
+    let failed = run_pooled(hot, stack, None, run, move |panic| caught(panic, sp), what);
+    hot.put_spare(stack);
+    hot.end_upcall();
+    record::detach_if_exiting(hot);
+    // SAFETY: that was its run.
     unsafe { ended(slot, failed) }
+}
+
+/// One from a stack with enough room, if the thread knows that from the last one there.
+#[inline(never)]
+fn in_place<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, f: F) -> Ended<R> {
+    if !hot.in_place.holds(sp) {
+        return as_chosen(hot, sp, f, entry());
+    }
+    let function = Function::with(&f);
+    hot.begin_upcall(sp, function);
+    let what = || upcall_of(Function::of::<F>());
+    let result = here(hot, || UpcallBody::run(function, || refusing(f)), what);
+    let ended = match result {
+        Ok(value) => (MaybeUninit::new(value), None),
+        Err(panic) => (MaybeUninit::uninit(), Some(caught(panic, sp))),
+    };
+    hot.end_upcall();
+    record::detach_if_exiting(hot);
+    ended
 }
 
 #[inline(never)]
@@ -217,47 +246,6 @@ unsafe fn ended<R, F: FnOnce() -> R>(slot: Slot<F, R, UpcallBody>, failed: Optio
         quietly(|| unsafe { slot.drop_unrun() });
     }
     (MaybeUninit::uninit(), Some(error))
-}
-
-/// # Safety
-/// The slot is new.
-#[inline(always)]
-unsafe fn from_elsewhere<R, F: FnOnce() -> R>(
-    hot: &'static Hot,
-    sp: usize,
-    slot: &mut Slot<F, R, UpcallBody>,
-) -> Option<Panicked> {
-    let spare = if hot.to_spare.holds(sp) { hot.take_spare() } else { None };
-    let Some(stack) = spare else {
-        // SAFETY: the caller's promise.
-        return not_on_spare(hot, sp, unsafe { slot.body() });
-    };
-    hot.begin_upcall(sp, Function::of::<F>());
-    // SAFETY: the caller's promise.
-    let failed = run_pooled(
-        hot,
-        stack,
-        None,
-        || unsafe { slot.run() },
-        move |panic| caught(panic, sp),
-        || upcall_of(Function::of::<F>()),
-    );
-    hot.put_spare(stack);
-    hot.end_upcall();
-    record::detach_if_exiting(hot);
-    failed
-}
-
-#[inline(never)]
-fn not_on_spare(hot: &'static Hot, sp: usize, body: Body<'_>) -> Option<Panicked> {
-    if !hot.in_place.holds(sp) {
-        return chosen(hot, sp, body, entry());
-    }
-    hot.begin_upcall(sp, body.function);
-    let failed = run_here(hot, body, "upcall").err().map(|panic| caught(panic, sp));
-    hot.end_upcall();
-    record::detach_if_exiting(hot);
-    failed
 }
 
 /// Any upcall: attaches the thread if it is new to us, and decides where the upcall runs.
@@ -294,9 +282,16 @@ fn chosen(hot: &'static Hot, sp: usize, body: Body<'_>, entry: Entry) -> Option<
 /// Runs `body` in place, on a stack that the host may move to another thread.
 #[inline(always)]
 fn run_here(hot: &Hot, body: Body<'_>, what: &str) -> std::thread::Result<()> {
-    let (mark, function) = (hot.mark(), body.function);
-    let result = catch_unwind(AssertUnwindSafe(|| body.run()));
-    hot.check_same_thread(mark, || format!("the {what} of {function}"));
+    let function = body.function;
+    here(hot, || body.run(), || format!("the {what} of {function}"))
+}
+
+/// The same of any code; `what` tells what that is.
+#[inline(always)]
+fn here<R>(hot: &Hot, run: impl FnOnce() -> R, what: impl FnOnce() -> String) -> std::thread::Result<R> {
+    let mark = hot.mark();
+    let result = catch_unwind(AssertUnwindSafe(run));
+    hot.check_same_thread(mark, what);
     result
 }
 
