@@ -123,6 +123,9 @@ pub const fn entry() -> Entry {
 /// On the thread's own stack a call costs about what a plain call does, and no system call. The thread's first upcall
 /// attaches it: its stack's bounds are asked for, and a record is made that its exit frees.
 ///
+/// What the compiler inlines into the function that C calls, `f` too, has its frame on C's stack: large local arrays belong in a function marked
+/// `#[inline(never)]`.
+///
 /// # Errors
 /// When `f` panics, or is refused (see [`Refusal`]). A panic inside a [`downcall`] is also raised
 /// there, when C has returned, with its original payload. The message is kept as the thread's last panic, which C reads by
@@ -184,7 +187,7 @@ impl Entry {
 #[inline(never)]
 fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, f: F) -> Ended<R> {
     if !hot.to_spare.holds(sp) {
-        return in_place(hot, sp, f);
+        return if hot.in_place.holds(sp) { in_place(hot, sp, f) } else { as_chosen(hot, sp, f, entry()) };
     }
     let Some(stack) = hot.take_spare() else { return as_chosen(hot, sp, f, entry()) };
     let mut slot = Slot::of_upcall(f);
@@ -200,12 +203,9 @@ fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, f: F) -> Ended<R
     unsafe { ended(slot, failed) }
 }
 
-/// One from a stack with enough room, if the thread knows that from the last one there.
+/// One from a stack with enough room, for a frame as large as that of `f` too.
 #[inline(never)]
 fn in_place<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, f: F) -> Ended<R> {
-    if !hot.in_place.holds(sp) {
-        return as_chosen(hot, sp, f, entry());
-    }
     let function = Function::with(&f);
     hot.begin_upcall(sp, function);
     let what = || upcall_of(Function::of::<F>());
