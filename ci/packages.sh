@@ -22,15 +22,18 @@ command -v clang++ >/dev/null || missing+=(clang)
 command -v pkg-config >/dev/null || missing+=(pkg-config)
 command -v make >/dev/null || missing+=(make)
 { python3 -c 'import greenlet' || /usr/bin/python3 -c 'import greenlet'; } 2>/dev/null || missing+=(python3-greenlet)
+can_install() {
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null
+}
 if [ ${#missing[@]} -eq 0 ]; then
     echo "nothing to install"
-elif [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+elif can_install; then
     # Another apt may hold the lock for a while on a machine that has just started.
     apt-get install -y -o DPkg::Lock::Timeout=300 "${missing[@]}" ||
         { apt-get update -o DPkg::Lock::Timeout=300 && apt-get install -y -o DPkg::Lock::Timeout=300 "${missing[@]}"; }
 else
     echo "SKIPPED: not root, or no apt: install ${missing[*]} by hand for all lanes"
 fi
-if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+if can_install; then
     ci/aarch64-std.sh || echo "SKIPPED: aarch64, whose standard library could not be had"
 fi

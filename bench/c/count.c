@@ -18,13 +18,15 @@ static void repeat(function *call) {
         call();
 }
 
-static void on_foreign(void) { repeat(bench_upcall); }
+static void upcalls(void) { repeat(bench_upcall); }
 
-static void on_registered(size_t size, void (*run)(void)) {
-    char *stack;
-    map_stacks(&stack, 1, size);
-    require(bench_register(stack, size) == 0, "bench_register");
-    on_stack(stack + size - STACK_SIZE, run);
+/* The high end of a registered stack, with room for upcalls in place below it. */
+static char *map_registered(void) {
+    enum { SIZE = 1 << 20 };
+    char *low;
+    map_stacks(&low, 1, SIZE);
+    require(bench_register(low, SIZE) == 0, "bench_register");
+    return low + SIZE - STACK_SIZE;
 }
 
 void count(char **arguments) {
@@ -32,11 +34,11 @@ void count(char **arguments) {
     if (strcmp(arguments[0], "bare") == 0)
         repeat(bench_bare);
     else if (strcmp(arguments[0], "own") == 0)
-        repeat(bench_upcall);
+        upcalls();
     else if (strcmp(arguments[0], "foreign") == 0)
-        on_stack(map_stacks_for_one(1), on_foreign);
+        on_stack(map_stacks_for_one(1), upcalls);
     else if (strcmp(arguments[0], "registered") == 0)
-        on_registered(1 << 20, on_foreign);
+        on_stack(map_registered(), upcalls);
     else if (strcmp(arguments[0], "downcall") == 0)
         bench_downcalls(empty, WARM + calls);
     else if (strcmp(arguments[0], "downcall_pooled") == 0)

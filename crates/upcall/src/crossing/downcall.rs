@@ -271,7 +271,8 @@ fn not_pooled(hot: &'static Hot, sp: usize, body: Body<'_>) -> Option<Payload> {
     record::attach_if_new(hot, sp);
     let frame = Frame::new();
     let call = begin(hot, &frame, stack_pointer());
-    let result = run_here(hot, body, "downcall");
+    let function = body.function;
+    let result = run_here(hot, || body.run(), || downcall_of(function));
     hot.upcall.set(call.upcall);
     let left = close(hot, &frame, call.place);
     record::detach_if_exiting(hot);

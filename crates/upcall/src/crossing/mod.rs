@@ -186,10 +186,14 @@ impl Entry {
 /// have left 1 KiB; what needs more runs on a service stack.
 #[inline(never)]
 fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, f: F) -> Ended<R> {
-    if !hot.to_spare.holds(sp) {
-        return if hot.in_place.holds(sp) { in_place(hot, sp, f) } else { as_chosen(hot, sp, f, entry()) };
-    }
-    let Some(stack) = hot.take_spare() else { return as_chosen(hot, sp, f, entry()) };
+    let spare = if hot.to_spare.holds(sp) {
+        hot.take_spare()
+    } else if hot.in_place.holds(sp) {
+        return in_place(hot, sp, f);
+    } else {
+        None
+    };
+    let Some(stack) = spare else { return as_chosen(hot, sp, f, entry()) };
     let mut slot = Slot::of_upcall(f);
     hot.begin_upcall(sp, Function::of::<F>());
     // SAFETY: the slot is new.
@@ -209,7 +213,7 @@ fn in_place<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, f: F) -> Ended<R>
     let function = Function::with(&f);
     hot.begin_upcall(sp, function);
     let what = || upcall_of(Function::of::<F>());
-    let result = here(hot, || UpcallBody::run(function, || refusing(f)), what);
+    let result = run_here(hot, || UpcallBody::run(function, || refusing(f)), what);
     let ended = match result {
         Ok(value) => (MaybeUninit::new(value), None),
         Err(panic) => (MaybeUninit::uninit(), Some(caught(panic, sp))),
@@ -262,9 +266,13 @@ fn chosen(hot: &'static Hot, sp: usize, body: Body<'_>, entry: Entry) -> Option<
     let failed = match place(hot, entry, &from) {
         Err(refusal) => Some(panicked::refused(hot, refusal)),
         Ok(place) => {
-            hot.begin_upcall(sp, body.function);
+            let function = body.function;
+            hot.begin_upcall(sp, function);
             let failed = match place {
-                Place::Caller => run_here(hot, body, "upcall").err().map(|panic| caught(panic, sp)),
+                Place::Caller => {
+                    let result = run_here(hot, || body.run(), || upcall_of(function));
+                    result.err().map(|panic| caught(panic, sp))
+                }
                 Place::Pooled(pooled) => pooled.run(hot, body, |panic| caught(panic, sp)),
             };
             if from.is_signal_stack {
@@ -279,16 +287,9 @@ fn chosen(hot: &'static Hot, sp: usize, body: Body<'_>, entry: Entry) -> Option<
     failed
 }
 
-/// Runs `body` in place, on a stack that the host may move to another thread.
+/// Runs `run` in place, on a stack that the host may move to another thread. `what` tells what that is.
 #[inline(always)]
-fn run_here(hot: &Hot, body: Body<'_>, what: &str) -> std::thread::Result<()> {
-    let function = body.function;
-    here(hot, || body.run(), || format!("the {what} of {function}"))
-}
-
-/// The same of any code; `what` tells what that is.
-#[inline(always)]
-fn here<R>(hot: &Hot, run: impl FnOnce() -> R, what: impl FnOnce() -> String) -> std::thread::Result<R> {
+fn run_here<R>(hot: &Hot, run: impl FnOnce() -> R, what: impl FnOnce() -> String) -> std::thread::Result<R> {
     let mark = hot.mark();
     let result = catch_unwind(AssertUnwindSafe(run));
     hot.check_same_thread(mark, what);
