@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the standard library for aarch64 of Debian's rustc, of the same version: the one package of another architecture that is needed,
-# so the machine's own apt is not told of any.
+# Installs the aarch64 standard library for Debian's rustc, in the same version. No other package of
+# a foreign architecture is needed, so the machine's own apt is told of none.
 set -euo pipefail
 there=/usr/lib/rustlib/aarch64-unknown-linux-gnu
 version=$(dpkg-query -W -f '${Version}' libstd-rust-web-dev)

@@ -1,24 +1,31 @@
 #!/usr/bin/env bash
-# Tests and host programs with AddressSanitizer and its leak checker, which are told of our stacks; uses after return are looked for.
-# Rust code has rustc's sanitizer; C programs have gcc's, whose runtime serves both.
+# Tests and host programs with AddressSanitizer and its leak checker. upcall tells both of its
+# stacks. Uses after return are looked for, too. Rust code uses rustc's sanitizer. C programs use
+# gcc's, and its runtime serves both.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=x86_64-unknown-linux-gnu
 [ "$(rustc -vV | sed -n 's/^host: //p')" = $target ] || { echo "SKIPPED: needs $target"; exit 0; }
 suppressions=$(mktemp)
 trap 'rm -f "$suppressions"' EXIT
-# A payload that panics when it is dropped is forgotten.
-echo 'leak:upcall::quiet::quietly' >"$suppressions"
+# A panic payload is leaked if its own drop panics.
+echo 'leak:upcall::drop_guards::drop_ignoring_panics' >"$suppressions"
 export RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_stack_use_after_return=1 \
     LSAN_OPTIONS="suppressions=$suppressions:print_suppressions=0"
 lane=(cargo test --quiet --target $target --target-dir target/asan)
-# Not those that limit the address space, of which the sanitizer takes much, or leak on purpose.
+# Skips tests with a limited address space, since the sanitizer takes much of it, and tests that
+# leak on purpose.
 RUSTC_BOOTSTRAP=1 "${lane[@]}" -p upcall --features sanitizer --test dropped --test fiber -- \
     --skip no_memory --skip forgotten
-# Not those with stacks too small for the sanitizer's frames. C's variables stay on its stack, where host programs look for them.
+# Safe programs that once read freed memory.
+RUSTC_BOOTSTRAP=1 "${lane[@]}" -p upcall --features sanitizer --test thread_locals --test callback_misuse
+# Skips programs with stacks too small for the sanitizer's frames. C's variables stay on C's stack,
+# since host programs look for them there.
 export CFLAGS=-fsanitize=address ASAN_OPTIONS=detect_stack_use_after_return=0
 RUSTC_BOOTSTRAP=1 "${lane[@]}" -p hosts --features upcall/sanitizer --test hosts -- nested::plain nested::over panic::above panic::several \
     waits::panics waits::on_registered drops::aborted
+# C++ exceptions must be freed exactly once.
+RUSTC_BOOTSTRAP=1 "${lane[@]}" -p hosts --features upcall/sanitizer --test caught -- caught::in_both caught::by caught::cancelled
 RUSTC_BOOTSTRAP=1 "${lane[@]}" -p hosts --features upcall/sanitizer --test tools >/dev/null 2>&1 || true # builds the program
 if found=$("target/asan/$target/debug/deps/c-hosts/backtrace-Static" overrun 2>&1); then
     echo "AddressSanitizer did not see the error made on purpose"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every order of the threads' steps, for the protocols that are made of atomics by hand.
+# Checks every order of the threads' steps, in the hand-made protocols of atomics.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export RUSTFLAGS='--cfg upcall_loom' LOOM_MAX_PREEMPTIONS="${LOOM_MAX_PREEMPTIONS:-3}"

@@ -1,18 +1,17 @@
 #!/usr/bin/env bash
-# Installs what the lanes beyond `cargo test` need, so that in CI none is skipped. By hand it is not needed: a lane whose
-# tool is missing says SKIPPED.
+# Installs the packages of the lanes beyond `cargo test`, so CI skips none of them. On other
+# machines this is optional: a lane without its tool prints SKIPPED.
 set -euo pipefail
 missing=()
 for tool in gdb strace valgrind; do
     command -v "$tool" >/dev/null || missing+=("$tool")
 done
-[ -e /usr/include/uv.h ] || missing+=(libuv1-dev)
-# For ThreadSanitizer, a compiler with the sources of its standard library.
+# For ThreadSanitizer: a compiler with the sources of its standard library.
 [ -x /usr/bin/rustc ] || missing+=(rustc-web)
 [ -x /usr/bin/cargo ] || missing+=(cargo-web)
 [ -e /usr/lib/rustlib/src/rust/library/Cargo.lock ] || missing+=(rust-web-src)
 [ -e /usr/lib/llvm-19/lib/clang/19/lib/linux/libclang_rt.tsan-x86_64.a ] || missing+=(libclang-rt-19-dev)
-# For aarch64, a compiler of C++, the C library, and an emulator.
+# For aarch64: a C++ compiler, the C library, and an emulator.
 command -v aarch64-linux-gnu-g++ >/dev/null || missing+=(g++-aarch64-linux-gnu)
 [ -e /usr/aarch64-linux-gnu/lib/libc.so.6 ] || missing+=(libc6-dev-arm64-cross)
 command -v qemu-aarch64 >/dev/null || missing+=(qemu-user)
@@ -28,7 +27,7 @@ can_install() {
 if [ ${#missing[@]} -eq 0 ]; then
     echo "nothing to install"
 elif can_install; then
-    # Another apt may hold the lock for a while on a machine that has just started.
+    # On a newly started machine, another apt may hold the lock for a while.
     apt-get install -y -o DPkg::Lock::Timeout=300 "${missing[@]}" ||
         { apt-get update -o DPkg::Lock::Timeout=300 && apt-get install -y -o DPkg::Lock::Timeout=300 "${missing[@]}"; }
 else

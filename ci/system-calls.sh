@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# 1,000,000 upcalls on the main thread make as many system calls as 1,000, counted by strace. The tests prove the
-# same without strace, under strict seccomp.
+# 1,000,000 upcalls on the main thread make as many system calls as 1,000, counted by strace. The
+# tests prove this without strace, too, under strict seccomp.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 command -v strace >/dev/null || { echo "SKIPPED: strace is not installed"; exit 0; }
 cargo test --quiet --release -p hosts repeat_on_main::own_stack >/dev/null
-# Without address space randomisation, where that can be switched off: where mappings lie decides how many reads
-# glibc's look into /proc/self/maps takes. Where it cannot, the least of a few runs may differ by one.
+# Turns address space randomisation off, if possible: the places of mappings decide how many reads
+# glibc needs for /proc/self/maps. If it stays on, the least of a few runs may differ by one.
 fixed=() differ=1
 setarch -R true 2>/dev/null && fixed=(setarch -R) differ=0
 count() {

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# From nothing to a C program, as template/README.md tells it: the template is copied into an empty folder outside the tree, built,
-# installed, and linked by pkg-config, shared and static. Until upcall is on crates.io, and for what this tree has, it is patched to here.
+# From nothing to a C program, following template/README.md. The template is copied into an empty
+# folder outside the tree, built, installed, and linked by pkg-config, shared and static. Its
+# dependency upcall is patched to this tree: upcall is not on crates.io yet, and the tree may be
+# ahead of it.
 set -euo pipefail
 tree=$(cd "$(dirname "$0")/.." && pwd)
 command -v pkg-config >/dev/null || { echo "SKIPPED: pkg-config is not installed (ci/packages.sh does)"; exit 0; }
@@ -36,18 +38,22 @@ cc $warnings -Wl,--as-needed examples/main.c -l:libword_count.a $(pkg-config --c
 if readelf -d static | grep libword_count; then echo "not linked statically"; exit 1; fi
 ./static README.md | tail -n 1
 
-# The libraries that the README, the pkg-config file and the test name are those that rustc names.
+# rustc names the same libraries as the README, the pkg-config file and the test.
 named=$(cargo rustc --quiet --release --lib --crate-type staticlib -- --print native-static-libs 2>&1 | sed -n 's/.*native-static-libs: //p')
 echo "native-static-libs: $named"
 test "$(sed -n 's/^Libs.private: //p' library.pc.in)" = "$named"
 grep -qF -- "$named" README.md
 
-# Only the library's own functions and upcall's are exported, also after link-time optimisation.
+# Only the library's own functions and upcall's are exported, all under the library's name, also
+# after link-time optimisation. The library makes no fibers, so C runs none.
 exported() {
     nm -D --defined-only "$1" | awk '{ print $3 }' | sort
 }
 declared() {
-    sed '/^ \*/d; /^\/\*/d' include/*.h | grep -o '[a-z_]\+(' | tr -d '(' | sort
+    {
+        sed '/^ \*/d; /^\/\*/d' include/word_count.h | grep -o '[a-z_]\+(' | tr -d '('
+        sed -n 's/.*UPCALL_NAME(\([a-z_]*\))(.*);/word_count_\1/p' include/word_count_upcall.h | grep -v '^word_count_local_'
+    } | sort
 }
 diff <(exported "$prefix/lib/libword_count.so") <(declared)
 CARGO_PROFILE_RELEASE_LTO=fat cargo rustc --quiet --release --lib --crate-type cdylib --crate-type staticlib
@@ -57,7 +63,7 @@ cc $warnings -Iinclude examples/main.c target/release/libword_count.a $named -o 
 ./with-lto README.md | tail -n 1
 
 cargo fmt --check
-# Optimised, since most of it is built so already.
+# Optimised, because most of it is already built so.
 cargo clippy --quiet --release --all-targets -- -D warnings
 cargo test --quiet --release
 make --silent uninstall PREFIX="$prefix"

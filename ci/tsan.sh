@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Tests of fibers, workers and what they wait for, with ThreadSanitizer, which is told of fibers. Its own compiler, because the standard library
-# has to be built with it too: otherwise it would miss what locks and threads put in order. A race made on purpose is reported.
+# Tests of fibers, workers and their waits, with ThreadSanitizer. upcall tells it of fibers. The
+# lane has a compiler of its own, because the standard library must be built with the sanitizer,
+# too. Otherwise it would miss the happens-before edges of locks and threads. It must report a race
+# made on purpose.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=x86_64-unknown-linux-gnu
@@ -17,7 +19,8 @@ export RUSTFLAGS="-Zsanitizer=thread -Zexternal-clangrt -Zpre-link-args=-Wl,--wh
 lane() {
     RUSTC_BOOTSTRAP=1 /usr/bin/cargo test --quiet -Zbuild-std --target $target --target-dir target/tsan -p upcall "$@"
 }
-# Not those that limit the address space, or go deeper than the sanitizer notes calls.
+# Skips tests with a limited address space, and recursion deeper than the sanitizer's record of
+# calls.
 lane --test fiber --test spawn --test crossing --test primitives -- --skip no_memory --skip recurses_as_deep
 if found=$(lane --test race 2>&1); then
     echo "ThreadSanitizer did not see the race made on purpose"

@@ -1,4 +1,5 @@
-//! Writes `include/`: this library's header, from `src/lib.rs`, and upcall's.
+//! Writes two headers to `include/`: this library's, from `src/lib.rs`, and upcall's, under this
+//! library's name.
 
 use std::path::Path;
 use std::{env, fs};
@@ -10,14 +11,13 @@ fn main() {
     let include = Path::new(&package).join("include");
     fs::create_dir_all(&include).expect("include/ can be made");
 
-    // A header that has not changed is not written.
+    // Unchanged headers are not written again.
     let header = cbindgen::generate(&package).expect("cbindgen reads src/lib.rs");
     header.write_to_file(include.join("{{crate_name}}.h"));
 
-    let upcalls = env::var("DEP_UPCALL_INCLUDE").expect("upcall tells where its header is");
-    let upcalls = fs::read(Path::new(&upcalls).join("upcall.h")).expect("upcall.h is there");
-    let copy = include.join("upcall.h");
-    if fs::read(&copy).ok().as_ref() != Some(&upcalls) {
-        fs::write(copy, upcalls).expect("include/ can be written to");
+    let functions = include.join("{{crate_name}}_upcall.h");
+    let text = String::from("#define UPCALL_PREFIX {{crate_name}}_\n") + upcall::C_HEADER;
+    if fs::read_to_string(&functions).ok().as_ref() != Some(&text) {
+        fs::write(functions, text).expect("include/ can be written to");
     }
 }

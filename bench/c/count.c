@@ -1,4 +1,5 @@
-/* Warm calls of one kind, for counting instructions: the difference of two runs is what the calls between them took. */
+/* Warm calls of one kind, for counting instructions: the difference of two runs is the cost of the
+ * calls between them. */
 #include <stdlib.h>
 #include <string.h>
 

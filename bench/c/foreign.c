@@ -1,4 +1,4 @@
-/* Upcalls from stacks of the host's making: one that nobody described, and described ones, which are looked up too. */
+/* Upcalls from the host's own stacks: an undescribed one, and described ones, with lookups. */
 #include <stdlib.h>
 
 #include "measure.h"

@@ -39,8 +39,9 @@ static double median(double *numbers, size_t length) {
     return length % 2 ? numbers[length / 2] : (numbers[length / 2 - 1] + numbers[length / 2]) / 2;
 }
 
-/* What a core that nobody else uses does in a time that depends on nothing: as many additions as it can at once. A virtual machine's
-   core may be half of a real one, and slow down by half when somebody uses the other; only calls that keep it busy feel that. */
+/* Additions, as many as a core can make at once: on an idle machine, their time is constant. A
+ * virtual machine's core may be half of a real one, and slow down by half when the other half is in
+ * use. Only calls keeping the core busy are slowed down. */
 static double probe(void) {
     long a = 0, b = 0, c = 0, d = 0, e = 0, f = 0, g = 0, h = 0;
     double start = now_ns();

@@ -6,11 +6,11 @@
 
 enum { ROUNDS = 15 };
 
-/* A round that is long against a clock reading, and short against what else runs on the machine. */
+/* The usual length of a round: long against a clock reading, short against other load. */
 #define USUAL_NS 3e5
 
-/* A function to be called, and a loop that does nothing but call it: by name, as C programs call a library. One loop for all, calling
-   through a pointer, would measure how a processor predicts a call that goes somewhere else every round. */
+/* A function, and a loop calling it by name, as C programs call a library. One loop for all
+ * functions, calling through a pointer, would measure the prediction of changing targets. */
 struct subject {
     const char *name;
     function *call;
@@ -26,7 +26,7 @@ extern const struct subject catch_unwind, stacker, body_bare, body_upcall, body_
     {run, &bare, 0, 0, 0}, {run, &upcall, 0, 0, 0}, {run, &catch_unwind, 0, 0, 0}, {run, &stacker, 0, 0, 0}
 #endif
 
-/* One of the things that a scene compares. */
+/* One of the variants compared by a scene. */
 struct variant {
     /* Makes `count` calls; returns the nanoseconds that they took. */
     double (*run)(const struct subject *subject, long count);
@@ -40,8 +40,9 @@ struct variant {
 
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
 
-/* Measures `length` variants in turn, `rounds` times. A round of a variant makes as many calls as take `least_ns`, and at least one.
-   Prints a line for each: its name and the median of nanoseconds a call; and one for a `probe` that tells how busy the machine was. */
+/* Measures `length` variants in turn, `rounds` times. A round of a variant makes at least one call,
+ * and takes at least `least_ns`. Prints a line for each variant: its name and the median of
+ * nanoseconds a call. One more line, of `probe`, shows the load of the machine. */
 void measure(struct variant *variants, size_t length, int rounds, double least_ns);
 
 /* The subject's loop where we are. */

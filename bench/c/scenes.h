@@ -1,4 +1,5 @@
-/* The scenes: each measures one row of the figures, with the arguments that the program was given after the scene's name. */
+/* The scenes: each measures one row of the figures. Arguments follow its name on the command
+ * line. */
 #ifndef SCENES_H
 #define SCENES_H
 
@@ -24,7 +25,7 @@ void threads(char **arguments);
 void parallel(char **arguments);
 
 #ifndef GO_GUEST
-/* described COUNT KIB: on one of COUNT described stacks of KIB KiB, and looking them up in random order. */
+/* described COUNT KIB: on one of COUNT described stacks of KIB KiB, and lookups in random order. */
 void described(char **arguments);
 
 /* count KIND CALLS: nothing is measured; somebody counts instructions. */

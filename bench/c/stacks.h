@@ -17,8 +17,8 @@ char *map_stacks_for_one(size_t count);
 /* Runs `body` to its end on the lowest STACK_SIZE bytes of the stack at `low`. */
 void on_stack(char *low, void (*body)(void));
 
-/* Where the stack at `low` begins that is to be used now: each time at another address modulo a page. Whether frames of two stacks agree
-   there makes a difference on some processors, and is nobody's choice. */
+/* The base for the next use of the stack at `low`: each time another address modulo a page. On some
+ * processors, equal addresses of two stacks modulo a page cost time, by chance. */
 char *next_base(char *low);
 
 /* A `struct context` is one stack of two that take turns.

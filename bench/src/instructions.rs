@@ -1,4 +1,6 @@
-//! Counting the instructions of warm calls: exact where nanoseconds are not, so that a limit can be held.
+//! The instruction counts of warm calls, against fixed limits.
+//!
+//! The counts are exact. Nanoseconds are not, so no limit on them could be held.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,10 +8,10 @@ use std::process::Command;
 use crate::programs::{Library, Measured, build};
 use crate::{Failure, folder};
 
-/// Calls in the shorter run and the longer: what they differ in is warm calls alone.
+/// Calls in the shorter and the longer run. The runs differ in warm calls alone.
 const CALLS: [u64; 2] = [1_000, 11_000];
 
-/// Compares each kind of call that `instructions.txt` names with its limit there.
+/// Compares each kind of call in `instructions.txt` with its limit there.
 pub fn check() -> Result<(), Failure> {
     if Command::new("valgrind").arg("--version").output().is_err() {
         println!("SKIPPED: counting instructions needs valgrind, which is not installed");
@@ -33,7 +35,9 @@ pub fn check() -> Result<(), Failure> {
     if exceeded.is_empty() { Ok(()) } else { Err(format!("over the limit: {}", exceeded.join(", ")).into()) }
 }
 
-/// To the nearest: what a run does besides calls depends a little on how many there are.
+/// The instructions of one call, rounded to the nearest integer.
+///
+/// A run's other instructions depend slightly on the number of calls.
 fn instructions_a_call(program: &Path, kind: &str) -> Result<u64, Failure> {
     let [few, many] = CALLS;
     let more = instructions(program, kind, many)? - instructions(program, kind, few)?;
@@ -41,7 +45,7 @@ fn instructions_a_call(program: &Path, kind: &str) -> Result<u64, Failure> {
     Ok((more + calls / 2) / calls)
 }
 
-/// The instructions of a whole run, as callgrind collects them.
+/// The instructions of a whole run, counted by callgrind.
 fn instructions(program: &Path, kind: &str, calls: u64) -> Result<u64, Failure> {
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(program);

@@ -1,4 +1,6 @@
-//! The Rust library that the C programs in `c/` link: empty functions, each called in one way. `c/guest.h` is their C side.
+//! The Rust library of the C programs in `c/`: empty functions, one for each kind of call.
+//!
+//! `c/guest.h` declares them for C.
 
 use std::ffi::{c_int, c_long, c_void};
 use std::hint::black_box;
@@ -6,19 +8,19 @@ use std::panic::catch_unwind;
 
 use upcall::{Entry, StackChoice, downcall, enter, entry};
 
-/// A C function and its argument.
+/// A C function with one argument.
 type Callback = extern "C" fn(*mut c_void) -> c_int;
 
 /// An empty C function.
 type Function = extern "C" fn() -> c_int;
 
-/// What a panic or a refusal answers.
+/// The answer after a panic or a refusal.
 const FAILED: c_int = -1;
 
-/// What `stacker` is asked for: as much as `upcall` promises by default, so that the two do the same.
-const MIN_STACK: usize = 128 << 10;
+/// The bytes requested from `stacker`: as many as `upcall` promises by default, for the same work.
+const MIN_STACK: usize = 256 << 10;
 
-/// Nothing: the bare call that others are compared with.
+/// A bare call of an empty function, for comparison.
 #[unsafe(no_mangle)]
 pub extern "C" fn bench_bare() -> c_int {
     0
@@ -30,19 +32,23 @@ pub extern "C" fn bench_upcall() -> c_int {
     enter(|| 0).unwrap_or(FAILED)
 }
 
-/// What a careful author writes by hand.
+/// An empty body in `catch_unwind`, as a careful author writes it by hand.
 #[unsafe(no_mangle)]
 pub extern "C" fn bench_catch_unwind() -> c_int {
     catch_unwind(|| 0).unwrap_or(FAILED)
 }
 
-/// The same with room enough on the thread's own stack. On any other stack `stacker` sees no room, or room that is not there.
+/// An empty body in `catch_unwind` and `stacker`, with enough room on the thread's own stack.
+///
+/// On any other stack, `stacker` finds no room, or room that does not exist.
 #[unsafe(no_mangle)]
 pub extern "C" fn bench_stacker() -> c_int {
     catch_unwind(|| stacker::maybe_grow(MIN_STACK, 2 * MIN_STACK, || 0)).unwrap_or(FAILED)
 }
 
-/// A body that the compiler must expect to panic: an empty one lets it leave out what catches panics.
+/// A body with a possible panic, as far as the compiler knows.
+///
+/// For an empty body, the compiler would omit the code that catches panics.
 #[inline(never)]
 fn body() -> c_int {
     assert!(!black_box(false));
@@ -88,19 +94,19 @@ fn downcalls(entry: Entry, function: Function, count: c_long) {
     called.expect("no panic and no refusal");
 }
 
-/// `count` downcalls of `function` inside one upcall on the caller's stack.
+/// Makes `count` downcalls of `function` inside one upcall on the caller's stack.
 #[unsafe(no_mangle)]
 pub extern "C" fn bench_downcalls(function: Function, count: c_long) {
     downcalls(entry(), function, count);
 }
 
-/// The same inside an upcall on a pooled stack.
+/// Makes `count` downcalls of `function` inside one upcall on a pooled stack.
 #[unsafe(no_mangle)]
 pub extern "C" fn bench_downcalls_pooled(function: Function, count: c_long) {
     downcalls(entry().stack(StackChoice::Pooled), function, count);
 }
 
-/// `count` bare calls of `function` by a loop in Rust.
+/// Makes `count` bare calls of `function`, by a loop in Rust.
 #[unsafe(no_mangle)]
 pub extern "C" fn bench_downcalls_bare(function: Function, count: c_long) {
     for _ in 0..count {
@@ -108,13 +114,17 @@ pub extern "C" fn bench_downcalls_bare(function: Function, count: c_long) {
     }
 }
 
-/// Describes a stack for the rest of the process's life.
+/// Registers the `size` bytes at `low` as a stack, for the rest of the process's life.
+///
+/// Returns 0, or -1 on failure.
 ///
 /// # Safety
-/// As for [`stackbounds::register`].
+/// The requirements of [`stackbounds::register`] apply. The memory is never unregistered, so it
+/// must stay a stack until the process ends.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bench_register(low: *mut u8, size: usize) -> c_int {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees the requirements of `register`, for the rest of the process's
+    // life.
     match unsafe { stackbounds::register(low, size) } {
         Ok(registration) => {
             std::mem::forget(registration);
@@ -124,14 +134,14 @@ pub unsafe extern "C" fn bench_register(low: *mut u8, size: usize) -> c_int {
     }
 }
 
-/// The low end of the described stack that `address` is on, 0 if it is on none.
+/// Returns the low end of the registered stack at `address`, or 0 if there is none.
 #[unsafe(no_mangle)]
 pub extern "C" fn bench_lookup(address: usize) -> usize {
     let stack = stackbounds::at(address);
     if stack.is_exact() { stack.low() } else { 0 }
 }
 
-/// What a lookup costs without looking up.
+/// Returns its argument: the cost of a lookup's call, without the lookup.
 #[unsafe(no_mangle)]
 pub extern "C" fn bench_lookup_bare(address: usize) -> usize {
     address

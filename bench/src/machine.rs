@@ -1,11 +1,11 @@
-//! What the figures were measured on, and with.
+//! The machine of the measurements, and the versions of the software.
 
 use std::path::Path;
 use std::process::Command;
 
 use crate::{folder, go, programs};
 
-/// Names and values, in the order to show them.
+/// Names and values, in the order of the report.
 pub fn describe(go: Option<&Path>) -> Vec<(&'static str, String)> {
     vec![
         ("date", printed("date", &["-u", "+%Y-%m-%d"])),
@@ -20,7 +20,7 @@ pub fn describe(go: Option<&Path>) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// The number of the last processor that is online.
+/// The number of the last online processor.
 pub fn last_core() -> usize {
     let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
     online.trim().rsplit([',', '-']).next().and_then(|last| last.parse().ok()).unwrap_or(0)
@@ -32,7 +32,7 @@ fn processor() -> String {
     name.map_or_else(|| "unknown".to_owned(), |(_, name)| name.trim().to_owned())
 }
 
-/// The version of a crate that Cargo.lock names.
+/// A crate's version in Cargo.lock.
 fn locked(name: &str) -> String {
     let lock = std::fs::read_to_string(folder().join("../Cargo.lock")).unwrap_or_default();
     let version = lock
@@ -41,7 +41,7 @@ fn locked(name: &str) -> String {
     version.unwrap_or("unknown").to_owned()
 }
 
-/// The first line that a command prints.
+/// The first line printed by a command.
 fn printed(program: &str, arguments: &[&str]) -> String {
     let printed = programs::run(Command::new(program).args(arguments)).unwrap_or_default();
     printed.lines().next().unwrap_or("unknown").to_owned()

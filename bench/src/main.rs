@@ -1,8 +1,10 @@
-//! Measures what upcalls and downcalls cost, side by side with a bare call, `catch_unwind`, `stacker` and Go; and what waiting costs, with Go, tokio
-//! and may.
+//! Measures upcalls and downcalls beside a bare call, `catch_unwind`, `stacker` and Go, and waits
+//! beside Go, tokio and may.
 //!
-//! - `bench` runs the C programs of `c/` and `waiting/c/` and writes `results.md` and `results.json`;
-//! - `bench instructions` counts the instructions of warm calls, and fails when one takes more than `instructions.txt` allows.
+//! - `bench` runs the C programs of `c/` and `waiting/c/` and writes `results.md` and
+//!   `results.json`.
+//! - `bench instructions` counts the instructions of warm calls. It fails if a call exceeds its
+//!   limit in `instructions.txt`.
 
 mod go;
 mod instructions;
@@ -17,10 +19,10 @@ use std::error::Error;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Whatever went wrong, said in a sentence.
+/// A failure, described in a sentence.
 type Failure = Box<dyn Error>;
 
-/// The folder of this crate: its sources are read and its results are written here.
+/// The folder of this crate, with its sources and its results.
 fn folder() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -48,7 +50,7 @@ fn measure() -> Result<(), Failure> {
     let rows = rows::rows(&results);
     let (waits, runs_of_waits) = waits::run_all(archive.as_deref())?;
     let mut machine = machine::describe(go.as_deref());
-    for (what, (runs, quiet)) in [("runs", results.runs), ("runs of what waits", runs_of_waits)] {
+    for (what, (runs, quiet)) in [("runs", results.runs), ("runs of waiting", runs_of_waits)] {
         machine.push((what, format!("{runs}, {quiet} of them on a quiet core")));
     }
     let markdown = report::markdown(&machine, &rows, &waits);

@@ -1,31 +1,31 @@
-//! Building: the C programs of `c/` and `waiting/c/`, each linked to one library.
+//! The builds of the C programs in `c/` and `waiting/c/`, each linked to one library.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::{Failure, folder};
 
-/// The library that a program calls.
+/// The library called by a program.
 #[derive(Clone, Copy)]
 pub enum Library<'a> {
-    /// The Rust one, as an archive.
+    /// The Rust library as an archive.
     Static,
-    /// The Rust one, as a shared object.
+    /// The Rust library as a shared object.
     Shared,
-    /// The Go one, as an archive: this one.
+    /// The Go library, as the archive at this path.
     Go(&'a Path),
 }
 
-/// What a program measures.
+/// The subject of a program's measurements.
 #[derive(Clone, Copy)]
 pub enum Measured {
     /// Upcalls and downcalls: the sources of `c/`, and this crate's Rust library.
     Calls,
-    /// What waits: those of `waiting/`.
+    /// Waits: the sources and the library of `waiting/`.
     Waiting,
 }
 
-/// The folder for what is built here, beside this executable.
+/// The folder of the built programs, beside this executable.
 pub fn output_folder() -> Result<PathBuf, Failure> {
     let folder = beside_executable("bench-programs")?;
     std::fs::create_dir_all(&folder)?;
@@ -44,7 +44,7 @@ pub fn build(measured: Measured, library: Library) -> Result<PathBuf, Failure> {
             ("waiting", [c_sources("waiting/c")?, vec![folder().join("c/measure.c")]].concat())
         }
     };
-    // What Cargo built for this executable, and not what an earlier build left one folder higher.
+    // The library that Cargo built for this executable. A folder higher, an older build may remain.
     let rust =
         |ending: &str| beside_executable("deps").map(|deps| deps.join(format!("libbench{name}.{ending}")));
     let (linked, archive, system) = match library {
@@ -61,7 +61,7 @@ pub fn build(measured: Measured, library: Library) -> Result<PathBuf, Failure> {
     if let Library::Go(_) = library {
         cc.arg("-DGO_GUEST");
     }
-    // Without debug information, which valgrind reads, and not all of it.
+    // Strips debug information: valgrind reads it, and does not understand all of it.
     run(cc.args(sources).arg(archive).args(system).arg("-s").arg("-o").arg(&program))?;
     Ok(program)
 }
@@ -78,7 +78,7 @@ fn c_sources(below: &str) -> Result<Vec<PathBuf>, Failure> {
     Ok(sources)
 }
 
-/// Runs a command to its end; returns what it printed.
+/// Runs a command to its end. Returns its output.
 pub fn run(command: &mut Command) -> Result<String, Failure> {
     let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
     if !output.status.success() {

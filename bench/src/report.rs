@@ -1,4 +1,4 @@
-//! The table, as Markdown that also reads well on a terminal, and the same numbers as JSON.
+//! The figures as a Markdown table, readable on a terminal too, and as JSON.
 
 use std::fmt::Write;
 
@@ -6,17 +6,17 @@ use crate::rows::{Row, Target, Unit};
 use crate::waits::Wait;
 
 const HEAD: [&str; 9] =
-    ["what", "to reach", "static", "shared", "verdict", "bare", "catch_unwind", "stacker", "Go"];
+    ["measured", "to reach", "static", "shared", "verdict", "bare", "catch_unwind", "stacker", "Go"];
 
-const HEAD_OF_WAITS: [&str; 7] = ["what", "to reach", "upcall", "verdict", "Go", "tokio", "may"];
+const HEAD_OF_WAITS: [&str; 7] = ["measured", "to reach", "upcall", "verdict", "Go", "tokio", "may"];
 
-/// Names and values that say what was measured on.
+/// The machine of the measurements, as names and values.
 type Machine = [(&'static str, String)];
 
-/// The tables below what they were measured on.
+/// The tables as Markdown, after the description of the machine.
 pub fn markdown(machine: &Machine, rows: &[Row], waits: &[Wait]) -> String {
     let mut text = String::from(
-        "# What calls cost\n\nMedians, side by side in one run of `cargo run --release -p bench`, pinned to a core. \
+        "# The cost of calls\n\nMedians, side by side in one run of `cargo run --release -p bench`, pinned to a core. \
          The verdict is on the static library and the shared one; bare, catch_unwind and stacker are statically linked.\n\n",
     );
     for (name, value) in machine {
@@ -27,8 +27,8 @@ pub fn markdown(machine: &Machine, rows: &[Row], waits: &[Wait]) -> String {
     let cells: Vec<_> = rows.iter().map(|row| cells(row, go_found)).collect();
     text += &table(&HEAD.map(str::to_owned), &cells);
     text.push_str(
-        "\n## What waiting costs\n\nMedians of the same run: statically linked, on as many cores as named, else on one. upcall's fibers use channels of kanal; Go's goroutines, \
-         tokio's tasks and may's coroutines use their own. Memory is what all of the process's memory grows by, page tables included.\n\n",
+        "\n## The cost of waiting\n\nMedians of the same run: statically linked, on as many cores as named, else on one. upcall's fibers use channels of kanal; Go's goroutines, \
+         tokio's tasks and may's coroutines use their own. Memory is the growth of the whole process, page tables included.\n\n",
     );
     let cells: Vec<_> = waits.iter().map(|wait| wait_cells(wait, go_found)).collect();
     text + &table(&HEAD_OF_WAITS.map(str::to_owned), &cells)
@@ -105,7 +105,7 @@ fn verdict(row: &Row) -> &'static str {
     }
 }
 
-/// Numbers in one unit, which is that of the largest.
+/// Formats numbers in one unit, chosen by the largest.
 fn numbers_text(numbers: &[f64], unit: Unit) -> String {
     let Some(largest) = numbers.iter().copied().map(f64::abs).reduce(f64::max) else {
         return "–".to_owned();
@@ -135,7 +135,7 @@ fn three_digits(number: f64) -> String {
     format!("{number:.decimals$}")
 }
 
-/// All numbers, and what they were measured on.
+/// All numbers and the machine's description, as JSON.
 pub fn json(machine: &Machine, rows: &[Row], waits: &[Wait]) -> String {
     let machine = object(machine.iter().map(|(name, value)| (*name, string(value))));
     let rows = lines(rows.iter().map(json_row));
@@ -143,7 +143,7 @@ pub fn json(machine: &Machine, rows: &[Row], waits: &[Wait]) -> String {
     format!("{{\n  \"machine\": {machine},\n  \"rows\": {rows},\n  \"waits\": {waits}\n}}\n")
 }
 
-/// An array, a line for each element.
+/// A JSON array with one line for each element.
 fn lines(elements: impl Iterator<Item = String>) -> String {
     let elements: Vec<String> = elements.map(|element| format!("    {element}")).collect();
     format!("[\n{}\n  ]", elements.join(",\n"))

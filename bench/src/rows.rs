@@ -1,13 +1,13 @@
-//! The rows of the table: what is made of the scenes' numbers, and what is to be reached.
+//! The rows of the table, computed from the scenes' numbers, and the targets of the rows.
 
 use crate::scene::{Results, Sides, Values};
 
-/// What a row's numbers are.
+/// The unit of a row's numbers.
 #[derive(Clone, Copy)]
 pub enum Unit {
     /// Nanoseconds.
     Ns,
-    /// How many times something else.
+    /// The ratio to another row's number.
     Times,
     /// Bytes.
     Bytes,
@@ -15,35 +15,38 @@ pub enum Unit {
 
 use Unit::{Ns, Times};
 
-/// What a row is to reach.
+/// The target of a row.
 #[derive(Clone, Copy)]
 pub enum Target {
-    /// Every number at most this: statically linked, and shared.
+    /// Each number is at most this: linked statically, and shared.
     AtMost(f64, f64),
-    /// Every number at least this.
+    /// Each number is at least this.
     AtLeast(f64),
 }
 
-/// One row.
+/// One row of the table.
 pub struct Row {
-    /// What is measured.
+    /// The subject of the row.
     pub what: String,
-    /// What its numbers are.
+    /// The unit of the numbers.
     pub unit: Unit,
-    /// What is to be reached, if it is one of the figures.
+    /// The target, if the row is one of the figures.
     pub target: Option<Target>,
-    /// The numbers, one for each of the circumstances that `what` names; none if it was not measured.
+    /// The numbers of upcall, one for each case named in `what`. Empty if not measured.
     pub measured: Sides<Vec<f64>>,
-    /// The same with a bare call in the place of an upcall, statically linked; as the next two.
+    /// The numbers of a bare call in place of the upcall. Like the next two, they are linked
+    /// statically.
     pub bare: Vec<f64>,
-    /// With `catch_unwind` by hand.
+    /// The numbers of `catch_unwind` by hand.
     pub catch_unwind: Vec<f64>,
-    /// With `stacker::maybe_grow` in `catch_unwind`.
+    /// The numbers of `stacker::maybe_grow` in `catch_unwind`.
     pub stacker: Vec<f64>,
 }
 
 impl Row {
-    /// A row whose numbers `number` makes of each of the scenes, from what they call `name` and what they call the peers.
+    /// Makes a row. `number` computes its numbers from the values of each scene.
+    ///
+    /// Its second argument is the name of a value: `name` for upcall, or the name of a peer.
     fn new(
         what: &str,
         unit: Unit,
@@ -72,7 +75,8 @@ impl Row {
         Row { target: Some(target), ..self }
     }
 
-    /// Whether the target is reached, statically linked and shared; `None` without a target or numbers.
+    /// Whether the numbers reach the target, linked statically and shared. `None` without a target
+    /// or without numbers.
     pub fn reached(&self) -> Option<[bool; 2]> {
         let target = self.target?;
         let reached = |side: usize| {
@@ -120,9 +124,9 @@ fn own(results: &Results) -> [Row; 3] {
 fn foreign(results: &Results) -> [Row; 4] {
     [
         ("upcall from a foreign stack, main thread; 60 / 1,000 / 10,000 stacks", "main later"),
-        ("… where the thread's first upcall was on it", "main first"),
+        ("… after a first upcall on the same stack", "main first"),
         ("upcall from a foreign stack, another thread; 60 / 1,000 / 10,000 stacks", "pthread later"),
-        ("… where the thread's first upcall was on it", "pthread first"),
+        ("… after a first upcall on the same stack", "pthread first"),
     ]
     .map(|(what, thread)| {
         let scenes = ["60", "1000", "10000"].map(|count| results.of(&format!("{thread} foreign {count}")));
@@ -131,11 +135,11 @@ fn foreign(results: &Results) -> [Row; 4] {
 }
 
 fn described(results: &Results) -> [Row; 2] {
-    let scenes = ["64", "256"].map(|size| results.of(&format!("main later described 10000 {size}")));
+    let scenes = ["64", "512"].map(|size| results.of(&format!("main later described 10000 {size}")));
     let lookup = |values: &Values, name: &str| if name == "lookup" { values.get(name) } else { None };
     [
         Row::new(
-            "upcall from one of 10,000 registered stacks; of 64 / 256 KiB",
+            "upcall from one of 10,000 registered stacks; of 64 / 512 KiB",
             Ns,
             &scenes,
             "upcall",
@@ -159,7 +163,7 @@ fn nested(results: &Results) -> [Row; 2] {
         |values: &Values, name: &str| if name == "inner" { ratio(values, name, "outer") } else { None };
     [
         Row::new("nested upcall; own / foreign stack", Ns, &scenes, "inner", Values::get),
-        Row::new("… against one that is not nested", Times, &scenes, "inner", against_outer).at_most(1.3),
+        Row::new("… against one not nested", Times, &scenes, "inner", against_outer).at_most(1.3),
     ]
 }
 

@@ -1,4 +1,4 @@
-//! Running scenes: a program for each library, each scene several times.
+//! The runs of the scenes: a program for each library, each scene several times.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,15 +7,19 @@ use std::process::Command;
 use crate::programs::{Library, Measured, build, run};
 use crate::{Failure, machine};
 
-/// How often each program runs each scene. Where the system puts stacks and code is another place each time, and matters; so does what
-/// else runs on the machine, so all scenes are run once before any is run again.
+/// The number of runs of each scene by each program.
+///
+/// In each run, the system puts stacks and code at other addresses, and this changes the figures.
+/// So does other load on the machine. Therefore all scenes run once before any scene runs again.
 const RUNS: usize = 9;
 
-/// A run counts if its probe, a loop that has nothing to do with calls, took at most this many times as long as the fastest did: then
-/// nobody else was using the core. If there are fewer such runs than a third, all count.
+/// The largest ratio of a probe's time to the fastest probe's in a quiet run.
+///
+/// The probe is a loop without calls. If it took longer, something else used the core, and the run
+/// does not count. If fewer than a third of the runs are quiet, all of them count.
 const QUIET: f64 = 1.05;
 
-/// The scenes: arguments of the programs, as `c/main.c` and `c/scenes.h` explain them.
+/// The scenes, as arguments of the programs. `c/main.c` and `c/scenes.h` explain them.
 const SCENES: [&str; 22] = [
     "main later own",
     "main later foreign 60",
@@ -31,7 +35,7 @@ const SCENES: [&str; 22] = [
     "pthread first foreign 1000",
     "pthread first foreign 10000",
     "main later described 10000 64",
-    "main later described 10000 256",
+    "main later described 10000 512",
     "main later alternating",
     "pthread later alternating",
     "main later nested own",
@@ -41,15 +45,15 @@ const SCENES: [&str; 22] = [
     "main later parallel",
 ];
 
-/// Go has no stacks to describe.
+/// Whether Go has the scene. It has no registered stacks.
 fn is_for_go(scene: &str) -> bool {
     !scene.contains("described")
 }
 
-/// One thing for each guest library: static, shared, Go.
+/// One value for each guest library: static, shared, Go.
 pub type Sides<T> = [T; 3];
 
-/// What a scene printed: medians of nanoseconds, by name. Empty when it was not run.
+/// The output of a scene: medians in nanoseconds, by name. Empty if the scene was not run.
 #[derive(Default)]
 pub struct Values(BTreeMap<String, f64>);
 
@@ -59,13 +63,13 @@ impl Values {
         self.0.get(name).copied()
     }
 
-    /// How long the probe took; without end if there was none.
+    /// The probe's time. Infinite without a probe.
     fn probe(&self) -> f64 {
         self.get("probe").unwrap_or(f64::INFINITY)
     }
 }
 
-/// What all scenes printed.
+/// The output of all scenes.
 pub struct Results {
     scenes: BTreeMap<&'static str, Sides<Values>>,
     pub runs: Counts,
@@ -75,13 +79,13 @@ impl Results {
     /// The results of one scene.
     ///
     /// # Panics
-    /// When there is no such scene.
+    /// If no scene has this name.
     pub fn of(&self, scene: &str) -> &Sides<Values> {
         &self.scenes[scene]
     }
 }
 
-/// Builds the programs, runs all scenes, and takes the median over the runs of each.
+/// Builds the programs, runs all scenes several times, and takes the medians.
 pub fn run_all(go: Option<&Path>) -> Result<Results, Failure> {
     let libraries = [Library::Static, Library::Shared].into_iter().chain(go.map(Library::Go));
     let programs: Vec<_> =
@@ -106,10 +110,12 @@ pub fn run_all(go: Option<&Path>) -> Result<Results, Failure> {
     Ok(Results { scenes, runs })
 }
 
-/// How many runs there were, and how many of them found the machine quiet.
+/// The numbers of runs and of quiet runs.
 pub type Counts = (usize, usize);
 
-/// Runs each of the commands so often, all once before any is run again. The median of what each printed.
+/// Runs each command `times` times, and returns the medians of its output.
+///
+/// All commands run once before any runs again.
 pub fn repeat(mut commands: Vec<Command>, times: usize) -> Result<(Vec<Values>, Counts), Failure> {
     let mut runs: Vec<Vec<Values>> = commands.iter().map(|_| Vec::new()).collect();
     for number in 1..=times {
@@ -125,7 +131,7 @@ pub fn repeat(mut commands: Vec<Command>, times: usize) -> Result<(Vec<Values>, 
     Ok((runs.into_iter().map(|runs| medians(runs, quiet)).collect(), counts))
 }
 
-/// Reads what a program printed: a name and a number a line.
+/// Parses a program's output: a name and a number on each line.
 fn values(printed: &str) -> Result<Values, Failure> {
     let mut values = Values::default();
     for line in printed.lines() {
@@ -135,7 +141,8 @@ fn values(printed: &str) -> Result<Values, Failure> {
     Ok(values)
 }
 
-/// The medians of those runs whose probe took at most `quiet`, if they are enough, or of all.
+/// The medians over the runs with a probe of at most `quiet`. If fewer than a third are quiet, the
+/// medians over all.
 fn medians(mut runs: Vec<Values>, quiet: f64) -> Values {
     if 3 * runs.iter().filter(|run| run.probe() <= quiet).count() >= runs.len() {
         runs.retain(|run| run.probe() <= quiet);

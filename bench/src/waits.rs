@@ -1,4 +1,4 @@
-//! The rows of the second table: what waiting costs, beside Go, tokio and may.
+//! The rows of the second table: the cost of waiting, beside Go, tokio and may.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,35 +8,36 @@ use crate::rows::Unit::{self, Bytes, Ns, Times};
 use crate::scene::{Counts, repeat};
 use crate::{Failure, machine};
 
-/// How often each is run; memory, which comes out the same, once.
+/// The number of runs of each command. Memory is measured once, since its figures do not vary.
 const RUNS: usize = 7;
 
-/// What waits, in the order of the columns: upcall's, Go's, tokio's and may's.
+/// The kinds of waiters, in the order of the columns: upcall's, Go's, tokio's and may's.
 const KINDS: [&str; 4] = ["fibers", "goroutines", "tasks", "coroutines"];
 
-/// One row.
+/// One row of the table.
 pub struct Wait {
-    /// What is measured.
+    /// The subject of the row.
     pub what: &'static str,
-    /// What its numbers are.
+    /// The unit of the numbers.
     pub unit: Unit,
-    /// Every number of upcall's is to be at most this.
+    /// The target: each number of upcall is at most this.
     pub most: f64,
-    /// The numbers of each kind, one for each of the circumstances that `what` names; none if there is nothing to measure.
+    /// The numbers of each kind, one for each case named in `what`. Empty if there is nothing to
+    /// measure.
     pub measured: [Vec<f64>; 4],
     cores: usize,
-    /// What the program is told to do with each kind, as `waiting/c/main.c` explains it.
+    /// The program's arguments for each kind. `waiting/c/main.c` explains them.
     scenes: [Vec<String>; 4],
 }
 
 impl Wait {
-    /// A row whose scenes are these for every kind, which they name as `{}`.
+    /// Makes a row with the same scenes for every kind. `{}` stands for the kind's name.
     fn new(what: &'static str, unit: Unit, most: f64, cores: usize, scenes: &[&str]) -> Wait {
         let scenes = KINDS.map(|kind| scenes.iter().map(|scene| scene.replace("{}", kind)).collect());
         Wait { what, unit, most, measured: Default::default(), cores, scenes }
     }
 
-    /// The same with another scene for one kind, or none.
+    /// Replaces the scenes of one kind by `scene`, or removes them.
     fn but(mut self, kind: &str, scene: Option<&str>) -> Wait {
         for (scenes, _) in self.scenes.iter_mut().zip(KINDS).filter(|(_, other)| *other == kind) {
             *scenes = scene.into_iter().map(str::to_owned).collect();
@@ -44,7 +45,7 @@ impl Wait {
         self
     }
 
-    /// Whether what was to be reached is; `None` if nothing was measured.
+    /// Whether upcall reaches the target. `None` if nothing was measured.
     pub fn reached(&self) -> Option<bool> {
         let [ours, ..] = &self.measured;
         (!ours.is_empty()).then(|| ours.iter().all(|number| *number <= self.most))
@@ -59,11 +60,7 @@ fn speeds() -> Vec<Wait> {
         on_one("… in batches of 1,000", 100.0, "work {} batches"),
         on_one("a yield, of two in turn", 30.0, "work {} yield"),
         on_one("a channel's round trip, of two on one thread", 200.0, "work {} channel"),
-        on_one(
-            "an upcall that sends to and receives from one on another thread; one core",
-            4300.0,
-            "exchange {}",
-        ),
+        on_one("a round trip from an upcall to one on another thread; one core", 4300.0, "exchange {}"),
         Wait::new("… two cores", Ns, 1000.0, 2, &["exchange {}"]),
         Wait::new("… one on its own thread, a LocalRuntime's", Ns, 300.0, 1, &[])
             .but("fibers", Some("exchange own_fibers")),
@@ -72,18 +69,18 @@ fn speeds() -> Vec<Wait> {
             "blocking {} blocking",
         )
         .but("tasks", None),
-        blocking("… handed to threads that are there for that", "blocking {} elsewhere")
-            .but("goroutines", None),
+        blocking("… handed to threads kept for this", "blocking {} elsewhere").but("goroutines", None),
     ]
 }
 
 fn memory() -> Vec<Wait> {
     let scenes = ["memory {} 100000", "memory {} 1000000"];
-    let what = "memory of one that waits, of 100,000 / 1,000,000; of may's, which end near 32,740, 30,000";
+    let what =
+        "memory of one waiting, of 100,000 / 1,000,000; of may's, with their limit near 32,740, of 30,000";
     vec![Wait::new(what, Bytes, 4.6 * 1024.0, 1, &scenes).but("coroutines", Some("memory coroutines 30000"))]
 }
 
-/// Builds the programs and measures all rows, with Go if there is its library.
+/// Builds the programs and measures all rows, with Go if its library is there.
 pub fn run_all(go: Option<&Path>) -> Result<(Vec<Wait>, Counts), Failure> {
     let rust = build(Measured::Waiting, Library::Static)?;
     let go = go.map(|archive| build(Measured::Waiting, Library::Go(archive))).transpose()?;
@@ -107,7 +104,7 @@ fn measured(
             let Some(program) = program else { continue };
             for scene in scenes {
                 let mut command = Command::new("taskset");
-                // Before the program begins: runtimes count their cores then.
+                // Set before the program begins, because runtimes count their cores at the start.
                 command.args(["-c", &cores]).arg(program).args(scene.split_whitespace());
                 commands.push(command);
                 places.push((row, column));

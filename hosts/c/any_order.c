@@ -1,4 +1,4 @@
-/* Upcalls suspended on coroutines return in any order: values, panics and waits are each call's own. */
+/* Upcalls suspended on coroutines return in any order, each with its own value, panic and waits. */
 #include "tasks.h"
 
 /* ---- two coroutines ---- */
@@ -14,7 +14,7 @@ static void call_and_leave(struct coroutine *c, void *call) {
     CHECK(guest_increment(1) == 2);
 }
 
-/* The one that called first returns first, on whichever stacks the upcalls run. */
+/* The coroutine with the first call returns first, whatever stacks the upcalls run on. */
 static void *a_returns_first(void *unused) {
     for (intptr_t i = 0; i < 9; i++) {
         struct coroutine a, b;
@@ -38,18 +38,19 @@ static void two_coroutines(void) {
     on_thread(NULL, 0, a_returns_first, NULL);
 }
 
-/* ---- generators: a sieve, each of whose primes is a coroutine in Rust in C, resumed by the next one's Rust ---- */
+/* ---- generators: a sieve, one coroutine for each prime, resumed by the next prime's Rust ---- */
 
 enum { PRIMES = 60, LIMIT = 282 };
 
 struct generator {
     struct coroutine coroutine;
     struct memory stack;
-    struct generator *source; /* none: it counts */
+    struct generator *source; /* NULL: counts by itself */
     int prime, value;
 };
 
-/* The next number, 0 at the end, by way of Rust: the generator is resumed from C in a downcall. */
+/* Returns the next number, or 0 at the end. The way leads through Rust: C in a downcall resumes the
+ * generator. */
 static int resume_generator(void *generator) {
     struct generator *g = generator;
     coroutine_resume(&g->coroutine);
@@ -70,7 +71,8 @@ static int generate(void *generator) {
         for (g->value = 2; g->value < LIMIT; g->value = guest_increment(g->value))
             coroutine_yield(&g->coroutine);
     }
-    /* Each tells the downcall that its own frames are under, not the one that resumed it. */
+    /* The panic goes to the downcall beneath it on this coroutine, not to the resumer's
+     * downcall. */
     CHECK(guest_panic("no more") == -1);
     return 0;
 }

@@ -1,10 +1,12 @@
-/* Backtraces pass every switch of stacks: taken in the innermost of nested calls, on a pooled stack or a fiber, they reach main. A debugger
- * finds the same frames by a breakpoint at `innermost`: ci/gdb.sh. */
+/* Backtraces pass every switch of stacks.
+ *
+ * They are taken in the innermost of nested calls, on a pooled stack or a fiber, and reach main. A
+ * debugger finds the same frames from a breakpoint at `innermost`: ci/gdb.sh. */
 #include "host.h"
 
 static const char *const *expected;
 
-/* The names are in the backtrace, innermost first. */
+/* Checks that the backtrace contains the expected names, innermost first. */
 __attribute__((noinline)) int innermost(void *unused) {
     static char text[1 << 16];
     (void)unused;
@@ -20,7 +22,7 @@ __attribute__((noinline)) int innermost(void *unused) {
     return 1;
 }
 
-/* What is added keeps the calls from being jumps, which leave no frame. */
+/* The addition prevents a tail call, which would leave no frame. */
 __attribute__((noinline)) int middle(void *unused) { return guest_call_pooled(innermost, unused) + 1; }
 
 static __attribute__((noinline)) void pooled(void) {
@@ -40,23 +42,23 @@ static __attribute__((noinline)) void run_fiber(guest_callback callback) {
 
 static __attribute__((noinline)) void on_fiber(void) {
     static const char *const names[] = {
-        "guest_backtrace", "innermost", "upcall_local_run_ready", "run_fiber", ": main\n", NULL};
+        "guest_backtrace", "innermost", "local_run_ready", "run_fiber", ": main\n", NULL};
     expected = names;
     run_fiber(innermost);
 }
 
 __attribute__((noinline)) int leaves_fiber(void *unused) { return guest_call(innermost, unused) + 1; }
 
-/* Where C is on the fiber's stack, it stays there. */
+/* C on the fiber's stack stays there. */
 static __attribute__((noinline)) void below_fiber(void) {
     static const char *const names[] = {
-        "guest_backtrace", "innermost", "guest_call", "leaves_fiber", "upcall_local_run_ready",
+        "guest_backtrace", "innermost", "guest_call", "leaves_fiber", "local_run_ready",
         "run_fiber", ": main\n", NULL};
     expected = names;
     run_fiber(leaves_fiber);
 }
 
-/* What memcheck and AddressSanitizer are to find: ci/valgrind.sh, ci/asan.sh. */
+/* Errors on purpose, for memcheck and AddressSanitizer to find: ci/valgrind.sh, ci/asan.sh. */
 static void uninitialised(void) { guest_misread(3); }
 static void overrun(void) { guest_misread(64); }
 

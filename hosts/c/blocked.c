@@ -1,9 +1,11 @@
-/* Fibers stuck in blocking C calls do not hold back those that have not begun. With UPCALL_WORKERS=2. */
+/* Fibers stuck in blocking C calls do not hold back new fibers.
+ *
+ * Run with UPCALL_WORKERS=2. */
 #include "host.h"
 
 enum { WORKERS = 2 };
 
-static int gate[2]; /* a pipe: a byte lets one stuck fiber go */
+static int gate[2]; /* a pipe: each byte frees one stuck fiber */
 static _Atomic int stuck;
 
 static int read_gate(void *unused) {
@@ -30,16 +32,17 @@ static int begin_time(void *at) {
     return 2;
 }
 
-/* A fiber that spawns another, on its own worker, before it is stuck. */
+/* The body of a fiber: spawns another fiber on its own worker, then gets stuck. */
 static int spawn_and_read(void *at) {
     guest_detach(guest_spawn(begin_time, at));
     return read_gate(NULL);
 }
 
-/* What a machine that does other things too may take. */
+/* Milliseconds allowed until a fiber begins, on a machine with other work. */
 static const double LIMIT = 500;
 
-/* In each round, one more is stuck than there are workers, until there is another worker for the last one. */
+/* Each round adds a stuck fiber. With all workers stuck, a further worker must begin the last
+ * fiber. */
 static void begins(void) {
     enum { ROUNDS = 20, ALL = WORKERS + ROUNDS };
     guest_fiber *blockers[ALL];
@@ -85,7 +88,7 @@ static void kept_by_stuck_worker(void) {
     printf("kept by a stuck worker, a fiber began after %.2f ms at worst\n", worst);
 }
 
-/* Many that sleep: extra workers are there for them, and go when they are idle. */
+/* Many sleeping fibers get extra workers. These exit when they are idle. */
 static int sleep_100(void *unused) {
     (void)unused;
     usleep(100000);
@@ -107,7 +110,7 @@ static void extra_workers_go(void) {
     }
     double took = milliseconds(CLOCK_MONOTONIC) - began;
     CHECK(took < FIBERS * 100 / WORKERS / 2 && most > WORKERS + 1);
-    /* The watcher stays with those configured. */
+    /* The watcher remains, beside the configured workers. */
     double idle = milliseconds(CLOCK_MONOTONIC);
     while (threads_named("upcall-") > WORKERS + 1) {
         CHECK(milliseconds(CLOCK_MONOTONIC) - idle < 20000);
@@ -120,23 +123,18 @@ static void extra_workers_go(void) {
     CHECK(guest_join(guest_spawn(sleep_100, NULL)) == 0);
 }
 
-/* ---- signals and names ---- */
-
-/* The signals of a thread's own faults. */
-static int is_fault(int signal) {
-    return signal == SIGSEGV || signal == SIGBUS || signal == SIGFPE || signal == SIGILL || signal == SIGTRAP || signal == SIGSYS;
-}
+/* ---- masks and names ---- */
 
 static int check_thread(void *name_begins) {
     sigset_t mask;
     char name[64];
     CHECK(pthread_getname_np(pthread_self(), name, sizeof name) == 0);
     CHECK(strncmp(name, name_begins, strlen(name_begins)) == 0);
+    /* The signal mask is that of the thread that started the first worker. */
     CHECK(pthread_sigmask(SIG_BLOCK, NULL, &mask) == 0);
     for (int signal = 1; signal <= SIGRTMAX; signal++) {
-        /* Two cannot be blocked, and two to four before SIGRTMIN are the C library's. */
-        if (signal != SIGKILL && signal != SIGSTOP && (signal < 32 || signal >= SIGRTMIN))
-            CHECK(sigismember(&mask, signal) == !is_fault(signal));
+        if (signal < 32 || signal >= SIGRTMIN)
+            CHECK(sigismember(&mask, signal) == (signal == SIGUSR2));
     }
     return 1;
 }
@@ -153,8 +151,6 @@ static _Atomic int handled;
 
 static void on_signal(int signal) {
     (void)signal;
-    if (!pthread_equal(pthread_self(), main_thread))
-        _exit(4);
     handled++;
 }
 
@@ -174,9 +170,13 @@ static int name_is_own(void *unused) {
     return pthread_equal(pthread_self(), main_thread);
 }
 
-static void signals_and_names(void) {
+static void masks_and_names(void) {
     enum { FIBERS = 3 * WORKERS };
     guest_fiber *fibers[FIBERS];
+    sigset_t blocked;
+    sigemptyset(&blocked);
+    sigaddset(&blocked, SIGUSR2);
+    CHECK(pthread_sigmask(SIG_BLOCK, &blocked, NULL) == 0);
     main_thread = pthread_self();
     for (int i = 0; i < FIBERS; i++)
         fibers[i] = guest_spawn(check_stuck_thread, "upcall-");
@@ -185,7 +185,6 @@ static void signals_and_names(void) {
     CHECK(guest_join(guest_spawn_on_fiber("checks", check_thread, "upcall-")) == 1);
     CHECK(guest_blocking(check_thread, "upcall-blocking") == 1 && guest_blocking(name_is_own, NULL) == 0);
     CHECK(guest_sleep(1) == 0 && threads_named("upcall-timer") == 1);
-    /* The main thread's own mask is as it was: it is the one that serves all signals of the process. */
     CHECK(signal(SIGUSR1, on_signal) != SIG_ERR);
     CHECK(guest_join(guest_spawn(signal_process, (void *)200)) == 0);
     CHECK(guest_join(guest_spawn_on_fiber("signals", signal_process, (void *)200)) == 0);
@@ -197,7 +196,7 @@ int main(int argc, char **argv) {
         {"begins", begins},
         {"kept_by_stuck_worker", kept_by_stuck_worker},
         {"extra_workers_go", extra_workers_go},
-        {"signals_and_names", signals_and_names},
+        {"masks_and_names", masks_and_names},
         {NULL, NULL},
     };
     return run_case(cases, argc, argv);

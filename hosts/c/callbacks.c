@@ -1,13 +1,15 @@
-/* Closures of Rust that C calls, and values of Rust that it keeps: rightly, late, twice, at once, with the wrong pointer, and from everywhere. */
+/* C calls Rust closures and keeps Rust values: correctly, late, twice, at once, with the wrong
+ * pointer, and from everywhere. */
 #include "host.h"
 
 #include <search.h>
+#include <setjmp.h>
 #include <sys/wait.h>
 
 static int call(struct guest_closure c, int number) { return c.call(c.data, number); }
 static void destroy(struct guest_closure c) { c.destroy(c.data); }
 
-/* Used and destroyed by every kind of caller; nothing is left. */
+/* Uses and destroys closures correctly, from every kind of caller. None remains. */
 static void used_rightly(struct coroutine *unused, void *also_unused) {
     (void)unused;
     (void)also_unused;
@@ -37,7 +39,7 @@ static void rightly(void) {
     memory_free(stack);
 }
 
-/* After the end of the closure. */
+/* Calls after the end of the closure. */
 static void late_and_twice(void) {
     struct guest_closure adder = guest_adder(), once = guest_once();
     destroy(adder);
@@ -49,7 +51,7 @@ static void late_and_twice(void) {
     guest_panic("something else");
     destroy(once);
     CHECK(last_panic_says("something else") && guest_closures() == 0);
-    /* Its place is another's now, its number is not. */
+    /* A new closure reuses the slot, but has a number of its own. */
     struct guest_closure next = guest_adder();
     CHECK(call(adder, 1) == -1 && call(next, 1) == 1);
     destroy(adder);
@@ -78,7 +80,7 @@ static void wrong_data(void) {
     free(heap);
 }
 
-/* Inside itself; what C does there. */
+/* A closure called inside itself. */
 static struct guest_closure own;
 
 static int call_again(void *depth, int number) {
@@ -97,7 +99,8 @@ static void inside_itself(void) {
     CHECK(guest_closures() == 0);
 }
 
-/* Destroyed inside itself, as C libraries do whose callback says that it is done: it stays until it returns. */
+/* A closure destroyed inside itself, as some C libraries do when a callback reports completion. It
+ * stays until its call returns. */
 static int destroy_own(void *argument, int number) {
     (void)argument;
     destroy(own);
@@ -113,7 +116,7 @@ static void destroyed_inside(void) {
     }
 }
 
-/* Destroyed by another thread while it runs. */
+/* A closure destroyed by another thread while it runs. */
 static pthread_barrier_t barrier;
 
 static int wait_inside(void *argument, int number) {
@@ -142,7 +145,7 @@ static void destroyed_meanwhile(void) {
     CHECK(pthread_join(thread, NULL) == 0 && guest_closures() == 0);
 }
 
-/* Several threads at once, until one of them destroys it. */
+/* Several threads call a closure at once, until one of them destroys it. */
 enum { THREADS = 4, ROUNDS = 300 };
 
 static int nothing(void *argument, int number) {
@@ -182,7 +185,7 @@ static void bombs(void) {
     CHECK(last_panic_says("is gone"));
 }
 
-/* What Rust lent is C's for the time of a call. */
+/* A closure lent by Rust is C's for the duration of a call. */
 static struct guest_closure lent;
 
 static void *call_lent(void *unused) {
@@ -218,7 +221,7 @@ static void lent_by_rust(void) {
     CHECK(call(lent, 1) == -1 && lent_on_thread() == -1);
 }
 
-/* A call that has not returned when the scope ends, and never can. */
+/* A call that has not returned at the end of the scope, and never can. */
 static struct coroutine suspended;
 
 static int yield_in_call(int number) {
@@ -241,6 +244,43 @@ static int leave_suspended(const struct guest_closure *closure) {
 
 static void scope_ends_too_soon(void) { guest_lend_calling(yield_in_call, leave_suspended); }
 
+/* Calls that C abandons by longjmp: the scope ends all the same, and waits for none of them. */
+static jmp_buf out;
+
+static int jump_out(int number) {
+    if (number == 0)
+        longjmp(out, 1);
+    return number;
+}
+
+/* From deeper than later calls are made, so that it is certain that this one is gone. */
+static __attribute__((noinline)) void call_and_jump(void) {
+    volatile char deeper[1024] = {0};
+    if (setjmp(out) == 0)
+        call(lent, deeper[0]);
+    CHECK(deeper[1023] == 0);
+}
+
+static int jump_and_call(const struct guest_closure *closure) {
+    lent = *closure;
+    call_and_jump();
+    CHECK(call(lent, 6) == 6);
+    call_and_jump();
+    return call(lent, 7);
+}
+
+static int jump_last(const struct guest_closure *closure) {
+    lent = *closure;
+    call_and_jump();
+    return 8;
+}
+
+static void scope_with_jumps(void) {
+    CHECK(guest_lend_calling(jump_out, jump_and_call) == 7);
+    CHECK(guest_lend_calling(jump_out, jump_last) == 8);
+    CHECK(call(lent, 1) == -1);
+}
+
 static void waits(void) {
     struct guest_closure waiter = guest_waiter();
     CHECK(call(waiter, 1) == 2);
@@ -256,7 +296,7 @@ static int close_it(void *account) { return guest_account_close(account); }
 static void accounts(void) {
     void *account = guest_account_new(40);
     CHECK(guest_account_add(account, 2, NULL) == 42);
-    /* The panic inside goes on at the downcall around it. */
+    /* The inner panic continues at the downcall around it. */
     CHECK(guest_account_add(account, 1, add_again) == -1 && last_panic_says("is in use"));
     CHECK(guest_account_add(account, 1, close_it) == -1 && last_panic_says("is in use"));
     CHECK(guest_account_add(account, 1, free_it) == 45);
@@ -270,13 +310,13 @@ static void accounts(void) {
     destroy(adder);
 }
 
-/* C that looks behind a handle is stopped there. */
+/* A handle is no address: dereferencing it faults. */
 static void dereferenced(void) {
     volatile int *account = guest_account_new(40);
     (void)*account;
 }
 
-/* In the child of a fork, made while other threads make and free. */
+/* Use in the child of a fork, while another thread of the parent makes and frees objects. */
 static volatile int stop;
 
 static void *make_and_free(void *unused) {
@@ -309,7 +349,7 @@ static void forked(void) {
     CHECK(guest_account_close(account) == 40 && call(adder, 1) == 2);
 }
 
-/* From destructors of keys, in each of their rounds, and at exit. */
+/* Use in key destructors, in each of their rounds, and at exit. */
 static pthread_key_t key;
 static int rounds;
 
@@ -359,6 +399,7 @@ int main(int argc, char **argv) {
         {"bombs", bombs},
         {"lent_by_rust", lent_by_rust},
         {"scope_ends_too_soon", scope_ends_too_soon},
+        {"scope_with_jumps", scope_with_jumps},
         {"waits", waits},
         {"accounts", accounts},
         {"dereferenced", dereferenced},

@@ -1,27 +1,38 @@
-/* Coroutines as greenlet makes them: all run at the same addresses; who leaves is copied away, who goes on is copied back. Suspended calls
-   have the same addresses then, and where one's frames were are another's. */
+/* Coroutines in the manner of greenlet: all run at the same addresses.
+ *
+ * A switch copies the suspended coroutine's frames away and the resumed one's frames back. So
+ * suspended calls have equal addresses, and other frames occupy their places.
+ *
+ *     high ┌────────────────────┐ place.high
+ *          │ frames of the      │ on suspension, copied to `slice`;
+ *          │ running coroutine  │ on resumption, copied back
+ *          ├────────────────────┤ its SP
+ *          │ unused             │
+ *      low └────────────────────┘ place.high - DEPTH
+ */
 #include "tasks.h"
 
-/* ---- the copying coroutines ---- */
+/* ---- coroutines by copying ---- */
 
 struct copied {
     ucontext_t self;
     void (*body)(struct copied *, void *);
     void *argument;
     struct copied *resumer;
-    char *slice; /* what was on the stack when it left */
+    char *slice; /* its frames, while suspended */
     size_t size;
     int begun, done;
 };
 
 enum { DEPTH = 512 << 10 };
 
-/* Where they run, below `high`, and who switches them, on a stack that is never copied. */
+/* The coroutines run below `high`. The copier switches them, on a stack of its own, never
+ * copied. */
 static __thread struct {
     char *high;
     ucontext_t copier;
     char copier_stack[64 << 10];
-    struct copied outside; /* whoever resumes the first: elsewhere, and never copied */
+    struct copied outside; /* the first resumer: on another stack, never copied */
     struct copied *running, *next;
 } place;
 
@@ -55,7 +66,8 @@ static void load(struct copied *c) {
     makecontext(&c->self, copied_start, 0);
 }
 
-/* Runs on its own stack; what was running has left its registers behind, and nothing of it is needed below `size`. */
+/* Runs on the copier's own stack. The suspended coroutine has saved its registers and needs only
+ * its top `size` bytes. */
 static void copy_for_ever(void) {
     for (;;) {
         save(place.running);
@@ -67,7 +79,7 @@ static void copy_for_ever(void) {
 
 static __attribute__((noinline)) void switch_to(struct copied *next) {
     struct copied *running = place.running;
-    /* This function's frame and what swapcontext pushes are less than a KiB. */
+    /* This function's frame and the data pushed by swapcontext take less than 1 KiB. */
     running->size = (size_t)(place.high - (char *)__builtin_frame_address(0)) + 1024;
     place.next = next;
     CHECK(swapcontext(&running->self, &place.copier) == 0);
@@ -86,7 +98,8 @@ static void copied_resume(struct copied *c) {
 
 static void copied_yield(struct copied *c) { switch_to(c->resumer); }
 
-/* They run below `high` from now on; or, if that is NULL, on the thread's own stack, below all that the caller's frames will need. */
+/* Runs the coroutines below `high` from now on. If `high` is NULL, runs them on the thread's own
+ * stack, below all frames of the caller. */
 static void copied_begin(char *high) {
     place.high = high ? high : (char *)((uintptr_t)__builtin_frame_address(0) & ~(uintptr_t)4095) - (1 << 20);
     place.running = &place.outside;
@@ -124,7 +137,7 @@ static void on_main(void) { seeds_on_own_stack(NULL); }
 static void on_pthread(void) { on_thread(NULL, 0, seeds_on_own_stack, NULL); }
 static void with_local_runtime(void) { seeds_on_own_stack(&seed); }
 
-/* All of them on one stack that is not the thread's: nobody knows it, or it is registered. */
+/* Runs all coroutines on one stack other than the thread's, undescribed or registered. */
 static void on_other_stack(int registered) {
     struct memory memory = memory_new(GUARDED, DEPTH);
     void *registration = registered ? guest_register(memory.base, memory.size) : NULL;

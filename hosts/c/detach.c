@@ -1,23 +1,24 @@
-/* Threads that are detached before their exit. */
+/* Threads detached before their exit. */
 #include "host.h"
 
 #include <setjmp.h>
 #include <sys/wait.h>
 
-/* Refused: the thread is attached as before, and the message says why. */
+/* Checks a refusal: the thread stays attached, and the message gives the reason. */
 static void stays(const char *why) {
     int threads = guest_attached_threads(), stacks = guest_stacks_in_use();
     CHECK(upcall_thread_detach() == -1);
-    CHECK(last_panic_says("upcall_thread_detach: the thread stays attached: ") && last_panic_says(why));
+    CHECK(last_panic_says("thread_detach: the thread stays attached: ") && last_panic_says(why));
     CHECK(guest_attached_threads() == threads && guest_stacks_in_use() == stacks);
 }
 
-/* Detached: nothing of the process's only thread is left, its messages included. */
+/* Detaches the process's only thread and checks that nothing of it remains, not even its
+ * messages. */
 static void goes(void) {
     char message[] = "untouched";
     CHECK(upcall_thread_detach() == 0);
     CHECK(guest_attached_threads() == 0 && guest_stacks_in_use() == 0 && guest_open_calls() == 0);
-    CHECK(upcall_last_panic(message, sizeof message) == -1 && strcmp(message, "untouched") == 0);
+    CHECK(upcall_last_message(message, sizeof message) == -1 && strcmp(message, "untouched") == 0);
 }
 
 static int returns_7(void *unused) {
@@ -25,7 +26,7 @@ static int returns_7(void *unused) {
     return 7;
 }
 
-/* Every kind of call, each of which attaches a thread that is not. */
+/* Makes every kind of call. Each of them attaches a detached thread. */
 static void call_all(void) {
     CHECK(guest_call(returns_7, NULL) == 7);
     CHECK(guest_call_pooled(returns_7, NULL) == 7);
@@ -91,7 +92,8 @@ static void inside_calls(void) {
     }
 }
 
-/* An upcall in place whose C code has made another is not seen. It goes on as if the thread were new. */
+/* An upcall in place goes unseen once its C code has made another. It continues as if the thread
+ * were new. */
 static int call_and_detach(void *registered) {
     CHECK(guest_empty() == 0);
     if (no_query() && !registered)
@@ -187,16 +189,16 @@ static void fibers(void) {
     guest_channel *channel = guest_channel_new(1);
     for (int i = 0; i < 3; i++) {
         CHECK(upcall_local_begin() == 0);
-        stays("upcall_local_end");
+        stays("local_end");
         CHECK(upcall_local_spawn(waits_in_fiber, channel) == 0);
-        stays("upcall_local_end");
+        stays("local_end");
         CHECK(upcall_local_run_ready(10) == 1);
         stays("");
         CHECK(guest_send(channel, 5) == 0 && upcall_local_run_ready(10) == 1);
-        stays("upcall_local_end");
+        stays("local_end");
         CHECK(upcall_local_end() == 0);
         goes();
-        /* What the thread slept at is another's now. */
+        /* The thread has given its parker back for reuse, and this sleep takes one again. */
         CHECK(guest_sleep(1) == 0);
         goes();
     }
@@ -261,7 +263,7 @@ static void locals(void) {
     goes();
     CHECK(dropped == 5);
     CHECK(guest_keep_local(drops_and_begins, NULL) == 0);
-    stays("upcall_local_end");
+    stays("local_end");
     CHECK(dropped == 6 && upcall_local_end() == 0);
     goes();
 }
@@ -297,7 +299,7 @@ static void *with_keys(void *i) {
 
 static void key_destructors(void) {
     CHECK(pthread_key_create(&before_ours, destroy_before) == 0);
-    call_all(); /* makes ours */
+    call_all(); /* makes upcall's key */
     CHECK(pthread_key_create(&after_ours, destroy_after) == 0);
     goes();
     long before = 0;
@@ -321,7 +323,7 @@ static void *comes_and_goes(void *argument) {
     return argument;
 }
 
-/* Others look at the list meanwhile. */
+/* Other threads enter and leave the list while this one reads it. */
 static void threads(void) {
     enum { THREADS = 8 };
     pthread_t all[THREADS];
@@ -346,14 +348,14 @@ static void handle(int signal) {
 
 static void signal_handler(void) {
     if (no_query())
-        return; /* nor for the alternate stack */
+        return; /* the bounds of the alternate stack are unknown, too */
     enum { SIZE = 64 << 10 };
     stack_t stack = {.ss_sp = malloc(SIZE), .ss_size = SIZE};
     struct sigaction action = {.sa_handler = handle, .sa_flags = SA_ONSTACK};
     CHECK(stack.ss_sp && sigaltstack(&stack, NULL) == 0 && sigaction(SIGUSR1, &action, NULL) == 0);
     answer = -2;
     raise(SIGUSR1);
-    CHECK(answer == 0); /* never attached */
+    CHECK(answer == 0); /* the thread has never been attached */
     CHECK(upcall_thread_attach() == 0);
     raise(SIGUSR1);
     CHECK(answer == -1 && guest_attached_threads() == 1);
@@ -361,7 +363,7 @@ static void signal_handler(void) {
     goes();
 }
 
-/* ---- left by longjmp ---- */
+/* ---- calls abandoned by longjmp ---- */
 
 static jmp_buf out;
 
@@ -378,7 +380,7 @@ static void left_by_longjmp(void) {
         guest_call_pooled(leave, NULL);
     stays("downcalls (Rust → C) that have not returned: 2");
     call_all();
-    /* So many that they are looked for. */
+    /* Enough abandoned calls to trigger a scan. */
     for (volatile int i = 0; i < 3000; i++)
         if (setjmp(out) == 0)
             guest_call(leave, NULL);
@@ -422,7 +424,7 @@ static void reports(void) {
 
 /* ---- with little stack; in the child of a fork ---- */
 
-/* No check in there: printing a failure takes more stack than there is. */
+/* No CHECK in here: printing a failure takes more stack than remains. */
 static void detach_there(void) { answer = upcall_thread_detach(); }
 
 static int detach_in_call(void *unused) {

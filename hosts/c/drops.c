@@ -1,4 +1,5 @@
-/* Fibers that end in the middle of C: C's frames return one after the other, with the declared value. */
+/* Fibers that end in the middle of C code: C's frames return in order, with the declared error
+ * value. */
 #include "host.h"
 
 static guest_channel *never;
@@ -8,7 +9,7 @@ static int returns_7(void *unused) {
     return 7;
 }
 
-/* What happened, a letter each. */
+/* The events so far, one letter each. */
 static char happened[64];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -34,7 +35,7 @@ static void check_happened(const char *letters) {
     memset(happened, 0, sizeof happened);
 }
 
-/* ---- the waits that fibers are dropped in ---- */
+/* ---- the waits in which fibers are dropped ---- */
 
 static int nap(void *unused) {
     (void)unused;
@@ -52,13 +53,16 @@ static int in_blocking(void) { return guest_blocking(nap, NULL); }
 static int (*const waits[])(void) = {here, pooled, sized, with_stack, asleep, in_blocking};
 enum { WAITS = sizeof waits / sizeof *waits };
 
-/* How far down in C a fiber waits: outermost → Rust → outer → Rust, on another stack or not → inner → Rust, which waits. */
+/* The C frames of a waiting fiber, each called by Rust:
+ *
+ *     outermost → Rust → outer → Rust, on an extension stack or not → inner → Rust, which waits
+ */
 struct dive {
     int (*wait)(void);
     size_t more_stack;
 };
 
-/* No upcall is served before C has returned, of whatever kind. */
+/* Checks that no upcall of any kind is served before C has returned. */
 static void check_refused(void) {
     static const char why[] = "no upcall is served until the C code that made it has returned";
     struct guest_where where;
@@ -87,7 +91,7 @@ static int inner(void *argument) {
     return 7;
 }
 
-/* Called by a Rust destructor between the C frames: upcalls are served, also those that wait. */
+/* Called by a Rust destructor between the C frames. Upcalls are served here, and may wait. */
 static int left(void *unused) {
     (void)unused;
     CHECK(guest_increment(1) == 2 && guest_call_pooled(returns_7, NULL) == 7);
@@ -118,9 +122,9 @@ static void check_served(void) {
     CHECK(guest_open_calls() == 0);
 }
 
-/* ---- who drops them ---- */
+/* ---- how the fibers are dropped ---- */
 
-/* upcall_local_end, with three fibers suspended in C; the thread can begin again. */
+/* upcall_local_end drops three fibers suspended in C. Then the thread can begin a runtime again. */
 static void ended_by_c(void) {
     never = guest_channel_new(1);
     for (int i = 0; i < 4 * WAITS; i++) {
@@ -128,7 +132,7 @@ static void ended_by_c(void) {
         CHECK(upcall_local_begin() == 0);
         for (int fiber = 0; fiber < 3; fiber++) {
             CHECK(upcall_local_spawn(outermost_of_c, &dive) == 0);
-            /* This returns: the fiber is suspended, the thread not blocked. */
+            /* This call returns: a wait suspends the fiber and does not block the thread. */
             CHECK(upcall_local_run_ready(SIZE_MAX) == 1);
             check_happened("w");
         }
@@ -139,7 +143,7 @@ static void ended_by_c(void) {
     CHECK(guest_stacks_in_use() <= 16);
 }
 
-/* Another thread, for fibers of workers. */
+/* Another thread drops fibers of workers. */
 static void aborted(void) {
     never = guest_channel_new(1);
     for (int i = 0; i < 10 * WAITS; i++) {
@@ -155,7 +159,7 @@ static void aborted(void) {
     }
 }
 
-/* Another thread, at any moment: every C frame that was entered has returned. */
+/* Another thread aborts fibers at any moment: every entered C frame returns. */
 static _Atomic long entered, returned;
 
 static int go_nowhere(void *unused) {
@@ -192,7 +196,8 @@ static void aborted_at_any_moment(void) {
     check_served();
 }
 
-/* upcall_local_end while other threads wake the fibers that it ends, on threads that use each other's queues again. */
+/* upcall_local_end while other threads wake the ended fibers. The threads reuse each other's
+ * queues. */
 enum { RECEIVERS = 4 };
 
 static void receive_until_ended(void *channel) {
@@ -240,8 +245,8 @@ static void ended_at_any_moment(void) {
     CHECK(guest_attached_threads() == 1);
 }
 
-/* A fiber that runs in a wait of its thread, not in upcall_local_run_ready, ends the runtime: that is put off until the
-   thread has left it. */
+/* A fiber ends the runtime during a wait of its thread, outside upcall_local_run_ready. The end is
+ * deferred until the thread has finished that wait. */
 static void end_from_inside(void *channel) {
     CHECK(upcall_local_end() == 0);
     CHECK(upcall_local_fd() == -1 && upcall_local_begin() == -1);
@@ -266,7 +271,8 @@ static void ended_in_a_wait(void) {
     }
 }
 
-/* The exit of the thread, whose runtime was not ended. Also where a destructor of the thread's own key calls Rust afterwards. */
+/* A thread exits without ending its runtime. A destructor of the host's own key calls Rust
+ * afterwards. */
 static pthread_key_t key;
 
 static void call_at_exit(void *unused) {
@@ -299,7 +305,7 @@ static void thread_exit(void) {
     CHECK(entries("/proc/self/fd") == descriptors);
 }
 
-/* The exit of the process: from main, and in the middle of a fiber. */
+/* The process exits, from main and from the middle of a fiber. */
 static void tell(void) {
     if (has_happened("wiloltk") || has_happened("wilolt"))
         puts("ended at exit");

@@ -1,9 +1,9 @@
-/* upcall_dump writes what is going on to a file descriptor. */
+/* upcall_dump writes a snapshot of the process to a file descriptor. */
 #include "host.h"
 
 #include <fcntl.h>
 
-/* What it writes. */
+/* The text of the last dump. */
 static char text[1 << 16];
 
 static void dump(void) {
@@ -39,7 +39,7 @@ static void nested(void) {
     CHECK(count("Rust → C, from guest::guest_call,") == 1);
     CHECK(count("C → Rust, guest::guest_call_pooled,") == 1);
     CHECK(count("took this snapshot") == 1);
-    /* Where no bounds are known, every upcall is on a pooled stack. */
+    /* If no bounds are known, every upcall runs on a pooled stack. */
     CHECK(getenv("HOST_NO_QUERY") || count("pooled stack") == 1);
     dump();
     CHECK(count("guest::") == 0);
@@ -74,14 +74,14 @@ static void registered(void) {
     memory_free(memory);
 }
 
-/* Nothing is written where nothing can be, and the message says why. */
+/* On a bad descriptor, the dump fails with a message. */
 static void bad_descriptors(void) {
     char message[200];
     const int bad[] = {-1, 1000};
     for (int i = 0; i < 2; i++) {
         CHECK(upcall_dump(bad[i]) == -1);
-        CHECK(upcall_last_panic(message, sizeof message) > 0);
-        CHECK(strstr(message, "upcall_dump: "));
+        CHECK(upcall_last_message(message, sizeof message) > 0);
+        CHECK(strstr(message, "dump: "));
     }
     dump();
 }

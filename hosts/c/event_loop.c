@@ -4,7 +4,7 @@
 #include <poll.h>
 #include <sys/syscall.h>
 
-/* Whether something can run, within that time. */
+/* Returns whether a fiber can run within `timeout` milliseconds. */
 static int readable(int timeout) {
     struct pollfd fd = {upcall_local_fd(), POLLIN, 0};
     int ready = poll(&fd, 1, timeout);
@@ -12,7 +12,9 @@ static int readable(int timeout) {
     return ready;
 }
 
-/* Polls and runs until `count` is `all`; returns how often it was woken. To be woken for nothing is rare, and never goes on. */
+/* Polls and runs until `count` reaches `all`. Returns the number of wake-ups.
+ *
+ * A spurious wake-up is rare, and never repeats for long. */
 static int loop_until(const int *count, int all) {
     int woken = 0, in_vain = 0;
     for (; *count < all; woken++) {
@@ -25,7 +27,7 @@ static int loop_until(const int *count, int all) {
     return woken;
 }
 
-/* Nobody else is at work: after one call at most, there is nothing to wake for. */
+/* Checks that, without work elsewhere, the descriptor is quiet after one call at most. */
 static void check_quiet(void) {
     upcall_local_run_ready(1);
     CHECK(!readable(0));
@@ -91,7 +93,8 @@ static void driven(void) {
     CHECK(upcall_local_end() == 0);
 }
 
-/* One message at a time from another thread: each makes the descriptor readable, and then it is not any more. */
+/* Another thread sends one message at a time. Each makes the descriptor readable, and receiving it
+ * makes it unreadable again. */
 enum { BUSY = 200000 };
 
 static void count_messages(void *unused) {
@@ -117,7 +120,7 @@ static void busy(void) {
     CHECK(upcall_local_end() == 0);
 }
 
-/* Nothing to run: the loop sleeps, until the timer. */
+/* With nothing to run, the loop sleeps until the timer fires. */
 static void sleep_once(void *unused) {
     (void)unused;
     CHECK(guest_sleep(300) == 0);
@@ -177,9 +180,11 @@ static void level(void) {
     }
 }
 
-/* The thread that woke a fiber is held up before it has told so, and the fiber runs first. What it tells then is no
-   news, and must not keep the descriptor readable. The library's `write` is this one, as the program's own symbols
-   come first. */
+/* A late report of a wake-up.
+ *
+ * After waking a fiber, the other thread is held up before its write to the descriptor, and the
+ * fiber runs first. The late write brings no news and must not keep the descriptor readable. The
+ * library calls this `write`, because the program's own symbols come first. */
 static _Atomic int hold, held;
 
 ssize_t write(int fd, const void *bytes, size_t size) {
@@ -217,13 +222,13 @@ static void told_late(void) {
             usleep(100);
         CHECK(!readable(0) && upcall_local_run_ready(SIZE_MAX) == 1 && ended == round);
         hold = 0;
-        readable(5000); /* told now */
+        readable(5000); /* the write happens now */
         check_quiet();
     }
     CHECK(upcall_local_end() == 0);
 }
 
-/* ---- verbs used wrongly ---- */
+/* ---- functions used wrongly ---- */
 
 static int begins_on_worker(void *unused) {
     (void)unused;
@@ -233,13 +238,13 @@ static int begins_on_worker(void *unused) {
 }
 
 static void check_without_runtime(void) {
-    CHECK(upcall_local_run_ready(1) == -1 && last_panic_says("call upcall_local_begin first"));
+    CHECK(upcall_local_run_ready(1) == -1 && last_panic_says("call local_begin first"));
     CHECK(guest_panic("another") == -1);
-    CHECK(upcall_local_fd() == -1 && last_panic_says("call upcall_local_begin first"));
+    CHECK(upcall_local_fd() == -1 && last_panic_says("call local_begin first"));
     CHECK(guest_panic("another") == -1);
-    CHECK(upcall_local_spawn(count, NULL) == -1 && last_panic_says("call upcall_local_begin first"));
+    CHECK(upcall_local_spawn(count, NULL) == -1 && last_panic_says("call local_begin first"));
     CHECK(guest_panic("another") == -1);
-    CHECK(upcall_local_end() == -1 && last_panic_says("call upcall_local_begin first"));
+    CHECK(upcall_local_end() == -1 && last_panic_says("call local_begin first"));
     CHECK(guest_join(guest_spawn_local(begins_on_worker, NULL)) == -1 && last_panic_says("has no LocalRuntime"));
 }
 
@@ -254,7 +259,7 @@ static void errors(void) {
     CHECK(upcall_local_begin() == -1 && last_panic_says("has a LocalRuntime already"));
     CHECK(upcall_local_spawn(NULL, NULL) == -1 && last_panic_says("run is null"));
     CHECK(!readable(0));
-    /* What has begun serves on. */
+    /* A runtime in use continues to serve. */
     on_thread(NULL, 0, without_runtime, NULL);
     CHECK(upcall_local_spawn(count, NULL) == 0 && upcall_local_run_ready(SIZE_MAX) == 1 && ended == 1);
     CHECK(upcall_local_end() == 0);
@@ -268,13 +273,14 @@ static void errors(void) {
 static void run_others(void *levels) {
     intptr_t left = (intptr_t)levels;
     CHECK(upcall_local_begin() == -1 && last_panic_says("has a LocalRuntime already"));
-    CHECK(upcall_local_end() == -1 && last_panic_says("from inside upcall_local_run_ready"));
+    CHECK(upcall_local_end() == -1 && last_panic_says("from inside local_run_ready"));
     CHECK(upcall_local_fd() >= 0);
     CHECK(upcall_local_spawn(count, NULL) == 0);
     CHECK(guest_yield() == 0);
     if (left > 0) {
         CHECK(upcall_local_spawn(run_others, (void *)(left - 1)) == 0);
-        /* It takes a step up to its yield, so do those spawned inside of it, then it has another. */
+        /* The spawned fiber takes a step up to its yield, and so do the fibers spawned inside it.
+         * Then it takes another step. */
         CHECK(upcall_local_run_ready(SIZE_MAX) >= 2);
     }
     ended++;
@@ -284,12 +290,12 @@ static void inside(void) {
     CHECK(upcall_local_begin() == 0);
     CHECK(upcall_local_spawn(run_others, (void *)8) == 0);
     CHECK(upcall_local_run_ready(1) == 1 && ended == 0);
-    CHECK(upcall_local_run_ready(1) == 1 && ended == 1); /* count */
+    CHECK(upcall_local_run_ready(1) == 1 && ended == 1); /* the fiber `count` */
     CHECK(upcall_local_run_ready(1) == 1 && ended == 18 && !readable(0));
     CHECK(upcall_local_end() == 0);
 }
 
-/* Upcalls that wait in the main thread, not on a fiber: its fibers run meanwhile. */
+/* Upcalls that wait in the main thread, outside fibers: the thread's fibers run meanwhile. */
 static int wait_for_another(void *levels) {
     intptr_t left = (intptr_t)levels;
     if (left == 0)

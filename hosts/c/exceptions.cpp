@@ -1,4 +1,4 @@
-/* C++ exceptions: below a downcall they are C++'s own affair; none gets into Rust, and no panic gets into C++. */
+/* C++ exceptions stay below downcalls: none enters Rust, and no panic enters C++. */
 #include "host.h"
 
 #include <exception>
@@ -7,7 +7,7 @@
 
 typedef int (*entry)(guest_callback, void *);
 
-/* A callback that may not throw, and the ways to have Rust call it. */
+/* The ways to have Rust call a callback that lets no exception out. */
 static const entry calls[] = {
     guest_call,      guest_call_pooled,      guest_call_caller,     guest_call_plain,
     guest_unwinding, guest_unwinding_pooled, guest_unwinding_plain, guest_unwinding_plain_pooled,
@@ -66,7 +66,8 @@ static void caught_below() {
     });
 }
 
-/* With one caught, or on its way through destructors, while Rust is called that calls C++ which throws and catches. */
+/* Rust calls C++ code that throws and catches, while another exception is being handled or unwinds
+ * through destructors. */
 struct calls_rust {
     entry call;
     ~calls_rust() {
@@ -113,7 +114,8 @@ static int panic_in_try(void *text) {
     }
 }
 
-/* A panic goes on at a downcall, where there is one, to be caught by the upcall outside. */
+/* If a downcall encloses the panic, the panic continues there, and the upcall outside catches
+ * it. */
 static int catches_nothing(void *text) {
     for (entry call : calls) {
         try {
@@ -136,7 +138,7 @@ static void panics() {
     CHECK(panic_in_try(text) == 8 && catches_nothing(text) == 9);
 }
 
-/* ---- those that reach Rust: the process is stopped ---- */
+/* ---- exceptions reaching Rust: upcall aborts ---- */
 
 static int throw_it(void *warm) {
     if (!warm)
@@ -144,7 +146,7 @@ static int throw_it(void *warm) {
     return 1;
 }
 
-/* The first call of a thread takes another way. */
+/* A thread's first call takes another path, so make one before the test. */
 static void throw_to(entry call) {
     CHECK(call(throw_it, text) == 1);
     try {

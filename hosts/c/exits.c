@@ -1,4 +1,4 @@
-/* Threads and processes that end with calls in the middle. */
+/* Threads and processes that end in the middle of calls. */
 #include "host.h"
 
 #include <setjmp.h>
@@ -13,7 +13,7 @@ static void check_served(void) {
     CHECK(guest_increment(1) == 2 && guest_call_pooled(returns_7, NULL) == 7 && guest_call(returns_7, NULL) == 7);
 }
 
-/* Stacks that the main thread keeps for itself. */
+/* The stacks kept by the main thread for itself. */
 static int mains;
 
 static void attach_main(void) {
@@ -31,13 +31,13 @@ struct left {
     struct coroutine c[HELD];
     struct memory memory[HELD];
     struct guest_where pooled[HELD];
-    volatile char *filler[HELD]; /* C's local there */
+    volatile char *filler[HELD]; /* C's local on the pooled stack */
 };
 
 static struct left left[THREADS];
 static _Atomic int threads_done;
 
-/* Rust called C plainly: C is on the pooled stack. */
+/* Runs on the pooled stack, because Rust called C as a plain function. */
 static int leave_for_ever(void *coroutine) {
     struct coroutine *c = coroutine;
     struct left *of = c->argument;
@@ -54,7 +54,7 @@ static int leave_for_ever(void *coroutine) {
 
 static int call_plainly(void *coroutine) { return guest_call_plain(leave_for_ever, coroutine); }
 
-/* Without a downcall on the way, or with one that is open for ever. */
+/* Suspends either without a downcall on the way, or with one that stays open for ever. */
 static void call_and_leave(struct coroutine *c, void *argument) {
     struct left *of = argument;
     if ((of - left) / WAYS % 2)
@@ -81,7 +81,7 @@ static void *leave_calls(void *argument) {
     return of;
 }
 
-/* Every stack that upcalls get now is another one. */
+/* Checks that no upcall gets a stack of a suspended call. */
 static int is_another(void *levels) {
     struct guest_where here;
     guest_bounds(&here);
@@ -110,12 +110,12 @@ static void suspended_calls(void) {
         CHECK(i < 10000);
         usleep(1000);
     }
-    /* What a thread keeps for itself, it gives back a moment after it has left the list. */
+    /* A thread gives back the pooled stacks kept for itself a moment after it has left the list. */
     for (int i = 0; guest_stacks_in_use() != mains + THREADS * HELD; i++) {
         CHECK(i < 10000);
         usleep(1000);
     }
-    /* As they left them. */
+    /* The locals of the suspended calls are unchanged. */
     CHECK(guest_open_calls() == 0);
     CHECK(guest_unwinding_plain_pooled(is_another, (void *)500) == 0);
     for (int i = 0; i < THREADS * HELD; i++)
@@ -163,7 +163,8 @@ static void exit_in_fiber(void) { end_in(guest_unwinding_on_fiber, exit_thread);
 static void cancel_in_downcall(void) { end_in(guest_unwinding, cancel_thread); }
 static void cancel_in_upcall(void) { end_in(guest_unwinding_plain, cancel_thread); }
 
-/* A thread that was cancelled goes on until C next looks: calls of Rust, and their waits, come to their ends first. */
+/* A cancelled thread continues to C's next cancellation point. Calls of Rust and their waits finish
+ * first. */
 static guest_channel *channel;
 static _Atomic int waiting;
 
@@ -199,7 +200,7 @@ static void cancelled_while_it_waits(void) {
     CHECK(guest_attached_threads() <= attached + 2 && guest_open_calls() == 0);
 }
 
-/* ---- a panic that waits to be raised, in a call that is left when the thread's exit has been ---- */
+/* ---- a pending panic in a call abandoned after upcall has handled the thread's exit ---- */
 
 static pthread_key_t late;
 static jmp_buf before_panic;
@@ -210,7 +211,7 @@ static int panic_and_leave(void *unused) {
     longjmp(before_panic, 1);
 }
 
-/* Further down than what is called later. */
+/* Panics and leaves, further down the stack than later calls. */
 static __attribute__((noinline)) void leave_a_panic(void) {
     *(volatile char *)alloca(64 << 10) = 1;
     if (!_setjmp(before_panic))
@@ -234,7 +235,7 @@ static void *leaves_late(void *unused) {
 
 static void panic_left_late(void) {
     if (no_query())
-        return; /* nothing is found on a stack that is not known */
+        return; /* nothing is found on an unknown stack */
     CHECK(pthread_key_create(&late, leave_late) == 0);
     on_thread(NULL, 1 << 20, leaves_late, NULL);
     CHECK(guest_heavies_dropped() == 1);
@@ -259,8 +260,11 @@ static void wait_for_ever(void *unused) {
     fibers_dropped++;
 }
 
-/* Uses the thread's runtime, begun by itself or before, and leaves it with fibers that wait, or ends it. A thread whose runtime its exit has
-   ended gets none again; what the last round leaves, nobody could end. */
+/* Uses the thread's runtime, begun here or earlier. Then leaves it with waiting fibers in odd
+ * rounds, and ends it in even rounds.
+ *
+ * Once a thread's exit has ended its runtime, the thread gets no new one: nobody could end a
+ * runtime remaining after the last round. */
 static void with_runtime(intptr_t round) {
     CHECK(guest_join(guest_spawn(returns_7, NULL)) == 7);
     if (upcall_local_begin() == -1 && upcall_local_fd() == -1) {
@@ -316,7 +320,7 @@ static void key_destructors(void) {
     CHECK(entries("/proc/self/fd") == descriptors && guest_stacks_in_use() <= in_use + 16);
 }
 
-/* ---- exit(), with everything going on, and handlers that call Rust ---- */
+/* ---- exit() while everything is running, with handlers that call Rust ---- */
 
 static int handlers_run;
 
@@ -379,7 +383,7 @@ static void exit_on_coroutine(struct coroutine *c, void *unused) {
 
 static struct coroutine exiting;
 
-/* In the child: everything going on, and exit() somewhere. */
+/* Runs in the child: starts everything, and calls exit() at the given place. */
 static _Noreturn void exit_busily(int where) {
     pthread_t thread;
     struct memory stack = memory_new(GUARDED, 256 << 10);
@@ -406,7 +410,7 @@ static _Noreturn void exit_busily(int where) {
     case 4: guest_join(guest_spawn(exit_deeper, NULL)); break;
     case 5: guest_join(guest_spawn_on_fiber("exits", exit_deeper, NULL)); break;
     case 6:
-        /* A handler that waits suspends the fiber that it runs on, in the middle of exit(). */
+        /* A waiting handler suspends its fiber in the middle of exit(). */
         CHECK(upcall_local_spawn(exit_in_local_fiber, NULL) == 0);
         for (;;)
             upcall_local_run_ready(SIZE_MAX);

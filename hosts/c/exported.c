@@ -1,4 +1,5 @@
-/* Functions with the attribute upcall::export: what C gets after a panic or a refusal, and when the process is stopped instead. */
+/* Functions with the attribute upcall::export: the value for C after a panic or a refusal, and the
+ * cases of an abort. */
 #include "host.h"
 
 static char message[256];
@@ -11,7 +12,7 @@ static void answers(void) {
     CHECK(callback(NULL) == -1 && last_panic_says("nothing to work on"));
 }
 
-/* Where nobody says what C gets, it gets zero while a panic is on its way, of whatever type. */
+/* If an export names no value for C, C gets zero, of any type, while a panic is pending. */
 static int all_panic(void *unused) {
     (void)unused;
     guest_exported_panic();
@@ -28,7 +29,7 @@ static void zeros(void) {
     CHECK(strcmp(message, "no () to return") == 0);
 }
 
-/* Parameters are dropped where the body runs, with their panics caught. */
+/* Parameters are dropped on the stack of the body, and their panics are caught. */
 static int ends(void *count) { return ++*(int *)count; }
 
 static void parameters(void) {
@@ -61,7 +62,7 @@ static void *stacks_of_this_thread(void *unused) {
 
 static void stacks(void) { on_thread(NULL, 256 << 10, stacks_of_this_thread, NULL); }
 
-/* A panic goes from one downcall to the next, and calls that C makes meanwhile are served. */
+/* A panic continues from downcall to downcall, and the calls made by C in between are served. */
 static int count;
 
 static int compares(void *unused) {
@@ -107,7 +108,8 @@ static void catches_there(struct coroutine *c, void *unused) {
 
 static void from_coroutine(void) { on_coroutine(catches_there, 64 << 10); }
 
-/* A fiber is dropped while an upcall waits: C gets zero from that and from all that it calls until it has returned. */
+/* A fiber is dropped while an upcall waits. C gets zero from this upcall and from all later ones
+ * until it has returned. */
 static _Atomic int waits, has_returned;
 
 static int waits_for_ever(void *unused) {
@@ -128,7 +130,7 @@ static void dropped(void) {
     CHECK(has_returned);
 }
 
-/* ---- nobody would hear of it ---- */
+/* ---- failures with nobody to tell: upcall aborts ---- */
 
 static void nobody_to_hear(void) { guest_exported_panic(); }
 

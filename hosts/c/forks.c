@@ -1,74 +1,8 @@
-/* A host that forks: the child calls Rust at once and gets right answers, and nothing waits for what only the parent has. */
-#include "host.h"
+/* A host that forks: the child calls Rust at once and gets right answers. Nothing waits for
+ * anything that only the parent has. */
+#include "forks.h"
 
 #include <poll.h>
-#include <sys/wait.h>
-
-static int returns_7(void *unused) {
-    (void)unused;
-    return 7;
-}
-
-static int panics(void *message) { return guest_panic(message); }
-
-/* What can be called inside other calls: a panic that nobody catches would be raised in them. */
-static void nested_calls_are_right(void) {
-    char message[32] = "";
-    CHECK(guest_increment(41) == 42);
-    CHECK(guest_call(returns_7, NULL) == 7);
-    CHECK(guest_call_pooled(returns_7, NULL) == 7);
-    CHECK(guest_catch(panics, "raised", message, sizeof message) == -2 && strcmp(message, "raised") == 0);
-    CHECK(guest_attached_threads() >= 1);
-}
-
-static void calls_are_right(void) {
-    nested_calls_are_right();
-    CHECK(guest_panic("alone") == -1 && last_panic_says("alone"));
-}
-
-static void *calls_on_thread(void *unused) {
-    calls_are_right();
-    return unused;
-}
-
-/* Workers, blocking calls, sleepers and threads that begin in this process. */
-static void starts_afresh(void) {
-    CHECK(guest_join(guest_spawn(returns_7, NULL)) == 7);
-    CHECK(guest_join(guest_spawn_on_fiber("afresh", returns_7, NULL)) == 7);
-    CHECK(guest_blocking(returns_7, NULL) == 7);
-    CHECK(guest_sleep(1) == 0);
-    on_thread(NULL, 0, calls_on_thread, NULL);
-}
-
-static void *starts_afresh_on_thread(void *unused) {
-    starts_afresh();
-    return unused;
-}
-
-/* Forks; the child does this and exits. A child that hangs is killed by its alarm. */
-static void in_child(void (*child)(void)) {
-    fflush(NULL);
-    pid_t pid = fork();
-    CHECK(pid >= 0);
-    if (pid == 0) {
-        alarm(20);
-        child();
-        fflush(NULL);
-        _exit(0);
-    }
-    int status;
-    CHECK(waitpid(pid, &status, 0) == pid);
-    if (status != 0)
-        fprintf(stderr, "the child ended with status %#x\n", status);
-    CHECK(status == 0);
-}
-
-static void all_is_right(void) {
-    calls_are_right();
-    starts_afresh();
-    CHECK(upcall_shutdown(5000) == 0);
-    calls_are_right();
-}
 
 static void nothing_started(void) {
     in_child(all_is_right);
@@ -84,7 +18,7 @@ static void workers_started(void) {
     in_child(calls_are_right);
 }
 
-/* ---- what only the parent has ---- */
+/* ---- fibers and workers that only the parent has ---- */
 
 static guest_channel *never;
 static guest_fiber *fibers[4];
@@ -101,7 +35,7 @@ static int yields_for_a_while(void *unused) {
     return 0;
 }
 
-/* Their joiners get an error: nobody waits for ever. */
+/* Joins of the parent's fibers are errors, so nobody waits for ever. */
 static void joins_are_errors(void) {
     for (int i = 0; i < 4; i++) {
         CHECK(guest_is_finished(fibers[i]));
@@ -145,7 +79,7 @@ static int forks(void *unused) {
 static int forks_pooled(void *unused) { return guest_call_pooled(forks, unused); }
 static int forks_deeper(void *unused) { return guest_call(forks_pooled, unused); }
 
-/* Both return through all the frames that were there. */
+/* Both processes return through all frames of the call. */
 static void ends_in_both(int is_child) {
     CHECK(is_child == 0 || is_child == 1);
     all_is_right();
@@ -163,17 +97,7 @@ static void forks_on_coroutine(struct coroutine *c, void *is_child) {
     calls_are_right();
 }
 
-static int yields(void *c) {
-    coroutine_yield(c);
-    return guest_increment(1);
-}
-
-static void suspend(struct coroutine *c, void *unused) {
-    (void)unused;
-    CHECK(guest_call(yields, c) == 2);
-}
-
-/* Upcalls are suspended on other coroutines, and go on in both. */
+/* Upcalls suspended on other coroutines continue in both processes. */
 static void on_coroutine(void) {
     enum { MANY = 50 };
     static struct coroutine others[MANY];
@@ -208,7 +132,8 @@ static void on_pthread(void) {
     on_thread(NULL, 0, forks_on_thread, NULL);
 }
 
-/* A worker forks, in C called by a fiber: in the child it is the only thread, and the fiber goes on. */
+/* A worker forks, in C called by a fiber. In the child, it is the only thread, and the fiber
+ * continues. */
 static int forks_and_exits(void *unused) {
     if (forks(unused) == 1) {
         nested_calls_are_right();
@@ -223,7 +148,7 @@ static void on_worker(void) {
     all_is_right();
 }
 
-/* ---- a LocalRuntime is its thread's, in both ---- */
+/* ---- a LocalRuntime belongs to its thread, in both processes ---- */
 
 static int ended;
 
@@ -270,45 +195,7 @@ static void local_runtime(void) {
     runs_on();
 }
 
-/* ---- under load: other threads hold every lock of the library at some time ---- */
-
-static volatile int stop;
-
-/* Nothing that panics: a thread that reports a panic holds a lock of Rust's standard library, which nobody else can hold during a fork. */
-static void *calls_for_load(void *unused) {
-    CHECK(guest_increment(41) == 42);
-    CHECK(guest_call(returns_7, NULL) == 7);
-    CHECK(guest_call_pooled(returns_7, NULL) == 7);
-    return unused;
-}
-
-static void *loads(void *number) {
-    struct memory stack = memory_new(MALLOCED, 64 << 10);
-    struct coroutine c;
-    for (int i = 0; !stop; i++) {
-        switch ((i + (int)(intptr_t)number) % 6) {
-        case 0: on_thread(NULL, 64 << 10, calls_for_load, NULL); break;
-        case 1: CHECK(guest_join(guest_spawn_on_fiber("load", returns_7, NULL)) == 7); break;
-        case 2: CHECK(guest_blocking(returns_7, NULL) == 7); break;
-        case 3: {
-            void *registration = guest_register(stack.base, stack.size);
-            coroutine_init(&c, stack.base, stack.size, suspend, NULL);
-            coroutine_resume(&c);
-            coroutine_resume(&c);
-            guest_unregister(registration);
-            break;
-        }
-        case 4:
-            CHECK(upcall_local_begin() == 0 && upcall_local_end() == 0);
-            CHECK(guest_sleep(0) == 0);
-            break;
-        default: CHECK(guest_open_calls() >= 0);
-        }
-        usleep(100); /* who waits for a lock is to get it at last, on a machine with few cores */
-    }
-    memory_free(stack);
-    return NULL;
-}
+/* ---- under load: at some moment, other threads hold each lock of the library ---- */
 
 static void calls_and_starts(void) {
     calls_are_right();
@@ -330,7 +217,7 @@ static void under_load(void) {
     all_is_right();
 }
 
-/* A child that forks, and so on. */
+/* The child forks in turn, for 20 generations. */
 static int generations;
 
 static void next_generation(void) {

@@ -1,4 +1,5 @@
-/* What must not pass unnoticed: the overflow of a pooled stack, and upcalls from stacks that a host should not have. */
+/* Errors that must not pass unnoticed: the overflow of a pooled stack, and upcalls from unexpected
+ * stacks. */
 #include "host.h"
 
 static struct guest_where where;
@@ -7,7 +8,7 @@ static void on_fault(int signal, siginfo_t *info, void *context) {
     (void)signal;
     (void)context;
     uintptr_t address = (uintptr_t)info->si_addr;
-    /* In the guard, within one frame of its upper end. */
+    /* The address is in the guard, within one frame of its upper end. */
     if (where.low - (16 << 10) <= address && address < where.low) {
         static const char proof[] = "overflow stopped by the guard\n";
         if (write(1, proof, sizeof proof - 1) > 0)
@@ -42,7 +43,8 @@ static void on_foreign_stack(int *answers) {
     memory_free(stack);
 }
 
-/* With UPCALL_FOREIGN_STACKS=report: served, and told once on stderr. Without: served. */
+/* Upcalls from undescribed stacks are served. With UPCALL_FOREIGN_STACKS=report, they are also
+ * reported once on stderr. */
 static void foreign_served(void) {
     int answers[10];
     on_foreign_stack(answers);
@@ -50,7 +52,7 @@ static void foreign_served(void) {
         CHECK(answers[i] == i + 1);
 }
 
-/* With UPCALL_FOREIGN_STACKS=refuse. */
+/* With UPCALL_FOREIGN_STACKS=refuse, upcalls from undescribed stacks are refused. */
 static void foreign_refused(void) {
     int answers[10];
     char message[256];
@@ -59,7 +61,7 @@ static void foreign_refused(void) {
         CHECK(answers[i] == (no_query() ? i + 1 : -1));
     if (no_query())
         return;
-    CHECK(upcall_last_panic(message, sizeof message) > 0 && strstr(message, "a stack that nobody described"));
+    CHECK(upcall_last_message(message, sizeof message) > 0 && strstr(message, "a stack that nobody described"));
     puts(message);
     /* A registered stack is described. */
     struct coroutine c;
@@ -71,7 +73,8 @@ static void foreign_refused(void) {
     CHECK(answers[0] == 1 && answers[9] == 10);
 }
 
-/* 200 stacks that deep use has dirtied: with UPCALL_IDLE_STACKS=16, the others give their pages back when they are idle. */
+/* Dirties 200 stacks by deep use. With UPCALL_IDLE_STACKS=16, idle stacks beyond 16 give their
+ * pages back. */
 static long deepest;
 
 static int use_and_go_deeper(void *levels) {

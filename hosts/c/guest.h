@@ -1,4 +1,4 @@
-/* The C side of the guest library: see src/lib.rs for what each function does. */
+/* The C side of the guest library. src/lib.rs describes each function. */
 #ifndef GUEST_H
 #define GUEST_H
 
@@ -16,8 +16,8 @@ typedef int (*guest_callback)(void *);
 
 struct guest_where {
     uintptr_t low, high, sp;
-    int exact; /* the bounds were given, not estimated */
-    int own;   /* they are those of the thread's own stack */
+    int exact; /* the bounds are given, not estimated */
+    int own;   /* the stack is the thread's own */
 };
 
 int guest_empty(void);
@@ -31,6 +31,9 @@ int guest_downcall(guest_callback callback, void *argument);
 int guest_call_plain_then(guest_callback plain, guest_callback then, void *argument);
 int guest_use_and_call(size_t bytes, guest_callback callback, void *argument);
 int guest_panic(const char *message);
+int guest_panic_kept(const char *message);
+int guest_serves(void);
+int guest_panic_waits(void);
 int guest_panic_with_bomb(void);
 int guest_panic_with_heavy(void);
 int guest_heavies_dropped(void);
@@ -43,13 +46,14 @@ int guest_use_stack(size_t bytes);
 int guest_use_sized_stack(size_t min_stack, size_t bytes);
 int guest_with_stack(size_t bytes, guest_callback callback, void *argument);
 int guest_overflow(struct guest_where *answer);
+int guest_fault(void);
 int guest_attached_threads(void);
 int guest_open_calls(void);
 int guest_stacks_in_use(void);
 void *guest_register(void *low, size_t size);
 void guest_unregister(void *registration);
 
-/* Functions that wait: src/waiting.rs. */
+/* Waiting functions: src/waiting.rs. */
 typedef struct guest_channel guest_channel;
 typedef struct guest_fiber guest_fiber;
 
@@ -76,7 +80,7 @@ void guest_abort(guest_fiber *fiber);
 void guest_detach(guest_fiber *fiber);
 int guest_blocking(guest_callback callback, void *argument);
 
-/* Functions whose callbacks may throw C++ exceptions: src/exceptions.rs. */
+/* Functions with callbacks that may throw C++ exceptions: src/exceptions.rs. */
 int guest_unwinding(guest_callback callback, void *argument);
 int guest_unwinding_pooled(guest_callback callback, void *argument);
 int guest_unwinding_plain(guest_callback callback, void *argument);
@@ -93,7 +97,13 @@ int guest_call_on_own_fiber(guest_callback callback, void *argument);
 int guest_with_stack_on_own_fiber(size_t bytes, guest_callback callback, void *argument);
 int guest_join_raising(guest_fiber *fiber);
 int guest_open_downcalls(void);
-/* Functions in the middle of which a coroutine moves to another thread: src/moved.rs. */
+int guest_poll_calls_plain(guest_callback callback, void *argument);
+void guest_reset_locals(void);
+int guest_add_to_thread_local(int way, int number);
+int guest_add_to_fiber_local(int number);
+int guest_add_around_yield(int number);
+int guest_call_using_fiber_local(int number, guest_callback callback, void *argument);
+/* Functions during which a coroutine moves to another thread: src/moved.rs. */
 int guest_moving(guest_callback callback, void *argument);
 int guest_moving_pooled(guest_callback callback, void *argument);
 int guest_moving_caller(guest_callback callback, void *argument);
@@ -102,12 +112,20 @@ int guest_moving_in_fiber(guest_callback callback, void *argument);
 int guest_moving_on_fiber(guest_callback callback, void *argument);
 int guest_moving_plain_in_fiber(guest_callback callback, void *argument);
 int guest_end_when_stopped(void);
-/* What a handler does at any moment: src/interrupted.rs. */
+/* Functions called by signal handlers at any moment: src/interrupted.rs. */
 int guest_panic_is_taken(bool pooled);
 int guest_is_raised(bool pooled, void (*callback)(void));
-/* What a detached thread has had: src/detach.rs. */
+/* A write to a closed pipe, with SIGPIPE or without: src/signals.rs. */
+int guest_write_to_nobody(bool kept_off);
+/* Functions abandoned by C in the middle of a wait, a poll or the use of a value: src/jumped.rs. */
+int guest_poll_calls(guest_callback callback, void *argument);
+int guest_poll_waits_and_calls(guest_callback callback, void *argument);
+int guest_local_calls(guest_callback callback, void *argument);
+int guest_fiber_calls(guest_callback callback, void *argument);
+int guest_thread_waits(void);
+/* A fiber-local value, for a thread to be detached: src/detach.rs. */
 int guest_keep_local(guest_callback callback, void *argument);
-/* What tools see: src/tools.rs. */
+/* Backtraces, and errors for tools to find: src/tools.rs. */
 int guest_backtrace(char *buffer, size_t size);
 int guest_misread(size_t index);
 
@@ -137,7 +155,7 @@ int guest_exported_panic_twice(const char *message);
 void guest_exported_on_caller(void);
 guest_callback guest_exported_pointer(void);
 
-/* Closures that C calls, and values that it keeps: src/callbacks.rs. */
+/* Closures called by C, and values kept by C: src/callbacks.rs. */
 struct guest_closure {
     int (*call)(void *data, int number);
     void *data;

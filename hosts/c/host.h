@@ -1,4 +1,5 @@
-/* What all host programs share: checks that say where they failed, coroutines, and a main that runs a named case. */
+/* Shared by all host programs: checks that name the failing line, coroutines, and a main that runs
+ * a named case. */
 #ifndef HOST_H
 #define HOST_H
 
@@ -20,7 +21,8 @@
 
 #include "guest.h"
 
-/* AddressSanitizer, where it is active, is told of every switch, and that memory for a stack holds no variables yet. */
+/* AddressSanitizer, if active, is told of every switch, and that fresh stack memory holds no
+ * variables. */
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
@@ -39,15 +41,25 @@
         }                                                                             \
     } while (0)
 
-/* Whether the library cannot ask the system where stacks are: all are estimated then. */
+/* Returns whether the library cannot query the system for stacks. Then all bounds are estimates. */
 static inline int no_query(void) { return getenv("HOST_NO_QUERY") != NULL; }
 
-/* Whether the address of a local is in the range. */
+/* Returns whether the address of a local is in the range. */
 static inline int within(uintptr_t low, uintptr_t high, const void *local) {
     return low <= (uintptr_t)local && (uintptr_t)local < high;
 }
 
-/* The memory of the process that is resident now; 0 under an emulator, whose own would be counted. */
+/* Uses 116 KiB of the current stack, most of the room promised to an upcall. */
+static inline int use_most(void *unused) {
+    volatile char *used = (volatile char *)alloca(116 << 10);
+    for (size_t i = 0; i < 116 << 10; i += 1024)
+        used[i] = 0;
+    (void)unused;
+    return used[0];
+}
+
+/* Returns the resident memory of the process in KiB, or 0 under an emulator, whose own memory would
+ * count. */
 static inline long resident_kib(void) {
     long size, pages;
     if (getenv("TEST_RUNNER"))
@@ -58,13 +70,13 @@ static inline long resident_kib(void) {
     return pages * (sysconf(_SC_PAGESIZE) / 1024);
 }
 
-/* Whether the thread's last panic or refusal said this. */
+/* Returns whether the message of the thread's last panic or refusal contains `text`. */
 static inline int last_panic_says(const char *text) {
     char message[1024];
-    return upcall_last_panic(message, sizeof message) > 0 && strstr(message, text);
+    return upcall_last_message(message, sizeof message) > 0 && strstr(message, text);
 }
 
-/* How many entries a folder of /proc has: threads of the process, descriptors. */
+/* Returns the number of entries in a folder of /proc: threads, or descriptors. */
 static inline int entries(const char *path) {
     int count = 0;
     DIR *folder = opendir(path);
@@ -75,7 +87,7 @@ static inline int entries(const char *path) {
     return count;
 }
 
-/* How many threads have a name that begins so. */
+/* Returns the number of threads with names beginning with `prefix`. */
 static inline int threads_named(const char *prefix) {
     int count = 0;
     DIR *folder = opendir("/proc/self/task");
@@ -85,7 +97,7 @@ static inline int threads_named(const char *prefix) {
         snprintf(path, sizeof path, "/proc/self/task/%s/comm", entry->d_name);
         FILE *comm = entry->d_name[0] == '.' ? NULL : fopen(path, "r");
         if (!comm)
-            continue; /* no thread, or gone */
+            continue; /* not a thread, or gone */
         if (fgets(name, sizeof name, comm))
             count += strncmp(name, prefix, strlen(prefix)) == 0;
         fclose(comm);
@@ -110,7 +122,7 @@ struct memory {
     size_t size;
 };
 
-/* `size` bytes from malloc, or mapped next to a PROT_NONE page. */
+/* Returns `size` bytes from malloc, or mapped above a PROT_NONE page. */
 static inline struct memory memory_new(enum kind kind, size_t size) {
     struct memory m = {kind, NULL, size};
     if (kind == MALLOCED) {
@@ -138,7 +150,7 @@ struct coroutine {
     void (*body)(struct coroutine *, void *);
     void *argument;
     int done;
-    /* For AddressSanitizer: what it keeps for this one, and where whoever resumed it is. */
+    /* For AddressSanitizer: its data about this coroutine, and the resumer's stack. */
     void *kept;
     const void *resumer_low;
     size_t resumer_size;
@@ -180,7 +192,10 @@ static inline void coroutine_yield(struct coroutine *c) {
 
 /* ---- threads ---- */
 
-/* Runs `body` on a new thread, with the stack given if `low` is not NULL, and waits for it. One that is made is as large as threads' must be at least. */
+/* Runs `body` on a new thread, and waits for it.
+ *
+ * The thread gets the given stack if `low` is not NULL. Otherwise it gets a stack of `size` bytes,
+ * at least PTHREAD_STACK_MIN, or of the default size if `size` is 0. */
 static inline void on_thread(char *low, size_t size, void *(*body)(void *), void *argument) {
     size_t least = PTHREAD_STACK_MIN;
     pthread_attr_t attr;
@@ -195,7 +210,7 @@ static inline void on_thread(char *low, size_t size, void *(*body)(void *), void
     pthread_attr_destroy(&attr);
 }
 
-/* Calls `then` with about `left` bytes between its caller's stack pointer and `low`, the low end of the stack. */
+/* Calls `then` with about `left` bytes remaining between SP and `low`, the low end of the stack. */
 static __attribute__((noinline, unused)) void with_left(uintptr_t low, size_t left, void (*then)(void)) {
     size_t used = (uintptr_t)__builtin_frame_address(0) - low;
     CHECK(used > left + 512);
@@ -204,7 +219,7 @@ static __attribute__((noinline, unused)) void with_left(uintptr_t low, size_t le
     then();
 }
 
-/* Unoptimised code of the library's own needs some KiB more for its frames. */
+/* Returns whether the library is unoptimised. Its frames then need some KiB more. */
 static inline int unoptimised(void) { return getenv("HOST_UNOPTIMISED") != NULL; }
 
 /* ---- cases ---- */

@@ -1,4 +1,5 @@
-/* Hosts that leave Rust's frames by longjmp: memory stays flat where stacks are described, and later calls are right everywhere. */
+/* Hosts abandon Rust's frames by longjmp. On described stacks, memory stays flat; later calls are
+ * right everywhere. */
 #include "host.h"
 
 #include <setjmp.h>
@@ -8,7 +9,7 @@ static int times(void) {
     return text ? atoi(text) : unoptimised() ? 300000 : 10000000;
 }
 
-/* ---- ways to leave, and depths to leave from ---- */
+/* ---- ways to leave, and depths from which to leave ---- */
 
 enum way { LONGJMP, UNDERSCORE, SIGNALS, CONTEXT, WAYS };
 
@@ -34,7 +35,7 @@ static int leave_from_pooled(void *unused) { return guest_call_pooled(leave, unu
 static int leave_from_in_place(void *unused) { return guest_call(leave, unused); }
 static int leave_from_both(void *unused) { return guest_call_pooled(leave_from_in_place, unused); }
 
-/* Calls Rust, which calls C, which leaves; comes out here. */
+/* Calls Rust, which calls C, which leaves. The jump arrives in this function. */
 static __attribute__((noinline)) void call_and_leave(int (*call)(guest_callback, void *), guest_callback from) {
     has_left = 0;
     switch (way) {
@@ -54,7 +55,7 @@ static __attribute__((noinline)) void call_and_leave(int (*call)(guest_callback,
     CHECK(call(from, NULL) == -1); /* refused */
 }
 
-/* ---- what is right afterwards ---- */
+/* ---- later calls are right ---- */
 
 static int panics(void *message) { return guest_panic(message); }
 static int returns_7(void *unused) {
@@ -115,7 +116,7 @@ static void all_flat(void) {
     struct guest_where here;
     guest_bounds(&here);
     if (!here.exact)
-        return; /* nobody knows the thread's own stack here */
+        return; /* the thread's own stack is unknown here */
     flat(leaves_in_place);
     flat(leaves_pooled);
     flat(leaves_in_every_way);
@@ -126,7 +127,7 @@ static void *all_flat_on_thread(void *unused) {
     return unused;
 }
 
-/* A thread that has left calls leaves nothing itself. */
+/* A thread with abandoned calls leaves nothing behind at its exit. */
 static void on_pthread(void) {
     CHECK(guest_empty() == 0);
     int stacks = guest_stacks_in_use();
@@ -152,7 +153,7 @@ static void on_registered(void) {
     guest_unregister(registration);
 }
 
-/* ---- undescribed stacks: as many times as allowed ---- */
+/* ---- undescribed stacks: up to the limit ---- */
 
 enum { LIMIT = 1000 };
 
@@ -178,7 +179,7 @@ static void leave_often(struct coroutine *c, void *unused) {
 
 static void undescribed(void) {
     if (no_query())
-        return; /* the thread's own stack is one, too */
+        return; /* the thread's own stack is undescribed, too */
     struct coroutine c;
     struct memory stack = memory_new(GUARDED, 256 << 10);
     int left = 0;
@@ -190,7 +191,7 @@ static void undescribed(void) {
     CHECK(left >= LIMIT / 2 && left <= LIMIT);
     CHECK(last_panic_says("register its stacks"));
     CHECK(guest_open_calls() >= left);
-    /* Elsewhere all goes on, and there too when the stack is described. */
+    /* Calls elsewhere are served, and also on this stack once it is described. */
     calls_are_right();
     int in_use = guest_stacks_in_use();
     void *registration = guest_register(stack.base, stack.size);
@@ -202,7 +203,7 @@ static void undescribed(void) {
     guest_unregister(registration);
 }
 
-/* Calls that are suspended stay what they are, however many others are left. */
+/* Suspended calls stay intact, however many others are abandoned. */
 enum { SUSPENDED = 300 };
 static struct coroutine suspended[SUSPENDED];
 
@@ -238,7 +239,8 @@ static void suspended_are_kept(void) {
     calls_are_right();
 }
 
-/* Downcalls that no upcall of their own made are left on a pooled stack that returns, and is in use again. */
+/* Abandons downcalls made outside any upcall of their own. They are on a pooled stack that returns
+ * and is used again. */
 static __attribute__((noinline)) int leaves_downcall(void *unused) {
     (void)unused;
     call_and_leave(guest_downcall, leave);
@@ -254,7 +256,8 @@ static void without_upcall(void) {
     flat(leaves_pooled);
 }
 
-/* C leaves the stacks that fibers went on on; when these are used again, C does not stay there. */
+/* C abandons extension stacks of fibers. When these stacks are used again, C does not stay on
+ * them. */
 static jmp_buf on_fiber;
 static char *on_own;
 
@@ -264,7 +267,7 @@ static int jump_on_fiber(void *unused) {
 }
 
 static int leaves_further_stack(void *unused) {
-    /* Then the fiber's own stack has not that much left. */
+    /* After this, the fiber's own stack has too little room for 160 KiB. */
     *(volatile char *)alloca(64 << 10) = 1;
     if (!_setjmp(on_fiber))
         guest_with_stack_on_own_fiber(160 << 10, jump_on_fiber, unused);
@@ -277,7 +280,8 @@ static __attribute__((noinline)) int nested_on_own(void *left) {
     return left ? guest_call_pooled(nested_on_own, (char *)left - 1) : 7;
 }
 
-/* Further down than where stacks are looked for that were left; each time elsewhere in the page, as stacks begin then. */
+/* Runs the fiber from further down than the scan for abandoned stacks. The offset within the page
+ * varies, and so does the beginning of the pooled stacks. */
 static __attribute__((noinline)) int run_fiber(int i) {
     *(volatile char *)alloca((2 << 20) + i * 208 % 4096) = 1;
     return guest_join(guest_spawn_local(leaves_further_stack, NULL));

@@ -1,14 +1,17 @@
-/* Runs programs of the model test: see tests/model/main.rs. Each comes on stdin as the steps of its threads, with what must come of each step.
+/* Runs programs of the model test (tests/model/main.rs).
  *
- * Whatever C code of a thread is running takes the thread's next step. A step says which frame of C is to take it, so code that runs
- * where it should not is noticed at once; and a call that ends finds in the step that ended it what it is to answer. */
-#include <setjmp.h>
-
+ * Each program arrives on stdin: the steps of its threads, each with its expected result. A
+ * thread's running C code takes the thread's next step. A step names the C frame that takes it, so
+ * code running in the wrong place is noticed at once. A call finds its expected answer in the step
+ * that ended it. */
 #include "host.h"
+
+#include <setjmp.h>
 
 enum { SLOTS = 8, STREAMS = 8 };
 
-/* What coroutines' stacks are, by number. The last two are registered; on the first of them upcalls run in place. */
+/* The stacks of coroutines, by number. The last two are registered. On the first of these two,
+ * upcalls run in place. */
 static const struct {
     enum kind kind;
     size_t size;
@@ -18,11 +21,11 @@ static const struct {
 struct step {
     char what;
     int a, b;
-    int frame;  /* who is to take it */
-    int enters; /* the frame that begins by it, or 0 */
-    int answer; /* what the call answers that ends by it */
-    int caught; /* the panic that is caught by it, or 0 */
-    int last;   /* the last panic of the thread then, or 0 where that is shared */
+    int frame;  /* the frame of C to take it */
+    int enters; /* the frame begun by it, or 0 */
+    int answer; /* the answer of the call ended by it */
+    int caught; /* the panic caught by it, or 0 */
+    int last;   /* the thread's last panic by then, or 0 if others share it */
 };
 
 struct stream {
@@ -34,7 +37,7 @@ struct stream {
     struct coroutine coroutines[SLOTS];
     struct memory stacks[SLOTS];
     void *registrations[SLOTS];
-    int elsewhere; /* it goes on on another thread, and returns into Rust at once */
+    int elsewhere; /* resumed on another thread; returns into Rust at once */
     guest_fiber *fibers[SLOTS], *itself;
     guest_channel *gates[SLOTS];
 };
@@ -59,18 +62,18 @@ static __attribute__((noreturn)) void wrong(struct stream *s, const char *what, 
             wrong(s, what, expected_, found_);                  \
     } while (0)
 
-/* Panics are numbered. */
+/* Returns the number of a panic. */
 static int number_of(const char *message) {
     int number;
     return sscanf(message, "panic %d", &number) == 1 ? number : -1;
 }
 
-/* A call has ended, with the last step. */
+/* Checks the answer of a call ended by the last step. */
 static void ended(struct stream *s, int answer) {
     char message[64] = "";
     EXPECT(s, "the answer", taken(s)->answer, answer);
     if (taken(s)->last) {
-        upcall_last_panic(message, sizeof message);
+        upcall_last_message(message, sizeof message);
         EXPECT(s, "the last panic", taken(s)->last, number_of(message));
     }
 }
@@ -90,6 +93,59 @@ struct frame {
 static int run_steps(void *stream);
 static void in_coroutine(struct coroutine *c, void *stream);
 
+/* ---- signals of a scheduler: their handlers take the next steps ---- */
+
+/* The code interrupted by the next signal. */
+struct interruption {
+    struct stream *s;
+    int answer;
+};
+
+static __thread struct interruption *volatile interrupting;
+
+static void handle(int signal) {
+    (void)signal;
+    struct interruption *i = interrupting;
+    i->answer = run_steps(i->s);
+}
+
+static int raises(void *interruption) {
+    struct interruption *i = interrupting = interruption;
+    raise(SIGUSR2);
+    return i->answer;
+}
+
+/* Workers block all signals. */
+static void unblock(void) {
+    sigset_t one;
+    sigemptyset(&one);
+    sigaddset(&one, SIGUSR2);
+    CHECK(pthread_sigmask(SIG_UNBLOCK, &one, NULL) == 0);
+}
+
+/* Takes the next steps in a handler, in the middle of an upcall's Rust code. */
+static int interrupted_in_rust(struct stream *s) {
+    unblock();
+    return guest_call_plain(raises, &(struct interruption){.s = s});
+}
+
+/* Defined in model_catch.cpp, if there is a C++ compiler. */
+int model_in_exception(bool caught, int number, guest_callback steps, void *stream) __attribute__((weak));
+void model_exceptions(int *number, int *uncaught) __attribute__((weak));
+
+static int in_exception(void *stream) {
+    struct stream *s = stream;
+    const struct step *step = taken(s);
+    return model_in_exception(step->b, step->enters, run_steps, s);
+}
+
+static void check_exceptions(struct stream *s, const struct step *step) {
+    int number, uncaught;
+    model_exceptions(&number, &uncaught);
+    EXPECT(s, "the exception that is handled", step->a, number);
+    EXPECT(s, "the number of exceptions on their way", step->b, uncaught);
+}
+
 static void call(struct stream *s, const struct step *step) {
     char caught[64] = "";
     switch (step->a) {
@@ -101,6 +157,10 @@ static void call(struct stream *s, const struct step *step) {
     case 't': return ended(s, guest_call_plain_then(run_steps, run_steps, s));
     case 'w': return ended(s, guest_with_stack(step->b, run_steps, s));
     case 'u': return ended(s, guest_use_and_call(step->b, run_steps, s));
+    case 's': return ended(s, interrupted_in_rust(s));
+    case 'e': return ended(s, guest_call_on_own_fiber(in_exception, s));
+    case 'P': return ended(s, guest_poll_calls(run_steps, s));
+    case 'l': return ended(s, guest_call_using_fiber_local(step->enters, run_steps, s));
     case 'f': return ended(s, guest_call_on_own_fiber(run_steps, s));
     case 'x': return ended(s, guest_with_stack_on_own_fiber(step->b, run_steps, s));
     case 'd': return ended(s, guest_panic_calling(step->b, run_steps, s));
@@ -116,12 +176,13 @@ static void call(struct stream *s, const struct step *step) {
     }
 }
 
-/* Where upcalls from here run: 'o'wn stack, 'r'egistered, 'p'ooled, or anywhere else with room enough. */
+/* Checks the stack of upcalls from here: 'o'wn, 'r'egistered, 'p'ooled, or any other with enough
+ * room. */
 static void check_where(struct stream *s, const struct step *step) {
     struct guest_where where;
     EXPECT(s, "the answer", 0, guest_where(&where));
     EXPECT(s, "exactness", 1, where.exact);
-    /* Unoptimised frames lie between the upcall's beginning and where it looks. */
+    /* Unoptimised frames lie between the upcall's beginning and the measurement. */
     size_t frames = unoptimised() ? 4096 : 0;
     EXPECT(s, "room enough", 1, where.sp - where.low + frames >= 128 * 1024);
     if (step->a != 'a')
@@ -154,7 +215,7 @@ static void *resume_there(void *coroutine) {
     return NULL;
 }
 
-/* Something is registered for a moment: what was found out of stacks before has to be found out again. */
+/* Registers a stack for a moment, so earlier results about stacks have to be determined anew. */
 static void register_briefly(struct stream *s) {
     static char nothing[STREAMS][4096];
     void *registration = guest_register(nothing[s->number], sizeof nothing[0]);
@@ -168,11 +229,34 @@ static void panics(struct stream *s, int number) {
     ended(s, guest_panic(message));
 }
 
+static __thread jmp_buf out_of_wait;
+
+static void leave_wait(int signal) {
+    (void)signal;
+    _longjmp(out_of_wait, 1);
+}
+
+static int raises_to_leave(void *unused) {
+    (void)unused;
+    return raise(SIGUSR1);
+}
+
+static void leave_a_wait(struct stream *s) {
+    if (!_setjmp(out_of_wait))
+        EXPECT(s, "coming back", 0, guest_poll_calls_plain(raises_to_leave, NULL) + 1);
+}
+
+/* Other fibers of a worker share its thread-local, so there its value is unknown. */
+static void use_thread_local(struct stream *s, int way, int number) {
+    int answer = guest_add_to_thread_local(way, number);
+    ended(s, s->runs_on == 't' ? answer : number);
+}
+
 static guest_fiber *spawn_stream(struct stream *s) {
     return s->runs_on == 'f' ? guest_spawn_on_fiber("model", run_steps, s) : guest_spawn(run_steps, s);
 }
 
-/* Takes one step; says whether the frame ends by it. */
+/* Takes one step. Returns whether it ends the frame. */
 static int take(struct stream *s, const struct step *step) {
     switch (step->what) {
     case 'c': call(s, step); break;
@@ -193,6 +277,11 @@ static int take(struct stream *s, const struct step *step) {
     case 'm': EXPECT(s, "the answer", 0, guest_send(s->gates[step->a], step->b)); break;
     case 'a': ended(s, guest_receive(s->gates[step->a])); break;
     case 'z': ended(s, guest_yield()); break;
+    case 'X': check_exceptions(s, step); break;
+    case 'J': leave_a_wait(s); break;
+    case 'l': use_thread_local(s, step->a, step->b); break;
+    case 'L': ended(s, guest_add_to_fiber_local(step->a)); break;
+    case 'Z': ended(s, guest_add_around_yield(step->a)); break;
     case 'b': ended(s, guest_join_raising(s->fibers[step->a])); break;
     case 'S': EXPECT(s, "the answer", 0, guest_send(channels[s->number][step->a], step->b)); break;
     case 'R': ended(s, guest_receive(channels[step->a][s->number])); break;
@@ -205,7 +294,8 @@ static int take(struct stream *s, const struct step *step) {
 /* Takes steps until one ends this frame. */
 static int run_steps(void *stream) {
     struct stream *s = stream;
-    if (s->elsewhere) /* Rust called C as a plain function, where nobody looks, and now calls it again */
+    /* The return from a plain call is not checked, and now Rust calls C again. */
+    if (s->elsewhere)
         return 0;
     struct frame frame = {.id = s->next ? taken(s)->enters : 1};
     s->jumps[frame.id] = &frame.jump;
@@ -230,9 +320,10 @@ static void in_coroutine(struct coroutine *c, void *stream) {
 static void *run_thread(void *stream) {
     struct stream *s = stream;
     CHECK(guest_panic("panic 1") == -1);
+    guest_reset_locals();
     CHECK(upcall_local_begin() == 0);
     for (int i = 0; i < SLOTS; i++)
-        s->gates[i] = guest_channel_new(2); /* one under way, and one */
+        s->gates[i] = guest_channel_new(2); /* one in flight, and one */
     run_steps(s);
     for (int i = 0; i < SLOTS; i++)
         guest_channel_free(s->gates[i]);
@@ -242,7 +333,8 @@ static void *run_thread(void *stream) {
 
 /* ---- programs ---- */
 
-/* The first thread is the process's own, unless it `leaves` calls open: else none may be open on it afterwards. */
+/* Runs the first stream on the process's main thread. If the program `leaves` calls open, runs it
+ * on a thread of its own: the main thread must have no open calls afterwards. */
 static void run_program(int leaves) {
     int count = stream_count;
     pthread_t threads[STREAMS];
@@ -297,7 +389,7 @@ static void read_stream(struct stream *s, int number) {
     s->steps[s->count] = (struct step){.what = '-', .frame = -1};
 }
 
-/* A program takes some milliseconds; one that takes for ever is a failure. */
+/* A program takes some milliseconds. One that never ends is a failure. */
 static void too_long(int signal) {
     (void)signal;
     fprintf(stderr, "program %d has not ended:", program);
@@ -311,6 +403,8 @@ int main(int argc, char **argv) {
     int leaves;
     CHECK(argc == 2);
     signal(SIGALRM, too_long);
+    CHECK(sigaction(SIGUSR1, &(struct sigaction){.sa_handler = leave_wait, .sa_flags = SA_NODEFER}, NULL) == 0);
+    CHECK(sigaction(SIGUSR2, &(struct sigaction){.sa_handler = handle, .sa_flags = SA_NODEFER}, NULL) == 0);
     guest_panic_silently();
     while (scanf("%d %d %d", &program, &stream_count, &leaves) == 3) {
         for (int i = 0; i < stream_count; i++)

@@ -1,8 +1,10 @@
-/* A coroutine that holds Rust frames is resumed on another thread: reported by name at the first return into Rust, and stopped. */
+/* A host resumes a coroutine with live Rust frames on another thread.
+ *
+ * At the first return into Rust, upcall reports the function by name and aborts. */
 #include "host.h"
 
-/* Where the coroutine's stack is, so that it can be found in messages. */
-#define LOW ((char *)0x200000000000)
+/* A fixed address for the coroutine's stack, to be found in messages. */
+#define LOW ((char *)0x20000000)
 enum { SIZE = 256 << 10 };
 
 static struct coroutine moved;
@@ -28,7 +30,7 @@ static int goes_on(void *unused) {
 
 static int goes_on_deeper(void *unused) { return guest_call_pooled(goes_on, unused); }
 
-/* HOST_MOVE says what the two threads are like. */
+/* HOST_MOVE describes the two threads. */
 static int is(const char *what) { return strstr(getenv("HOST_MOVE"), what) != NULL; }
 
 static void *resumes(void *unused) {
@@ -47,7 +49,8 @@ static void moves(void (*body)(struct coroutine *, void *), int registered) {
     if (registered)
         CHECK(upcall_stack_register(LOW, SIZE, "the coroutine's") == 0);
     coroutine_init(&moved, LOW, SIZE, body, NULL);
-    /* A thread that follows one which has exited may well get its stack, its thread pointer and its pthread_t. */
+    /* The second thread may well get the stack, thread pointer and pthread_t of an exited first
+     * one. */
     if (is("exited"))
         on_thread(NULL, 0, suspends, NULL);
     else
@@ -57,7 +60,8 @@ static void moves(void (*body)(struct coroutine *, void *), int registered) {
 
 static int nested(void *unused) { return guest_moving_pooled(yields, unused); }
 
-/* On its new thread, C calls Rust as any code there does; but a wait would suspend the fiber, into the frames of the other thread. */
+/* On its new thread, C may call Rust like any code there. But a wait would suspend the fiber into
+ * frames of the other thread. */
 static int yields_and_waits(void *unused) {
     guest_channel *never = guest_channel_new(1);
     yields(unused);
@@ -65,7 +69,7 @@ static int yields_and_waits(void *unused) {
     return guest_receive(never);
 }
 
-/* Each of these is the body of the coroutine. */
+/* Each `call` is the body of the coroutine. */
 #define MOVES(name, registered, call)                             \
     static void name##_body(struct coroutine *c, void *unused) {  \
         (void)c;                                                  \
@@ -88,7 +92,7 @@ MOVES(waits_on_fiber, 1, guest_moving_on_fiber(yields_and_waits, NULL))
 MOVES(inner, 1, guest_moving(nested, NULL))
 MOVES(inner_on_fiber, 0, guest_moving_on_fiber(nested, NULL))
 
-/* The coroutine runs a thread, which goes on with the first thread's own stack. */
+/* The coroutine runs a thread, and this thread continues on the first thread's own stack. */
 static void *takes_over(void *unused) {
     pthread_setname_np(pthread_self(), "second");
     if (is("attached"))
@@ -116,7 +120,7 @@ static void own_stack(void) {
     guest_moving(leaves, NULL);
 }
 
-/* The host has its own end for a process that cannot go on. */
+/* The host has its own handler for a fatal error. */
 static void hosts_handler(void) {
     CHECK(guest_end_when_stopped() == 0);
     pooled();

@@ -1,4 +1,5 @@
-/* C → Rust → C → (another coroutine) → Rust → C → Rust …, bounds right at each level and after each return. */
+/* C → Rust → C → (another coroutine) → Rust → C → Rust …: the bounds are right at each level and
+ * after each return. */
 #include "host.h"
 
 enum { LEVELS = 200 };
@@ -34,7 +35,7 @@ static int descend(void *level) {
         CHECK(coroutines[n].done);
         memory_free(stacks[n]);
     } else {
-        /* An upcall and a downcall a level; where the thread's own stack was first. */
+        /* One upcall and one downcall for each level, the thread's own stack included. */
         CHECK(guest_open_calls() == 2 * LEVELS);
     }
     check_here(n > 0);
@@ -70,7 +71,7 @@ static void *ten_thousand_levels_there(void *unused) {
 
 static void ten_thousand_levels(void) { on_thread(NULL, 64 << 20, ten_thousand_levels_there, NULL); }
 
-/* Every level on a pooled stack, C on the thread's own all the time. */
+/* Every level is on a pooled stack, while C stays on the thread's own stack. */
 static int countdown_pooled(void *argument) {
     int *levels = argument;
     char local;
@@ -84,11 +85,12 @@ static void pooled_levels(void) {
     int in_use = guest_stacks_in_use();
     int levels = 1000;
     CHECK(guest_call_pooled(countdown_pooled, &levels) == 999);
-    /* What the thread keeps to itself, no more. */
+    /* Only the stacks kept by the thread itself. */
     CHECK(guest_stacks_in_use() <= in_use + 8);
 }
 
-/* Rust calls C without a downcall: C is on the pooled stack, knows its bounds, and may call back. */
+/* Rust calls C without a downcall. C runs on the pooled stack, knows its bounds, and may call
+ * back. */
 static int on_pooled_stack(void *argument) {
     int *levels = argument;
     struct guest_where bounds;
@@ -114,7 +116,7 @@ static void plain_calls(void) {
     CHECK(c.done && levels == 499);
 }
 
-/* Suspended upcalls that return first in, first out: the records hold. */
+/* Suspended upcalls return first in, first out, and the records stay right. */
 enum { MANY = 1000 };
 static struct coroutine many[MANY];
 
@@ -139,7 +141,7 @@ static void first_in_first_out(void) {
         }
         CHECK(guest_stacks_in_use() >= MANY);
         for (int i = 0; i < MANY; i++) {
-            /* 0, 7, 14 …: an order that is neither. */
+            /* 0, 7, 14 …: neither first nor last in, first out. */
             int j = round == 1 ? i * 7 % MANY : i;
             coroutine_resume(&many[j]);
             CHECK(many[j].done);
@@ -151,7 +153,8 @@ static void first_in_first_out(void) {
     }
 }
 
-/* With UPCALL_IDLE_STACKS=0: stacks that were given back, with their pages, are not taken for those in use. */
+/* With UPCALL_IDLE_STACKS=0, stacks given back with their pages are not mistaken for stacks in
+ * use. */
 static int returns_5(void *unused) {
     (void)unused;
     return 5;

@@ -1,4 +1,5 @@
-/* Stacks that overflow in a process that asked for reports: what is said, and who gets the signal then. */
+/* Stack overflows and other faults in a process with reports: the text of the report, and the next
+ * handler of the signal. */
 #include "host.h"
 
 #include <errno.h>
@@ -7,7 +8,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 
-/* ---- proof that a thread allocates nothing once a stack of its overflows, in any case of this program ---- */
+/* ---- proof: no thread allocates after its stack overflow, in any case of this program ---- */
 
 static _Thread_local volatile sig_atomic_t overflows;
 
@@ -34,7 +35,7 @@ int posix_memalign(void **p, size_t align, size_t size) {
 }
 void free(void *p) { may_allocate(), __libc_free(p); }
 
-/* ---- stderr, as the host's handler finds it ---- */
+/* ---- stderr, as seen by the host's handler ---- */
 
 static int reports[2];
 static char expected[16][128];
@@ -55,7 +56,7 @@ static void __attribute__((noreturn)) finish(const char *proof, int status) {
     _exit(status);
 }
 
-/* What was said so far. */
+/* Returns the text written so far. */
 static const char *said(void) {
     static char text[16 << 10];
     ssize_t got = read(reports[0], text, sizeof text - 1);
@@ -105,7 +106,7 @@ static void catch_stderr(void) {
     CHECK(dup2(reports[1], 2) == 2);
 }
 
-/* A host that has a handler when it asks for reports. */
+/* A host with a handler of its own asks for reports. */
 static void with_handler(void) {
     CHECK(pthread_setname_np(pthread_self(), "main thread") == 0);
     handle(on_fault, 0, NULL);
@@ -140,7 +141,7 @@ static struct guest_where where;
 static int nothing(void *unused) { return unused != NULL; }
 
 static int overflow_pooled(void *unused) {
-    CHECK(guest_call_pooled(nothing, unused) == 0); /* from now on the thread has a stack for it */
+    CHECK(guest_call_pooled(nothing, unused) == 0); /* from now on, the thread has a stack for it */
     errno = 77;
     overflows = 1;
     return guest_overflow(&where);
@@ -148,10 +149,12 @@ static int overflow_pooled(void *unused) {
 
 static const char *own(void) { return no_query() ? "an undescribed stack" : "the thread's own stack"; }
 
-/* Where the own stack of a thread is not known, its overflow is no more than a fault. */
+/* If a thread's own stack is unknown, its overflow counts as a plain fault. */
 static void expect_own(const char *thread) {
-    if (no_query())
+    if (no_query()) {
+        expect("upcall: SIGSEGV (invalid memory access) on thread ");
         return;
+    }
     expect("upcall: stack overflow on thread %#lx (%s): the thread's own stack, ", (long)pthread_self(), thread);
     expect(" bytes, is used up: ");
     expect("a larger stack from whoever creates it");
@@ -171,7 +174,7 @@ static void pooled(void) {
 static void fiber(void) {
     with_handler();
     expect("the stack of the fiber \"deep\", ");
-    expect("fibers get more by Fiber::builder().stack_size");
+    expect("fibers get more by Fibers::builder().stack_size");
     expect("Rust → C, C runs on a pooled stack");
     guest_join(guest_spawn_on_fiber("deep", overflow_here, NULL));
 }
@@ -251,7 +254,7 @@ static int call_on_registered_coroutine(void *unused) {
     return 0;
 }
 
-/* Main, a registered coroutine on it, and three stacks of ours. */
+/* The main thread, a registered coroutine on it, and three pooled stacks. */
 static void chain(void) {
     with_handler();
     expect("a pooled stack that an upcall runs on, ");
@@ -279,7 +282,7 @@ static void long_chain(void) {
     guest_call(call_again, (void *)1000);
 }
 
-/* ---- who gets the signal ---- */
+/* ---- the receiver of the signal ---- */
 
 static void by_default(void) {
     CHECK(upcall_report_install() == 0);
@@ -296,12 +299,44 @@ static void fault_elsewhere(void) {
     *nowhere = 1;
 }
 
-/* A fault that is no overflow: silent, and passed on. */
+static int expected_signal = SIGSEGV;
+
+static void plain_handler(int signal) {
+    if (signal != expected_signal)
+        finish("failed: wrong signal", 3);
+    check_said(said());
+    finish("the plain handler had its turn\n", 0);
+}
+
+static sigjmp_buf recovered;
+static int deferred;
+
+static void recover(int signal, siginfo_t *info, void *context) {
+    check_arguments(signal, info, context);
+    sigset_t blocked;
+    sigprocmask(SIG_BLOCK, NULL, &blocked);
+    if (!sigismember(&blocked, SIGUSR1) || sigismember(&blocked, SIGSEGV) != deferred)
+        finish("failed: not the mask that the handler asked for", 3);
+    check_said(said());
+    overflows = 0;
+    siglongjmp(recovered, 1);
+}
+
+/* A fault without an overflow, outside any call. */
 static void elsewhere(void) {
     with_handler();
     CHECK(guest_empty() == 0);
     touched_low = 16;
     touched_high = 17;
+    expect("upcall: SIGSEGV (invalid memory access) on thread %#lx (main thread)", (long)pthread_self());
+    expect(", which touched 0x10\nupcall: no call is open there\n");
+    fault_elsewhere();
+}
+
+/* With UPCALL_REPORTS=overflows, upcall passes the fault on silently. */
+static void elsewhere_to_the_host(void) {
+    with_handler();
+    CHECK(guest_empty() == 0);
     fault_elsewhere();
 }
 
@@ -310,9 +345,154 @@ static void elsewhere_by_default(void) {
     fault_elsewhere();
 }
 
-/* In the guard of a stack that this thread has, but with SP somewhere else. */
+static int fault_here(void *unused) {
+    (void)unused;
+    fault_elsewhere();
+    return 0;
+}
+
+static void fault_in_c(void) {
+    with_handler();
+    expect("upcall: SIGSEGV (invalid memory access) on thread ");
+    expect("innermost first:\nupcall:   Rust → C, C runs on %s, SP ", own());
+    expect("\nupcall:   C → Rust, called from %s, SP ", own());
+    expect(": guest::guest_call\n");
+    guest_call(fault_here, NULL);
+}
+
+static int fault_in_rust_there(void *unused) {
+    CHECK(guest_call(nothing, unused) == 0); /* from now on, the thread has a stack for it */
+    errno = 77;
+    overflows = 1;
+    return unused ? 0 : guest_fault();
+}
+
+static void fault_in_rust(void) {
+    with_handler();
+    expect("upcall: SIGSEGV (invalid memory access) on thread ");
+    expect("innermost first:\nupcall:   C → Rust, called from %s, SP ", own());
+    expect(": guest::guest_fault\n");
+    expect("upcall:   Rust → C, C runs on %s, SP ", own());
+    expect("\nupcall:   C → Rust, called from %s, SP ", own());
+    guest_call(fault_in_rust_there, NULL);
+}
+
+static void fault_on_fiber(void) {
+    with_handler();
+    expect("upcall: SIGSEGV (invalid memory access) on thread ");
+    expect("innermost first:\nupcall:   Rust → C, C runs on a pooled stack, SP ");
+    guest_join(guest_spawn_on_fiber("wild", fault_here, NULL));
+}
+
+static void fault_on_coroutine_there(struct coroutine *c, void *unused) {
+    (void)c;
+    guest_call(fault_in_rust_there, unused);
+}
+
+static int fault_on_new_coroutine(void *unused) {
+    struct coroutine c;
+    struct memory stack = memory_new(GUARDED, 64 << 10);
+    coroutine_init(&c, stack.base, stack.size, fault_on_coroutine_there, unused);
+    coroutine_resume(&c);
+    return 0;
+}
+
+/* A fault on an undescribed coroutine, resumed in a downcall. */
+static void fault_on_coroutine(void) {
+    with_handler();
+    expect("upcall: SIGSEGV (invalid memory access) on thread ");
+    expect("innermost first:\nupcall:   C → Rust, called from an undescribed stack, SP ");
+    expect(": guest::guest_fault\n");
+    expect("upcall:   Rust → C, C runs on an undescribed stack, SP ");
+    expect("upcall:   C → Rust, called from an undescribed stack, SP ");
+    expect(": guest::guest_call\n");
+    if (!no_query()) {
+        expect("upcall:   (a coroutine; beneath it, on the thread's own stack:)\n");
+        expect("upcall:   Rust → C, C runs on the thread's own stack, SP ");
+        expect("upcall:   C → Rust, called from the thread's own stack, SP ");
+    }
+    guest_call(fault_on_new_coroutine, NULL);
+}
+
+static volatile int zero;
+
+static int divide(void *unused) {
+    (void)unused;
+    overflows = 1;
+    return 7 / zero;
+}
+
+static int trap(void *unused) {
+    (void)unused;
+    overflows = 1;
+    __builtin_trap();
+}
+
+static int abort_there(void *unused) {
+    (void)unused;
+    overflows = 1;
+    abort();
+}
+
+static void signal_in_c(int number, int (*raises)(void *)) {
+    struct sigaction action = {.sa_handler = plain_handler, .sa_flags = SA_ONSTACK};
+    expected_signal = number;
+    CHECK(sigaction(number, &action, NULL) == 0);
+    CHECK(upcall_report_install() == 0);
+    catch_stderr();
+    expect(number == SIGFPE   ? "upcall: SIGFPE (an arithmetic error) on thread "
+           : number == SIGILL ? "upcall: SIGILL (an illegal instruction) on thread "
+                              : "upcall: SIGABRT (abort) on thread ");
+    expect("innermost first:\nupcall:   Rust → C, C runs on %s, SP ", own());
+    expect("\nupcall:   C → Rust, called from %s, SP ", own());
+    guest_call(raises, NULL);
+}
+
+static void division_by_zero(void) { signal_in_c(SIGFPE, divide); }
+static void illegal_instruction(void) { signal_in_c(SIGILL, trap); }
+static void aborted(void) { signal_in_c(SIGABRT, abort_there); }
+
+static void aborted_by_default(void) {
+    CHECK(upcall_report_install() == 0);
+    guest_call(abort_there, NULL);
+}
+
+/* After the report of a fault, the abort is not reported. */
+static void abort_in_handler(int signal) {
+    if (signal == SIGSEGV)
+        abort();
+    const char *text = said();
+    check_said(text);
+    if (strstr(text, "SIGABRT"))
+        finish("failed: said twice", 3);
+    finish("the plain handler had its turn\n", 0);
+}
+
+static void aborted_by_handler(void) {
+    struct sigaction action = {.sa_handler = abort_in_handler, .sa_flags = SA_ONSTACK};
+    CHECK(sigaction(SIGSEGV, &action, NULL) == 0 && sigaction(SIGABRT, &action, NULL) == 0);
+    CHECK(upcall_report_install() == 0);
+    catch_stderr();
+    expect("upcall: SIGSEGV (invalid memory access) on thread ");
+    guest_call(fault_here, NULL);
+}
+
+/* A host that lives with its own faults. */
+static void faults_are_its_way(void) {
+    handle(recover, 0, NULL);
+    CHECK(upcall_report_install() == 0);
+    deferred = 1;
+    CHECK(guest_empty() == 0);
+    for (volatile int i = 0; i < 100; i++) {
+        if (sigsetjmp(recovered, 1) == 0)
+            fault_elsewhere();
+    }
+}
+
+/* An access to the guard of a registered stack, with SP elsewhere, is a plain fault. */
 static void guard_touched(void) {
     with_handler();
+    expect("upcall: SIGSEGV (invalid memory access) on thread ");
     struct guest_where pooled;
     struct memory stack = memory_new(GUARDED, 64 << 10);
     CHECK(upcall_stack_register(stack.base, stack.size, NULL) == 0);
@@ -336,7 +516,7 @@ static void *overflow_unattached(void *base) {
     return NULL;
 }
 
-/* On a thread that has never called Rust, what is known is what the host said. */
+/* On a thread without any call of Rust, the report knows only the host's descriptions. */
 static void registered_unattached(void) {
     with_handler();
     struct memory stack = memory_new(GUARDED, 64 << 10);
@@ -348,10 +528,13 @@ static void registered_unattached(void) {
 
 static void elsewhere_unattached(void) {
     with_handler();
+    expect("upcall: SIGSEGV (invalid memory access) on thread ");
+    expect("upcall: the thread is not attached: it has made no call\n");
     on_thread(NULL, 0, fault_unattached, NULL);
 }
 
-/* What is to be reported cannot be read: the host's handler has its turn, for the fault that this makes. */
+/* The memory needed for the report is unreadable. The host's handler gets its turn, for the fault
+ * made by the report. */
 static int overflow_unreadable(void *unused) {
     struct guest_where stack;
     volatile char *below = alloca(8192);
@@ -382,26 +565,19 @@ static void first_then_ours(int signal, siginfo_t *info, void *context) {
 static void handler_after(void) {
     CHECK(upcall_report_install() == 0);
     handle(first_then_ours, 0, &ours);
-    CHECK(upcall_report_install() == 0); /* not a loop */
+    CHECK(upcall_report_install() == 0); /* makes no loop of handlers */
     CHECK(ours.sa_flags & SA_SIGINFO);
     catch_stderr();
     expect("a pooled stack that an upcall runs on");
     overflow_pooled(NULL);
 }
 
-/* One that does not pass on: all is its own. */
+/* A later handler that passes nothing on keeps the fault to itself. */
 static void handler_after_alone(void) {
     CHECK(upcall_report_install() == 0);
     handle(on_fault, 0, NULL);
     catch_stderr();
     overflow_pooled(NULL);
-}
-
-static void plain_handler(int signal) {
-    if (signal != SIGSEGV)
-        finish("failed: wrong signal", 3);
-    check_said(said());
-    finish("the plain handler had its turn\n", 0);
 }
 
 static void handler_without_siginfo(void) {
@@ -412,7 +588,7 @@ static void handler_without_siginfo(void) {
     overflow_pooled(NULL);
 }
 
-/* Called for the first fault; the next one finds the default. */
+/* Called for the first fault. The next fault finds the default action. */
 static void once(int signal, siginfo_t *info, void *context) {
     static int times;
     check_arguments(signal, info, context);
@@ -427,21 +603,8 @@ static void handler_for_once(void) {
     fault_elsewhere();
 }
 
-static sigjmp_buf recovered;
-static int deferred;
-
-static void recover(int signal, siginfo_t *info, void *context) {
-    check_arguments(signal, info, context);
-    sigset_t blocked;
-    sigprocmask(SIG_BLOCK, NULL, &blocked);
-    if (!sigismember(&blocked, SIGUSR1) || sigismember(&blocked, SIGSEGV) != deferred)
-        finish("failed: not the mask that the handler asked for", 3);
-    check_said(said());
-    overflows = 0;
-    siglongjmp(recovered, 1);
-}
-
-/* A host that goes on after each overflow, which it may after one of C code of its own, on its own coroutine. */
+/* A host that continues after each overflow. It may do so after an overflow of its own C code on
+ * its own coroutine. */
 static void recovers_with(int flags) {
     handle(recover, flags, NULL);
     CHECK(upcall_report_install() == 0);
@@ -468,7 +631,7 @@ static void sent_is_ignored(void) {
     CHECK(signal(SIGSEGV, SIG_IGN) != SIG_ERR);
     CHECK(upcall_report_install() == 0);
     CHECK(raise(SIGSEGV) == 0 && kill(getpid(), SIGSEGV) == 0);
-    /* A fault is not. */
+    /* A fault is not ignored. */
     guest_call(overflow_pooled, NULL);
 }
 
@@ -516,7 +679,7 @@ static void two_at_once(void) {
     CHECK(upcall_report_install() == 0);
     catch_stderr();
     CHECK(pthread_barrier_init(&both, NULL, 2) == 0);
-    /* Each whole, whichever is first. */
+    /* Each report is whole, in either order. */
     for (int i = 0; i < 2; i++) {
         expect("upcall: stack overflow on thread ");
         expect(" is used up: ");
@@ -548,7 +711,7 @@ static void install_while_attached(void *again) {
     pthread_join(thread, NULL);
 }
 
-/* Without an alternate stack there is nowhere to report from; nothing loops. */
+/* Without an alternate stack, no report can be made, and nothing loops. */
 static void no_alternate_stack(void) { install_while_attached(NULL); }
 static void alternate_stack_later(void) { install_while_attached("again"); }
 
@@ -615,6 +778,17 @@ int main(int argc, char **argv) {
         {"by_default", by_default},
         {"without_install", without_install},
         {"elsewhere", elsewhere},
+        {"elsewhere_to_the_host", elsewhere_to_the_host},
+        {"fault_in_c", fault_in_c},
+        {"fault_in_rust", fault_in_rust},
+        {"fault_on_fiber", fault_on_fiber},
+        {"fault_on_coroutine", fault_on_coroutine},
+        {"division_by_zero", division_by_zero},
+        {"illegal_instruction", illegal_instruction},
+        {"aborted", aborted},
+        {"aborted_by_default", aborted_by_default},
+        {"aborted_by_handler", aborted_by_handler},
+        {"faults_are_its_way", faults_are_its_way},
         {"elsewhere_by_default", elsewhere_by_default},
         {"elsewhere_unattached", elsewhere_unattached},
         {"guard_touched", guard_touched},

@@ -1,19 +1,20 @@
-/* Panics never cross C as unwinding: C gets the declared value, and the downcall that encloses the upcall gets the panic. */
+/* Panics never cross C as unwinding. C gets the declared value, and the downcall enclosing the
+ * upcall gets the panic. */
 #include "host.h"
 
 static char message[128];
 
 static int panics(void *text) { return guest_panic(text) == -1 ? 5 : 6; }
 
-/* Without an enclosing downcall, the message waits for C. */
+/* Without an enclosing downcall, only the message remains, for C to read. */
 static void without_downcall(void) {
-    CHECK(upcall_last_panic(message, sizeof message) == -1);
+    CHECK(upcall_last_message(message, sizeof message) == -1);
     CHECK(guest_empty() == 0);
-    CHECK(upcall_last_panic(message, sizeof message) == -1);
+    CHECK(upcall_last_message(message, sizeof message) == -1);
     CHECK(guest_panic("no such row") == -1);
-    CHECK(upcall_last_panic(NULL, 0) == 11);
-    CHECK(upcall_last_panic(message, sizeof message) == 11 && strcmp(message, "no such row") == 0);
-    CHECK(upcall_last_panic(message, 4) == 11 && strcmp(message, "no ") == 0);
+    CHECK(upcall_last_message(NULL, 0) == 11);
+    CHECK(upcall_last_message(message, sizeof message) == 11 && strcmp(message, "no such row") == 0);
+    CHECK(upcall_last_message(message, 4) == 11 && strcmp(message, "no ") == 0);
     CHECK(guest_increment(1) == 2);
 }
 
@@ -23,7 +24,7 @@ static void one_frame(void) {
     CHECK(guest_open_calls() == 0);
 }
 
-/* Upcalls and downcalls in between that do not catch: the panic goes on through each. */
+/* The panic continues through all upcalls and downcalls in between that do not catch it. */
 static int three_deep(void *text) { return guest_call_pooled(panics, text); }
 static int two_deep(void *text) { return guest_call(three_deep, text); }
 
@@ -32,7 +33,7 @@ static void several_frames(void) {
     CHECK(strcmp(message, "through three") == 0);
 }
 
-/* The one that encloses it directly, and no other. */
+/* Only the directly enclosing downcall gets the panic. */
 static int inner_catch(void *text) {
     char inner[64];
     CHECK(guest_catch(panics, text, inner, sizeof inner) == -2 && strcmp(inner, text) == 0);
@@ -41,21 +42,27 @@ static int inner_catch(void *text) {
 
 static void inner_only(void) { CHECK(guest_catch(inner_catch, "inner", message, sizeof message) == 9); }
 
-/* Whether a panic on a coroutine, under a downcall on the thread's own stack, was raised there. Where it is not known
-   which stack is the thread's own, nothing says that this downcall is beneath, and the panic is left for C. */
+/* Checks that a downcall on the thread's own stack gets a panic from a coroutine. Returns whether
+ * `text` is the message.
+ *
+ * If the thread's own stack is unknown, nothing proves that the downcall is beneath the coroutine.
+ * Then the panic is left for C. */
 static int caught_outside(guest_callback callback, void *argument, int returned, const char *text) {
     memset(message, 0, sizeof message);
     int result = guest_catch(callback, argument, message, sizeof message);
     if (no_query()) {
         CHECK(result == returned);
-        CHECK(upcall_last_panic(message, sizeof message) > 0);
+        CHECK(upcall_last_message(message, sizeof message) > 0);
     } else {
         CHECK(result == -2);
     }
     return strcmp(message, text) == 0;
 }
 
-/* The upcall comes from a coroutine above or below the stack of the downcall. */
+/* The upcall comes from a coroutine above or below the stack of the downcall:
+ *
+ *     low │ coroutine │ thread's stack │ coroutine │ high
+ */
 static char *block;
 enum { PART = 256 << 10 };
 
@@ -84,7 +91,7 @@ static void above_and_below(void) {
     on_thread(block + PART, PART, above_and_below_there, NULL);
 }
 
-/* Downcall and upcall on one coroutine: found by walking its frames. */
+/* The downcall and the upcall are on one coroutine. A walk over its frames finds the downcall. */
 static void catch_on_coroutine(struct coroutine *c, void *unused) {
     (void)c;
     (void)unused;
@@ -106,11 +113,11 @@ static int catches_on_coroutine(void *unused) {
 
 static void same_coroutine(void) {
     CHECK(catches_on_coroutine(NULL) == 4);
-    /* With a downcall outside that must not get it. */
+    /* The outer downcall must not get the panic. */
     CHECK(guest_catch(catches_on_coroutine, NULL, message, sizeof message) == 4);
 }
 
-/* A is suspended inside a downcall on its coroutine when B panics: A is not concerned. */
+/* A is suspended inside a downcall on its coroutine when B panics. A does not get the panic. */
 static struct coroutine a;
 
 static int yield_a(void *unused) {
@@ -128,7 +135,7 @@ static void catch_and_yield(struct coroutine *c, void *unused) {
 
 static int b_panics_while_a_waits(void *unused) {
     struct coroutine b;
-    /* B right below A, 8 KiB stacks: near enough to be mistaken for it. */
+    /* B is right below A, with 16 KiB each: near enough to be mistaken for it. */
     struct memory stacks = memory_new(GUARDED, 32 << 10);
     (void)unused;
     coroutine_init(&a, stacks.base + (16 << 10), 16 << 10, catch_and_yield, NULL);
@@ -142,11 +149,11 @@ static int b_panics_while_a_waits(void *unused) {
 
 static void suspended_is_not_concerned(void) {
     CHECK(b_panics_while_a_waits(NULL) == 2);
-    CHECK(upcall_last_panic(message, sizeof message) > 0 && strcmp(message, "from b") == 0);
+    CHECK(upcall_last_message(message, sizeof message) > 0 && strcmp(message, "from b") == 0);
     CHECK(caught_outside(b_panics_while_a_waits, NULL, 2, "from b"));
 }
 
-/* Payloads are carried as they are; one that panics on drop harms nobody. */
+/* Payloads arrive unchanged. A payload that panics on drop harms nobody. */
 static int bomb(void *unused) {
     (void)unused;
     return guest_panic_with_bomb();
@@ -155,29 +162,104 @@ static int bomb(void *unused) {
 static int bomb_and_panic(void *unused) {
     (void)unused;
     CHECK(guest_panic("came first") == -1);
-    return guest_panic_with_bomb(); /* dropped: the first is on its way */
+    return guest_panic_with_bomb(); /* dropped: the first panic is pending */
 }
 
 static void payloads(void) {
     CHECK(guest_panic_with_bomb() == -1);
-    CHECK(upcall_last_panic(message, sizeof message) > 0 && strstr(message, "not a string"));
+    CHECK(upcall_last_message(message, sizeof message) > 0 && strstr(message, "not a string"));
     CHECK(guest_catch(bomb, NULL, message, sizeof message) == -3);
     CHECK(guest_catch(bomb_and_panic, NULL, message, sizeof message) == -2);
     CHECK(strcmp(message, "came first") == 0);
     CHECK(guest_open_calls() == 0);
 }
 
-/* A destructor calls C, whose upcall panics, while another panic unwinds: raising the second would abort. */
+/* While a panic unwinds, a destructor calls C, whose upcall panics. Raising the second panic would
+ * abort. */
 static void while_dropping(void) {
     CHECK(guest_panic_while_dropping(panics, "the second panic") == -1);
-    CHECK(upcall_last_panic(message, sizeof message) > 0 && strcmp(message, "the first panic") == 0);
+    CHECK(upcall_last_message(message, sizeof message) > 0 && strcmp(message, "the first panic") == 0);
     CHECK(guest_open_calls() == 0);
 }
 
-/* From a coroutine that has next to nothing left: the panic is seen to on the pooled stack, message, walk and all. */
-static struct memory small;
+/* A function that gives C its own error: the panic does not continue. */
+static int keeps(void *text) {
+    CHECK(guest_panic_kept(text) == -1);
+    CHECK(guest_serves() == 1 && !guest_panic_waits());
+    return 7;
+}
 
-static void panic_here(void) { message[0] = (char)guest_panic("from a small stack"); }
+static void keep_on_coroutine(struct coroutine *c, void *text) {
+    (void)c;
+    CHECK(keeps(text) == 7);
+}
+
+static int keeps_on_coroutine(void *text) {
+    struct coroutine c;
+    struct memory stack = memory_new(GUARDED, 256 << 10);
+    coroutine_init(&c, stack.base, stack.size, keep_on_coroutine, text);
+    coroutine_resume(&c);
+    CHECK(c.done);
+    memory_free(stack);
+    return 8;
+}
+
+static void kept(void) {
+    CHECK(guest_catch(keeps, "kept", message, sizeof message) == 7);
+    CHECK(guest_catch(keeps_on_coroutine, "kept", message, sizeof message) == 8);
+    CHECK(upcall_last_message(message, sizeof message) == 4 && strcmp(message, "kept") == 0);
+}
+
+/* A function refuses calls after a panic, until the downcall that gets the panic has returned. */
+static int serves(void *unused) {
+    (void)unused;
+    CHECK(guest_serves() == 1 && !guest_panic_waits());
+    return 1;
+}
+
+static int refuses(void *text) {
+    CHECK(serves(NULL) == 1);
+    CHECK(guest_panic(text) == -1);
+    for (int i = 0; i < 3; i++) {
+        CHECK(guest_serves() == -2 && guest_panic_waits());
+        CHECK(guest_call(serves, NULL) == 1 && guest_call_pooled(serves, NULL) == 1);
+    }
+    CHECK(upcall_last_message(message, sizeof message) > 0 && strcmp(message, text) == 0);
+    return 1;
+}
+
+static void refuse_on_coroutine(struct coroutine *c, void *text) {
+    (void)c;
+    char inner[64];
+    CHECK(guest_catch(refuses, text, inner, sizeof inner) == -2 && strcmp(inner, text) == 0);
+    CHECK(serves(NULL) == 1);
+}
+
+static void after_a_panic(void) {
+    CHECK(guest_catch(refuses, "came first", message, sizeof message) == -2);
+    CHECK(strcmp(message, "came first") == 0);
+    CHECK(serves(NULL) == 1);
+    struct coroutine c;
+    struct memory stack = memory_new(GUARDED, 256 << 10);
+    coroutine_init(&c, stack.base, stack.size, refuse_on_coroutine, "on a coroutine");
+    coroutine_resume(&c);
+    CHECK(c.done);
+    memory_free(stack);
+}
+
+/* A panic from a coroutine with almost no stack remaining is handled on the pooled stack, with its
+ * message and walk. */
+static struct memory small;
+static bool under_downcall;
+
+static void panic_here(void) {
+    message[0] = (char)guest_panic("from a small stack");
+    /* The check for a pending panic runs on a service stack. */
+    int expected = no_query() ? 1 : -2;
+    if (under_downcall) {
+        CHECK(guest_serves() == expected);
+    }
+}
 
 static void panic_with_little_left(struct coroutine *c, void *left) {
     (void)c;
@@ -197,7 +279,9 @@ static int small_stack_under(void *left) {
 static void small_stack(void) {
     CHECK(guest_panic("bind the symbols") == -1);
     for (size_t left = 8 << 10; left >= (size_t)(unoptimised() ? 4 << 10 : 1 << 10); left /= 2) {
+        under_downcall = false;
         CHECK(small_stack_under((void *)left) == 1);
+        under_downcall = true;
         CHECK(caught_outside(small_stack_under, (void *)left, 1, "from a small stack"));
     }
 }
@@ -220,6 +304,8 @@ int main(int argc, char **argv) {
         {"suspended_is_not_concerned", suspended_is_not_concerned},
         {"payloads", payloads},
         {"while_dropping", while_dropping},
+        {"kept", kept},
+        {"after_a_panic", after_a_panic},
         {"small_stack", small_stack},
         {"many", many},
         {NULL, NULL},

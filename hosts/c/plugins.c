@@ -1,16 +1,17 @@
-/* Plug-ins built on upcall: shared objects that the host loads while it runs, closes while they are in use, and loads twice. */
+/* Plug-ins built on upcall: the host loads shared objects at run time, closes them while in use,
+ * and loads them twice. */
 #include "host.h"
 
 #include <dlfcn.h>
 #include <sys/wait.h>
 
-/* What the host calls in a plug-in. */
+/* The functions of a plug-in called by the host. */
 #define FUNCTIONS(DO)                                                                                    \
     DO(guest_increment) DO(guest_call) DO(guest_call_pooled) DO(guest_call_plain) DO(guest_panic)         \
     DO(guest_catch) DO(guest_attached_threads) DO(guest_open_calls) DO(guest_stacks_in_use)               \
     DO(guest_channel_new) DO(guest_send) DO(guest_receive) DO(guest_sleep) DO(guest_spawn)                \
     DO(guest_spawn_on_fiber) DO(guest_join) DO(guest_blocking) DO(guest_wait_call_wait_on_fiber)          \
-    DO(guest_moving) DO(guest_moving_pooled) DO(upcall_last_panic) DO(upcall_shutdown)                    \
+    DO(guest_moving) DO(guest_moving_pooled) DO(upcall_last_message) DO(upcall_shutdown)                    \
     DO(upcall_stack_register) DO(upcall_local_begin) DO(upcall_local_spawn) DO(upcall_local_run_ready)    \
     DO(upcall_local_end)
 
@@ -20,7 +21,9 @@ struct plugin {
     FUNCTIONS(DECLARE)
 };
 
-/* HOST_PLUGINS is a folder with two copies of the guest library, first.so and second.so; HOST_DLOPEN is how they are loaded. */
+/* Loads an object from the folder HOST_PLUGINS, in the way named by HOST_DLOPEN.
+ *
+ * The folder has two copies of the guest library, first.so and second.so. */
 static void *open_object(const char *name) {
     char path[4096];
     int scope = strcmp(getenv("HOST_DLOPEN"), "Global") == 0 ? RTLD_GLOBAL : RTLD_LOCAL;
@@ -48,7 +51,7 @@ static int returns_7(void *unused) {
 
 static int says(struct plugin *p, const char *text) {
     char message[256];
-    return p->upcall_last_panic(message, sizeof message) > 0 && strstr(message, text);
+    return p->upcall_last_message(message, sizeof message) > 0 && strstr(message, text);
 }
 
 static void calls_are_right(struct plugin *p) {
@@ -67,13 +70,13 @@ static pthread_barrier_t barrier;
 static void *calls_before_and_after(void *unused) {
     calls_are_right(&first);
     pthread_barrier_wait(&barrier);
-    pthread_barrier_wait(&barrier); /* closed */
+    pthread_barrier_wait(&barrier); /* now closed */
     calls_are_right(&first);
     CHECK(first.guest_panic("after dlclose") == -1 && says(&first, "after dlclose"));
     return unused;
 }
 
-/* Their exit runs a key's destructor, which is the plug-in's code. */
+/* The exit of these threads runs a key destructor in the plug-in's code. */
 static void threads_call_on(void) {
     pthread_t threads[THREADS];
     first = open_plugin("first.so");
@@ -115,7 +118,8 @@ static void suspends(struct coroutine *c, void *call) {
     CHECK(((int (*)(guest_callback, void *))call)(yields, c) == 2);
 }
 
-/* Workers, timers, a thread for blocking calls, fibers and coroutines in the middle of calls: all of them go on. */
+/* Workers, timers, a thread for blocking calls, fibers, and coroutines in the middle of calls all
+ * continue. */
 static void busy(void) {
     enum { FIBERS = 6, COROUTINES = 3 };
     guest_fiber *fibers[FIBERS];
@@ -171,7 +175,8 @@ static int mappings(void) {
     return count;
 }
 
-/* It is where it was, and as it was: this thread is attached. Nothing else in it keeps it loaded. */
+/* Opening the plug-in again finds it in the same place and state: this thread is still attached.
+ * Nothing else of it is in use to keep it loaded. */
 static void again(void) {
     first = open_plugin("first.so");
     calls_are_right(&first);
@@ -189,7 +194,7 @@ static void again(void) {
     }
 }
 
-/* A constructor that waits for a thread's calls, while its own thread has the loader's lock. */
+/* A constructor waits for a thread's calls while its own thread has the loader's lock. */
 static void constructor_waits(void) {
     void *object = open_object("starts.so");
     int *calls = dlsym(object, "calls_made");
@@ -200,7 +205,7 @@ static void constructor_waits(void) {
     CHECK(first.guest_join(first.guest_spawn(returns_7, NULL)) == 7);
 }
 
-/* ---- two of them, each with its own copy of upcall ---- */
+/* ---- two plug-ins, each with its own copy of upcall ---- */
 
 enum { DEEP = 50 };
 
@@ -212,10 +217,11 @@ static void open_both(void) {
 
 static struct plugin *plugin_at(intptr_t level) { return level % 2 ? &second : &first; }
 
-/* What is done at the bottom of the nested calls. */
+/* Called at the bottom of the nested calls. */
 static int (*bottom)(void);
 
-/* Level by level the plug-ins call each other, in place, on pooled stacks, and without downcalls. */
+/* The plug-ins call each other, level by level: in place, on pooled stacks, and without
+ * downcalls. */
 static int nested(void *argument) {
     intptr_t level = (intptr_t)argument;
     void *deeper = (void *)(level + 1);
@@ -229,12 +235,13 @@ static int nested(void *argument) {
     }
 }
 
-/* Each knows of its own calls, and not of the other's: 17 downcalls of 25 upcalls, and the upcalls that made them. */
+/* Checks that each plug-in knows only its own calls: 17 downcalls of 25 upcalls, and the upcalls
+ * that made them. */
 static int only_their_own(void) {
     char message[8];
     CHECK(first.guest_open_calls() == 34 && second.guest_open_calls() == 34);
     CHECK(first.guest_attached_threads() == 1 && second.guest_attached_threads() == 1);
-    CHECK(first.upcall_last_panic(message, sizeof message) == -1);
+    CHECK(first.upcall_last_message(message, sizeof message) == -1);
     return 7;
 }
 
@@ -247,7 +254,7 @@ static int closes(void) {
     return 7;
 }
 
-/* A child calls both at once, and returns through all the calls. */
+/* The child calls both plug-ins at once, and returns through all the calls. */
 static int forks(void) {
     pid_t pid = fork();
     CHECK(pid >= 0);
@@ -270,7 +277,7 @@ static void nested_on_coroutine(struct coroutine *c, void *unused) {
     answer = nested(0);
 }
 
-/* On the thread's own stack, and on one that is foreign to both. */
+/* Runs the nested calls on the thread's own stack, or on a stack foreign to both plug-ins. */
 static int all_nested(int (*what)(void), int on_coroutine) {
     bottom = what;
     if (!on_coroutine)
@@ -295,7 +302,7 @@ static void two_nested(void) {
     none_is_open();
 }
 
-/* The nested calls in a downcall that catches what is raised in it. */
+/* Runs the nested calls in a downcall that catches panics. */
 static int catches(struct plugin *p, const char *text, int (*what)(void)) {
     char message[64] = "";
     bottom = what;
@@ -304,7 +311,8 @@ static int catches(struct plugin *p, const char *text, int (*what)(void)) {
     return caught;
 }
 
-/* A panic travels from downcall to downcall of its own plug-in; for the other, calls return. */
+/* A panic continues from downcall to downcall of its own plug-in. For the other plug-in, calls
+ * return. */
 static void two_panic(void) {
     open_both();
     CHECK(catches(&first, "at the bottom", first_panics) == -2);
@@ -351,7 +359,7 @@ static void two_closed(void) {
     CHECK(all_nested(only_their_own, 1) == 7);
 }
 
-/* ---- waits in one under the other's fibers ---- */
+/* ---- waits of one plug-in under the other's fibers ---- */
 
 static int joins_first(void *unused) { return first.guest_join(first.guest_spawn(returns_7, unused)); }
 
@@ -362,7 +370,8 @@ static int waits_in_second(void *unused) {
     return second.guest_join(second.guest_spawn_on_fiber("of the second", joins_first, NULL));
 }
 
-/* The one's fiber is on a foreign stack for the other, whose waits block the thread: others of its threads take over. */
+/* To the second plug-in, a fiber of the first is on a foreign stack, so waits there block the
+ * thread. Other threads of the fiber's plug-in take over. */
 static void two_wait(void) {
     enum { FIBERS = 8 };
     guest_fiber *fibers[FIBERS];
@@ -382,7 +391,7 @@ static void two_wait(void) {
     none_is_open();
 }
 
-/* ---- moved to another thread, where the plug-in's thread-local storage is younger than the thread ---- */
+/* ---- moved to a thread older than the plug-in's thread-local storage ---- */
 
 static struct coroutine moved;
 

@@ -1,4 +1,5 @@
-/* Stacks that a host registers: what is refused, what upcalls find there, and what keeps a stack from being unregistered. */
+/* Stacks registered by a host: refusals, the bounds found by upcalls, and the uses that prevent
+ * unregistering. */
 #include "host.h"
 
 #define SIZE (256 << 10)
@@ -10,7 +11,7 @@ static char *map_stack(void) {
     return stack.base;
 }
 
-/* The call failed, and said this. */
+/* The call fails, with a message that contains `text`. */
 #define REFUSED(call, text)                                                                    \
     do {                                                                                       \
         CHECK((call) == -1);                                                                   \
@@ -21,11 +22,11 @@ static void errors(void) {
     char *base = map_stack(), other[64], name[] = "first";
     int local;
     CHECK(upcall_stack_register(base, SIZE, name) == 0);
-    memset(name, 'x', sizeof name - 1); /* it is copied */
+    memset(name, 'x', sizeof name - 1); /* the library has copied it */
     snprintf(other, sizeof other, "\"first\", %#lx..%#lx", (long)base, (long)base + SIZE);
 
-    REFUSED(upcall_stack_register(NULL, SIZE, "null"), "upcall_stack_register: the stack's low end is null");
-    REFUSED(upcall_stack_register(base - 4096, 0, "empty"), "upcall_stack_register: the stack is empty");
+    REFUSED(upcall_stack_register(NULL, SIZE, "null"), "stack_register: the stack's low end is null");
+    REFUSED(upcall_stack_register(base - 4096, 0, "empty"), "stack_register: the stack is empty");
     REFUSED(upcall_stack_register(base, (size_t)-4096, "wraps"), "past the end of the address space");
     REFUSED(upcall_stack_register(base, SIZE, "twice"), other);
     REFUSED(upcall_stack_register(base + SIZE - 16, 4096, "its end"), other);
@@ -34,22 +35,22 @@ static void errors(void) {
     if (!no_query())
         REFUSED(upcall_stack_register(&local, sizeof local, "ours"), "overlaps the calling thread's own");
 
-    REFUSED(upcall_stack_unregister(NULL), "upcall_stack_unregister: no stack is registered at 0x0");
+    REFUSED(upcall_stack_unregister(NULL), "stack_unregister: no stack is registered at 0x0");
     REFUSED(upcall_stack_unregister(base - 4096), "no stack is registered at");
     REFUSED(upcall_stack_unregister(base + 4096), "pass its lowest address");
     REFUSED(upcall_stack_unregister(base + 4096), other);
     CHECK(upcall_stack_unregister(base) == 0);
     REFUSED(upcall_stack_unregister(base), "was unregistered already");
-    /* One that Rust registered is not ours to unregister. */
+    /* C cannot unregister a stack registered by Rust. */
     void *registration = guest_register(base, SIZE);
-    REFUSED(upcall_stack_unregister(base), "by upcall_stack_register");
+    REFUSED(upcall_stack_unregister(base), "by stack_register");
     REFUSED(upcall_stack_register(base, SIZE, NULL), "already registered");
     guest_unregister(registration);
-    /* Nothing is left of it all. */
+    /* No trace of it all remains. */
     CHECK(upcall_stack_register(base, SIZE, NULL) == 0 && upcall_stack_unregister(base) == 0);
 }
 
-/* ---- on it ---- */
+/* ---- upcalls on a registered stack ---- */
 
 static struct guest_where here;
 
@@ -77,7 +78,8 @@ static void *bounds_there(void *base) {
     return NULL;
 }
 
-/* Exact there, and in place: on every thread, from registering to unregistering. */
+/* On every thread, from registering to unregistering, bounds are exact, and upcalls run in
+ * place. */
 static void bounds(void) {
     char *base = map_stack();
     CHECK(!bounds_from(base) && within(here.low, here.high, (void *)here.sp));
@@ -120,7 +122,8 @@ static int yields(void *c) {
 
 static void yields_in_call(struct coroutine *c, void *answer) { *(int *)answer = guest_call(yields, c); }
 
-/* Every tenth with a suspended call, and unregistered in another order than they were registered. */
+/* Every tenth stack has a suspended call. Stacks are unregistered in another order than they were
+ * registered. */
 static void ten_thousand(void) {
     static int answers[MANY];
     char *all = mmap(NULL, (size_t)MANY * SMALL, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -151,7 +154,7 @@ static void ten_thousand(void) {
 static int unregister_refused(const char *text) {
     char thread[64];
     CHECK(upcall_stack_unregister(stack.base) == -1);
-    CHECK(last_panic_says("upcall_stack_unregister: the registered stack \"in use\", "));
+    CHECK(last_panic_says("stack_unregister: the registered stack \"in use\", "));
     CHECK(last_panic_says(text));
     snprintf(thread, sizeof thread, "on thread %#lx (", (long)pthread_self());
     return last_panic_says(thread);
@@ -165,7 +168,8 @@ static void caller_then_yield(struct coroutine *c, void *answer) {
     *(int *)answer = guest_call_caller(yields, c);
 }
 
-/* Suspended in C under Rust, in place and from a pooled stack; then it finishes, and the stack is free. */
+/* A call is suspended in C under Rust, in place or on a pooled stack. After it has finished, the
+ * stack is free. */
 static void suspended(void) {
     void (*bodies[])(struct coroutine *, void *) = {yields_in_call, pooled_then_yield, caller_then_yield};
     map_stack();
@@ -176,7 +180,7 @@ static void suspended(void) {
         coroutine_init(&c, stack.base, SIZE, bodies[i], &answer);
         coroutine_resume(&c);
         CHECK(unregister_refused("is in use: an upcall (C → Rust) that was made at SP "));
-        /* Nothing is changed. */
+        /* The refusal has changed nothing. */
         REFUSED(upcall_stack_register(stack.base, SIZE, "other"), "\"in use\"");
         CHECK(guest_open_calls() == 2);
         coroutine_resume(&c);
@@ -188,7 +192,8 @@ static void suspended(void) {
 
 static void plain_then_yield(struct coroutine *c, void *answer) { *(int *)answer = guest_call_plain(yields, c); }
 
-/* Rust that called C as a plain function: of that, only its own thread knows, and only if the upcall has left the stack. */
+/* Rust has called C as a plain function. Only the thread itself knows of such a call, and only if
+ * the upcall runs on another stack. */
 static void suspended_in_plain_call(void) {
     struct coroutine c;
     int answer = 0;
@@ -197,7 +202,8 @@ static void suspended_in_plain_call(void) {
     coroutine_init(&c, stack.base, 64 << 10, plain_then_yield, &answer);
     coroutine_resume(&c);
     for (int i = 0; i < 20; i++)
-        CHECK(guest_call_pooled(look, NULL) == 0); /* other stacks of the thread come and go */
+        /* Other stacks of the thread come and go. */
+        CHECK(guest_call_pooled(look, NULL) == 0);
     CHECK(upcall_stack_unregister(stack.base) == -1);
     CHECK(last_panic_says("is in use: an upcall (C → Rust) that left it at SP "));
     coroutine_resume(&c);
@@ -219,7 +225,7 @@ static void *suspended_on_this_thread(void *id) {
     coroutine_resume(&c);
     CHECK(c.done && answer == 7);
     pthread_barrier_wait(&both);
-    pthread_barrier_wait(&both); /* main unregisters, while this thread lives */
+    pthread_barrier_wait(&both); /* main unregisters while this thread lives */
     return NULL;
 }
 
@@ -240,7 +246,7 @@ static void suspended_elsewhere(void) {
     CHECK(pthread_join(thread, NULL) == 0);
 }
 
-/* ---- by the code on it ---- */
+/* ---- unregistering by code on the stack ---- */
 
 static int unregister_in_call(void *unused) {
     (void)unused;
@@ -252,11 +258,11 @@ static void unregister_itself(struct coroutine *c, void *answer) {
     CHECK(guest_call(unregister_in_call, NULL) == 1);
     CHECK(guest_call_pooled(unregister_in_call, NULL) == 1);
     CHECK(guest_call_plain(unregister_in_call, NULL) == 1);
-    /* Its last act. */
+    /* The coroutine's last action. */
     *(int *)answer = upcall_stack_unregister(stack.base);
 }
 
-/* Where upcalls run in place, and where they do not. */
+/* On a stack with room for upcalls in place, and on one without. */
 static void by_itself(void) {
     map_stack();
     for (size_t size = SIZE; size >= 32 << 10; size /= 8) {
@@ -270,7 +276,7 @@ static void by_itself(void) {
     }
 }
 
-/* ---- fibers that were resumed from it ---- */
+/* ---- fibers resumed from the stack ---- */
 
 static guest_fiber *fiber;
 static guest_channel *channel;
@@ -294,7 +300,7 @@ static void run_fibers_there(void) {
     CHECK(c.done);
 }
 
-/* A fiber that was resumed from the stack and is suspended has nothing to do with it any more. */
+/* A suspended fiber no longer uses the stack from which it was resumed. */
 static void of_fibers(void) {
     map_stack();
     channel = guest_channel_new(1);
@@ -326,7 +332,7 @@ static int unregister_once_in_fiber(void *unused) {
 
 static int unregister_in_call_of_fiber(void *unused) { return guest_call(unregister_in_fiber, unused); }
 
-/* One that runs there has. */
+/* A running fiber does use the stack from which it was resumed. */
 static void in_fibers(void) {
     map_stack();
     CHECK(upcall_local_begin() == 0);
@@ -351,7 +357,7 @@ static void run_ready_and_stop(struct coroutine *c, void *unused) {
     run_ready(c, NULL);
 }
 
-/* A fiber was resumed from the stack, and C on the fiber's own switches away. */
+/* A fiber is resumed from the stack. C on the fiber's own stack then switches away. */
 static void suspended_under_fiber(void) {
     struct coroutine c;
     map_stack();

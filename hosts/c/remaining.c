@@ -1,4 +1,4 @@
-/* How much is left of the stack that C is on. */
+/* The bytes remaining on C's current stack. */
 #include "host.h"
 
 #include <linux/seccomp.h>
@@ -7,7 +7,9 @@
 
 enum { FRAME = 4096 };
 
-/* What is left is less by what is used, and all of it can be used. */
+/* Checks that each frame decreases the remaining bytes by its size. Returns the remaining bytes.
+ *
+ * All of them can be used, as `use` shows. */
 static __attribute__((noinline)) ptrdiff_t deeper(int levels) {
     volatile char frame[FRAME];
     frame[0] = 1;
@@ -35,7 +37,7 @@ static void *on_pthread(void *size) {
     CHECK(left <= all && left > all - (16 << 10));
     CHECK(deeper(10) > 0);
     use(upcall_stack_remaining() - 4096);
-    /* The same once the thread is attached, and detached. */
+    /* The answer is the same after attaching and after detaching. */
     CHECK(guest_empty() == 0);
     ptrdiff_t attached = upcall_stack_remaining();
     CHECK(attached <= left + 256 && attached >= left - 256);
@@ -83,7 +85,7 @@ static void coroutines(void) {
 static int is_ours(void *unused) {
     (void)unused;
     ptrdiff_t left = upcall_stack_remaining();
-    CHECK(left > 64 << 10 && left < 512 << 10);
+    CHECK(left > 64 << 10 && left < 1 << 20);
     return 7;
 }
 
@@ -93,7 +95,8 @@ static int is_undescribed(void *unused) {
     return 7;
 }
 
-/* A function that C calls from a coroutine runs on a stack of ours; C that it calls back is on the coroutine again. */
+/* An upcall from a coroutine runs on a pooled stack. A downcall from it returns to the coroutine's
+ * stack. */
 static void calls_on_coroutine(struct coroutine *c, void *unused) {
     (void)c;
     CHECK(guest_call_plain(is_ours, unused) == 7);
@@ -110,11 +113,11 @@ static void inside_calls(void) {
     CHECK(guest_join(guest_spawn_on_fiber("a fiber", is_ours, NULL)) == 7);
 }
 
-/* The first question of a thread, which asks the system, with little left. */
+/* A thread's first question, with little stack remaining. It asks the system. */
 static struct memory small;
 static ptrdiff_t left_there;
 
-/* No check in here: printing a failure takes more stack than there is. */
+/* No CHECK in here: printing a failure takes more stack than remains. */
 static void asks(void) { left_there = upcall_stack_remaining(); }
 
 static void *on_small_stack(void *argument) {

@@ -1,5 +1,6 @@
-/* A million upcalls on the main thread without one system call: under strict seccomp any but read, write and exit
-   kills the process. */
+/* A million upcalls on the main thread without one system call.
+ *
+ * Under strict seccomp, any system call but read, write and exit kills the process. */
 #include "host.h"
 
 #include <linux/seccomp.h>
@@ -68,7 +69,7 @@ static void foreign_stack_downcall(void) {
     in_coroutine();
 }
 
-/* For a tracer that counts: as many upcalls as the environment says. */
+/* Makes as many upcalls as the environment says, for a tracer that counts system calls. */
 static void count(void) {
     long n = atol(getenv("HOST_CALLS"));
     for (long i = 0; i < n; i++)

@@ -1,4 +1,4 @@
-/* upcall_shutdown: the workers end, and all that needs none goes on. */
+/* upcall_shutdown ends the workers. Everything that needs no worker continues. */
 #include "host.h"
 
 static guest_channel *never;
@@ -35,7 +35,7 @@ static void check_refused(guest_fiber *fiber) {
     CHECK(last_panic_says("the fiber was not begun: upcall::shutdown has been called"));
 }
 
-/* Nothing is spawned any more, and the rest works as before. */
+/* Checks that nothing can be spawned. Everything else works as before. */
 static void *check_closing(void *unused) {
     check_refused(guest_spawn(returns_4, NULL));
     check_refused(guest_spawn_on_fiber("late", returns_4, NULL));
@@ -54,7 +54,7 @@ static void *check_after(void *unused) {
     return check_closing(unused);
 }
 
-/* A thread that has been joined may be listed for some time yet. */
+/* Waits until the threads are gone: a joined thread may stay listed for some time. */
 static void check_threads_gone(void) {
     for (int i = 0; threads_named("upcall-") - threads_named("upcall-watcher") > 0; i++) {
         CHECK(i < 5000);
@@ -110,7 +110,7 @@ static void that_do_not_finish(void) {
     CHECK(guest_is_finished(finishes) && !guest_is_finished(stubborn));
     CHECK(guest_join(finishes) == 5);
     CHECK(upcall_shutdown(1) == -1);
-    CHECK(upcall_last_panic(message, sizeof message) > 0);
+    CHECK(upcall_last_message(message, sizeof message) > 0);
     puts(message);
     CHECK(strstr(message, "shutdown ran out of time: a fiber has not ended\n  stubborn, spawned at "));
     CHECK(strstr(message, "waiting.rs:") && strstr(message, ", waits at ") && strstr(message, " on upcall-"));
@@ -123,7 +123,7 @@ static void that_do_not_finish(void) {
     check_after(NULL);
 }
 
-/* Stuck in C, on a worker and on a thread for blocking calls. */
+/* Fibers stuck in C, on a worker and on a thread for blocking calls. */
 static int gates[2][2];
 static _Atomic int stuck;
 
@@ -156,7 +156,7 @@ static void that_are_stuck(void) {
     check_after(NULL);
 }
 
-/* Without any time: either all is done, or the message says what is not. */
+/* With a time limit of 0, either everything is done, or the message names the rest. */
 static void at_once(void) {
     CHECK(guest_join(guest_spawn(returns_4, NULL)) == 4);
     for (int i = 0; i < FIBERS; i++)
@@ -168,7 +168,8 @@ static void at_once(void) {
     check_threads_gone();
 }
 
-/* Two threads: when it returns, for either, no worker is left, not even one whose thread takes its time to exit. */
+/* Several threads call it at once. When it returns in any of them, no worker remains, not even one
+ * with a slow exit. */
 static pthread_key_t key;
 static _Atomic int workers, gone;
 
@@ -208,7 +209,8 @@ static void from_two_threads(void) {
     check_after(NULL);
 }
 
-/* From a fiber of a worker, which cannot end meanwhile; and from one of the thread's own. */
+/* Called in a worker's fiber, still running during the call, and in a fiber of the thread's own
+ * runtime. */
 static int shut_down_in_fiber(void *unused) {
     CHECK(upcall_shutdown(20) == -1);
     CHECK(last_panic_says("a fiber has not ended\n  unnamed, spawned at ") && last_panic_says(", runs on upcall-"));

@@ -1,9 +1,10 @@
-/* Upcalls from signal handlers: served where nothing has to be allocated for them, refused elsewhere, and never a deadlock. */
+/* Upcalls from signal handlers are served if they need no allocation, refused otherwise, and never
+ * deadlock. */
 #include "host.h"
 
 #include <sys/time.h>
 
-/* ---- what handlers do ---- */
+/* ---- actions of the handlers ---- */
 
 static volatile int handled, served, refused, served_downcalls;
 static int nested_signal;
@@ -48,7 +49,7 @@ static void every(int microseconds) {
     CHECK(setitimer(ITIMER_REAL, &timer, NULL) == 0);
 }
 
-/* ---- what they interrupt ---- */
+/* ---- interrupted code ---- */
 
 static int allocates(void *unused) {
     (void)unused;
@@ -71,7 +72,7 @@ static void *calls_on_thread(void *unused) {
     return unused;
 }
 
-/* The signals are the main thread's: the other has nothing in reserve. */
+/* The signals are for the main thread: the other thread has no reserve. */
 static void on_other_thread(void) {
     sigset_t alarms;
     sigemptyset(&alarms);
@@ -81,7 +82,7 @@ static void on_other_thread(void) {
     CHECK(pthread_sigmask(SIG_UNBLOCK, &alarms, NULL) == 0);
 }
 
-/* Everything that the library has locks for, or takes from and gives back to. */
+/* Uses all parts of the library that have a lock, or a list to take from and give back to. */
 static void work(int rounds) {
     struct memory stack = memory_new(MALLOCED, 64 << 10);
     for (int i = 0; i < rounds; i++) {
@@ -114,7 +115,7 @@ static void work(int rounds) {
 
 static void storm(void) {
     if (no_query())
-        return; /* nor for the alternate stack */
+        return; /* the bounds of the alternate stack are unknown, too */
     every(1000);
     for (int i = 0; handled < 500; i++) {
         CHECK(i < 100000);
@@ -148,7 +149,7 @@ static void on_own_stack(void) {
     CHECK(refused == 0);
 }
 
-/* A thread that is idle, or in C, and has attached: all are served. */
+/* On an attached thread, idle or in C, all upcalls are served. */
 static int raises(void *unused) {
     (void)unused;
     raise(SIGUSR1);
@@ -166,7 +167,8 @@ static void idle_and_in_c(void) {
     CHECK(handled == 2000 && served == 3 * 2000 && refused == 0);
 }
 
-/* A thread that Rust knows nothing of: refused, whatever is interrupted; but those that insist on the caller's stack once it is known. */
+/* On a thread that has never called Rust, all upcalls are refused, whatever the handler interrupts.
+ * Upcalls insisting on the caller's stack are served only once the thread is attached. */
 static void new_thread(void) {
     if (no_query())
         return;

@@ -1,4 +1,4 @@
-/* Two coroutines on a thread, each calling Rust in turn, on stacks of every kind. */
+/* Two coroutines of a thread call Rust in turn, on stacks of every kind. */
 #include "host.h"
 
 enum { ROUNDS = 2000 };
@@ -9,7 +9,7 @@ static void call_and_yield(struct coroutine *c, void *argument) {
         struct guest_where where, bounds;
         CHECK(guest_increment(i) == i + 1);
         CHECK(guest_where(&where) == 0);
-        /* Nobody described this stack: the upcall runs on one that is exact and is not it. */
+        /* This stack is undescribed, so the upcall runs on another one, with exact bounds. */
         CHECK(where.exact && !where.own && !within(where.low, where.high, &where));
         CHECK(where.sp - where.low >= 128 * 1024);
         guest_bounds(&bounds);
@@ -62,7 +62,10 @@ static void on_main(void) {
 
 static void on_pthread(void) { on_thread(NULL, 0, all_kinds, NULL); }
 
-/* One block: a coroutine's stack, the thread's, another coroutine's. */
+/* One block of memory for three stacks:
+ *
+ *     low │ coroutine a │ thread's stack │ coroutine b │ high
+ */
 static char *block;
 enum { PART = 256 << 10 };
 
@@ -80,7 +83,7 @@ static void above_and_below(void) {
 
 static void *first_on_coroutine_of_this_thread(void *unused) {
     (void)unused;
-    /* The thread's very first upcall comes from a coroutine; its own stack is known all the same. */
+    /* The thread's very first upcall comes from a coroutine. Its own stack is still found. */
     struct memory a = memory_new(GUARDED, 64 << 10), b = memory_new(GUARDED, 64 << 10);
     take_turns(a.base, b.base, 64 << 10);
     check_own_stack();
@@ -90,7 +93,7 @@ static void *first_on_coroutine_of_this_thread(void *unused) {
 static void first_on_coroutine(void) { first_on_coroutine_of_this_thread(NULL); }
 static void first_on_coroutine_pthread(void) { on_thread(NULL, 0, first_on_coroutine_of_this_thread, NULL); }
 
-/* A host that registers its stacks: upcalls run on them, in place. */
+/* The host registers its stacks, and upcalls run on them in place. */
 static void on_registered(struct coroutine *c, void *argument) {
     struct memory *stack = argument;
     for (int i = 0; i < ROUNDS; i++) {
@@ -116,7 +119,7 @@ static void registered(void) {
     }
     guest_unregister(ra);
     guest_unregister(rb);
-    /* The same memory is foreign again. */
+    /* The same memory is a foreign stack again. */
     take_turns(a.base, b.base, a.size);
 }
 

@@ -1,11 +1,12 @@
-/* A shared object whose constructor loads a plug-in and waits for a thread that calls it for the first time. */
+/* A shared object with a constructor that loads a plug-in and waits for a thread's first calls of
+ * it. */
 #include "host.h"
 
 #include <dlfcn.h>
 
 int calls_made;
 
-/* Found before: who looks for a function waits for the loader. */
+/* Found in advance: in the thread, `dlsym` would wait for the loader. */
 #define FUNCTIONS(DO) DO(guest_increment) DO(guest_call_pooled) DO(guest_panic)
 static struct {
 #define DECLARE(name) __typeof__(name) *name;

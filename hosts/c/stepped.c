@@ -1,4 +1,5 @@
-/* Signals between any two instructions of a call: the processor's trap flag has one sent after each. */
+/* Signals between any two instructions of a call: the processor's trap flag sends one after
+ * each. */
 #include "host.h"
 
 static long at, handle_at;
@@ -31,7 +32,9 @@ static int returns_7(void *unused) {
     return 7;
 }
 
-/* Makes a call, interrupted at one instruction; returns how many it has. What a handler is told of its panic is what becomes of that. */
+/* Makes a call, interrupted at one instruction. Returns its number of instructions.
+ *
+ * If the handler's panic counts as taken, it must be raised at the downcall, and only then. */
 static long interrupted(bool pooled, long instruction) {
     at = taken = 0;
     handle_at = instruction;
@@ -42,7 +45,8 @@ static long interrupted(bool pooled, long instruction) {
     return at;
 }
 
-/* Interrupts a call once at each instruction; of an unoptimised one, with thousands, at some. Calls go on as ever. */
+/* Interrupts a call once at each instruction, or at some of the thousands of an unoptimised one.
+ * Later calls stay right. Returns the number of panics raised. */
 static int interrupt(bool pooled, int flags, void (*what)(void)) {
     struct sigaction action = {.sa_sigaction = handle, .sa_flags = flags | SA_SIGINFO};
     CHECK(sigaction(SIGTRAP, &action, NULL) == 0);
@@ -62,7 +66,7 @@ static int interrupt(bool pooled, int flags, void (*what)(void)) {
     return raised;
 }
 
-/* ---- what handlers do ---- */
+/* ---- actions of the handlers ---- */
 
 static void panic_in_place(void) { taken = guest_panic_is_taken(false); }
 
@@ -75,7 +79,7 @@ static void call(void) {
     CHECK(guest_is_raised(false, panics) == 1);
 }
 
-/* With a signal stack: what is served is right. */
+/* On a signal stack, a call may be refused; if served, its answer is right. */
 static void call_or_not(void) {
     int answer = guest_call(returns_7, NULL);
     CHECK(answer == 7 || answer == -1);
@@ -84,20 +88,19 @@ static void call_or_not(void) {
 /* ---- cases ---- */
 
 static void panic(void) {
-    if (no_query())
-        return; /* then there are switches, in the middle of which no frames can be walked */
     CHECK(upcall_thread_attach() == 0);
     CHECK(interrupt(false, 0, panic_in_place) > 0);
     CHECK(interrupt(false, 0, panic_pooled) > 0);
 }
 
-/* C asks for the message of the last panic, and a handler has one. */
+/* C asks for the last panic's message, and a handler panics meanwhile. Returns the number of
+ * instructions. */
 static long asks(long instruction) {
     char text[64];
     at = 0;
     handle_at = instruction;
     steps(true);
-    int length = upcall_last_panic(text, sizeof text);
+    int length = upcall_last_message(text, sizeof text);
     steps(false);
     CHECK(length > 0 && strlen(text) == (size_t)length);
     return at;

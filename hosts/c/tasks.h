@@ -1,10 +1,11 @@
-/* Random tasks on coroutines of whatever making, resumed in whatever order: what each returns and raises is known beforehand. */
+/* Random tasks on coroutines of any kind, resumed in any order. The values and panics of each are
+ * known in advance. */
 #ifndef TASKS_H
 #define TASKS_H
 
 #include "host.h"
 
-/* The seed that a thread is at: said when a check fails. HOST_SEED runs one alone. */
+/* The thread's current seed, printed if a check fails. HOST_SEED runs one seed alone. */
 static __thread long seed = -1;
 
 static _Noreturn void failed(const char *file, int line, const char *condition) {
@@ -29,7 +30,7 @@ static unsigned draw(uint64_t *state, unsigned below) {
 
 static uint64_t generator_of(long number) { return ((uint64_t)number + 1) * 0x9e3779b97f4a7c15; }
 
-/* ---- somebody to wait for ---- */
+/* ---- a service for waits ---- */
 
 struct service {
     guest_channel *questions, *answers;
@@ -45,17 +46,17 @@ static int serve(void *argument) {
 
 static void serve_locally(void *service) { serve(service); }
 
-/* ---- tasks: each a coroutine that goes down and up, C → Rust → C → Rust → C, and is left at every level ---- */
+/* ---- tasks: coroutines that go C → Rust → C → Rust → C and back, suspended at every level ---- */
 
 enum { LEVELS = 3, MANY = 1000, SEEDS = 1000 };
 enum entry { AUTO, POOLED, CALLER, CATCHING, ENTRIES };
 
 struct task;
 
-/* How coroutines are made and switched to. */
+/* A kind of coroutine: how to make one and how to switch to it and back. */
 struct coroutines {
     void (*new)(struct task *);
-    void (*begin)(struct task *); /* makes one that will call task_run */
+    void (*begin)(struct task *); /* makes a coroutine that will call task_run */
     void (*resume)(struct task *);
     void (*leave)(struct task *);
     void (*free)(struct task *);
@@ -70,11 +71,11 @@ struct task {
     uint64_t random;
     int number;
     int levels;                    /* how deep it goes */
-    enum entry entry[LEVELS + 1];  /* how Rust is called on the way to each level */
-    int panics_at;                 /* the level of C whose upcall panics, or -1 */
-    int level;                     /* where it is */
+    enum entry entry[LEVELS + 1];  /* how to call Rust for each level */
+    int panics_at;                 /* the C level with a panicking upcall, or -1 */
+    int level;                     /* current level */
     int escaped;                   /* the panic has left the coroutine */
-    int runs;                      /* how often it is to begin again, on the same stack */
+    int runs;                      /* how often to begin again, on the same stack */
     char text[32];
 };
 
@@ -94,7 +95,8 @@ static void leave_or_wait(struct task *t) {
 
 static int value_of(struct task *t, int level) { return t->number * (LEVELS + 1) + level; }
 
-/* What the upcall that leads to a level returns: -2 where the panic is caught, -1 where it passes. */
+/* Returns the expected result of the upcall to a level: -2 if it catches the panic, -1 if the panic
+ * passes through. */
 static int expected_of(struct task *t, int level) {
     if (t->panics_at < level)
         return value_of(t, level);
@@ -133,7 +135,7 @@ static int at_level(void *task) {
     if (level == t->panics_at) {
         panics++;
         CHECK(guest_panic(t->text) == -1 && last_panic_says(t->text));
-        /* Told to C only: one is on its way already. */
+        /* Only C is told: another panic is pending already. */
         CHECK(guest_panic("later") == -1 && last_panic_says("later"));
         t->escaped |= level == 0;
         leave_or_wait(t);
@@ -181,13 +183,14 @@ static int resume_from_c(void *task) {
     return 1;
 }
 
-/* A panic that leaves the coroutine is raised at the downcall of whoever resumed it, and nobody else's ever is. */
+/* A panic that leaves the coroutine is raised at its resumer's downcall. No other panic is raised
+ * there. */
 static void task_resume(struct task *t, int catching) {
     t->escaped = 0;
     if (catching) {
         char message[sizeof t->text] = "";
         int result = guest_catch(resume_from_c, t, message, sizeof message);
-        /* Where the thread's own stack is not known, nothing says that this downcall is beneath. */
+        /* If the thread's own stack is unknown, nothing proves that this downcall is beneath. */
         int raised = t->escaped && !no_query();
         CHECK(result == (raised ? -2 : 1) && strcmp(message, raised ? t->text : "") == 0);
     } else {
@@ -195,7 +198,7 @@ static void task_resume(struct task *t, int catching) {
     }
 }
 
-/* ---- the order in which they are resumed ---- */
+/* ---- the order of resumption ---- */
 
 enum order { FIRST_IN_FIRST_OUT, LAST_IN_FIRST_OUT, IN_TURN, RANDOM, ORDERS };
 
@@ -238,7 +241,7 @@ static void run_tasks(const struct coroutines *by, int count, enum order order, 
     free(tasks);
 }
 
-/* The first seeds with a thousand coroutines each, the others with a few. */
+/* Runs the first seeds with a thousand coroutines each, the others with a few. */
 static void run_seeds(const struct coroutines *by, int locally) {
     struct service service = {guest_channel_new(1), guest_channel_new(1)};
     guest_fiber *fiber = NULL;

@@ -1,9 +1,10 @@
-/* Threads of every kind, from their first upcall to after their end. */
+/* Threads of every kind, from their first upcall until after their end. */
 #include "host.h"
 
 #include <limits.h>
 
-/* Stacks that the main thread keeps for itself: it has none where its own stack is known and serves. */
+/* The stacks kept by the main thread for itself: none if its own stack is known and large
+ * enough. */
 static int mains;
 
 static void attach_main(void) {
@@ -31,12 +32,12 @@ static pthread_barrier_t barrier;
 static void *call_together(void *argument) {
     pthread_barrier_wait(&barrier);
     some_calls(NULL);
-    pthread_barrier_wait(&barrier); /* all attached at once */
+    pthread_barrier_wait(&barrier); /* all are attached now */
     usleep(((size_t)argument * 37 % THREADS) * 300);
     return NULL;
 }
 
-/* Exits come in an order of their own. */
+/* The threads exit in an irregular order. */
 static void sixty_four(void) {
     pthread_t threads[THREADS];
     pthread_barrier_init(&barrier, NULL, THREADS + 1);
@@ -91,7 +92,8 @@ static void hundred_thousand(void) {
     CHECK(guest_empty() == 0 && guest_attached_threads() == 1);
 }
 
-/* Keys whose destructors call Rust in every round that the system makes, made before and after ours. */
+/* Keys created before and after upcall's, with destructors that call Rust in every round made by
+ * the system. */
 static pthread_key_t before_ours, after_ours;
 static int destructor_calls;
 
@@ -128,7 +130,8 @@ static void key_destructors(void) {
     }
 }
 
-/* exit() in the middle of a nested upcall, with handlers that call Rust, as the last thing of the process. */
+/* exit() in the middle of a nested upcall, with exit handlers that call Rust as the process's last
+ * action. */
 static int handlers_run;
 
 static void at_exit_call(void) {
@@ -176,7 +179,8 @@ static void *exit_on_pthread_body(void *unused) {
 
 static void exit_on_pthread(void) { on_thread(NULL, 0, exit_on_pthread_body, NULL); }
 
-/* A host that cleans up after a thread finishes its coroutines in a key destructor, before ours and after. */
+/* A host that cleans up after a thread finishes its coroutines in a key destructor, run before or
+ * after upcall's. */
 static pthread_key_t cleanup;
 
 static void finish_coroutine(void *coroutine) {
@@ -190,7 +194,8 @@ static int yield_there(void *coroutine) {
     return 0;
 }
 
-/* Suspended in a downcall; or in C that was called without one, when only its stack is in use. */
+/* The coroutine is suspended in a downcall, or in C called as a plain function. Then only its stack
+ * is in use. */
 static int plainly;
 
 static void call_yielding(struct coroutine *c, void *unused) {

@@ -1,4 +1,4 @@
-/* Upcalls that wait, from every stack that C may be on. */
+/* Upcalls that wait, from every possible stack of C. */
 #include "host.h"
 
 static char message[128];
@@ -8,12 +8,12 @@ static void *check_served(void *unused) {
     return unused;
 }
 
-/* ---- C → Rust → C → Rust, each waiting before and after the next ---- */
+/* ---- C → Rust → C → Rust, with waits before and after each inner call ---- */
 
 struct descent {
     int levels;
-    int on_fiber;               /* C below runs on the fiber, if there is one */
-    struct coroutine *coroutine; /* is left at each level */
+    int on_fiber;               /* the C below runs on the fiber, if any */
+    struct coroutine *coroutine; /* suspended at each level */
     int bottom;                 /* how often the bottom was reached */
 };
 
@@ -66,7 +66,7 @@ static void descend_on_coroutine(struct coroutine *c, void *on_fiber) {
     CHECK(descend(&descent) == LEVELS && descent.bottom == 1);
 }
 
-/* Coroutines that leave each other in the middle of their calls, and end in another order than they began. */
+/* Coroutines suspend in the middle of their calls, and end in another order than they began. */
 static void *coroutines_of_one_thread(void *registered) {
     enum { MANY = 3 };
     struct coroutine c[MANY];
@@ -104,7 +104,8 @@ static void on_registered_stacks(void) {
     on_thread(NULL, 0, coroutines_of_one_thread, message);
 }
 
-/* On workers, whose fibers wait for others: on the worker's stack, which serves its fibers meanwhile, and on the fiber's. */
+/* Fibers of workers wait for others: in C on the worker's stack, with the worker running its fibers
+ * meanwhile, or in C on the fiber's own stack. */
 static int descend_in_fiber(void *on_fiber) {
     struct descent descent = {LEVELS, on_fiber != NULL, NULL, 0};
     CHECK(descend(&descent) == LEVELS && descent.bottom == 1);
@@ -142,7 +143,7 @@ static guest_channel *gates[2];
 static int wait_and_panic(void *text) {
     CHECK(guest_sleep(1) == 0);
     CHECK(guest_panic(text) == -1);
-    CHECK(guest_yield() == 0); /* the panic is on its way, and C still served */
+    CHECK(guest_yield() == 0); /* the panic is pending, and C is still served */
     return 3;
 }
 
@@ -155,7 +156,8 @@ static void *panics_there(void *unused) {
     return check_served(unused);
 }
 
-/* Two fibers in the middle of C: the panic reaches the downcall of its own, whichever is first. */
+/* Two fibers are in the middle of C. Each panic reaches the downcall of its own fiber, in either
+ * order. */
 static int pass_gate_and_panic(void *n) {
     char text[] = "from fiber 0";
     text[sizeof text - 2] += (intptr_t)n;
@@ -240,7 +242,8 @@ static int ask_on_coroutine(void *unused) {
     return number;
 }
 
-/* With UPCALL_WORKERS=1: C on the worker's stack waits for what another fiber of that worker will send. */
+/* With UPCALL_WORKERS=1, C on the worker's stack waits for a number from another fiber of this
+ * worker. */
 static void meanwhile_on_worker(void) {
     guest_callback asks[] = {ask_here, ask_pooled, ask_on_coroutine};
     there = guest_channel_new(1);
@@ -254,7 +257,8 @@ static void meanwhile_on_worker(void) {
     }
 }
 
-/* Each in C, in a wait inside the wait of the one before: as many as there is room for, the others later. */
+/* Each fiber is in C, in a wait nested inside the previous fiber's wait. As many nest as there is
+ * room for; the others begin later. */
 enum { MANY = 400 };
 static _Atomic int waiting;
 
@@ -290,14 +294,14 @@ static void *wait_inside_waits(void *unused) {
 
 static void meanwhile_on_small_stacks(void) {
     back = guest_channel_new(MANY);
-    /* Room that is not known cannot be kept. */
+    /* Without known bounds, no room can be reserved. */
     for (size_t size = no_query() ? 4 << 20 : 64 << 10; size <= 4 << 20; size *= 4)
         on_thread(NULL, size, wait_inside_waits, NULL);
 }
 
-/* ---- fibers resumed from other depths than before ---- */
+/* ---- fibers resumed from changing depths ---- */
 
-/* What a fiber's downcall does to the stack below whoever resumed it. */
+/* Overwrites the stack below the fiber's resumer, in a downcall of the fiber. */
 static int overwrite(void *times) {
     volatile char filler[6000];
     for (size_t i = 0; i < sizeof filler; i++)

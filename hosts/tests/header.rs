@@ -1,4 +1,4 @@
-//! `upcall.h` as C and C++ programs see it, and the symbols of a library that was built on upcall.
+//! `upcall.h` in C and C++ programs, and the symbols exported by a library built on upcall.
 
 #[macro_use]
 #[allow(dead_code, unused_macros, reason = "each test file uses a part")]
@@ -18,8 +18,11 @@ const CLANG_WARNINGS: &str = "-Wdocumentation -Wreserved-identifier -Wcomma";
 #[test]
 fn every_compiler_takes_it_and_finds_every_function() {
     for (compiler, standard, extension) in [
+        ("gcc", "c89", "c"),
         ("gcc", "c99", "c"),
+        ("gcc", "c11", "c"),
         ("gcc", "c17", "c"),
+        ("g++", "c++98", "cpp"),
         ("g++", "c++17", "cpp"),
         ("clang", "c99", "c"),
         ("clang", "c17", "c"),
@@ -55,10 +58,15 @@ fn takes_it(compiler: &str, standard: &str, extension: &str, link: Link) {
     program::run(&mut Command::new(program), &name, Outcome::Success);
 }
 
-/// A program that includes the header first, and twice, and takes the address of each function.
+/// A program that includes the header first, and twice, and takes the address of every function.
+///
+/// Further includes declare the functions of another library, also twice.
 fn names_every_function() -> String {
-    let mut source = String::from("#include \"upcall.h\"\n#include \"upcall.h\"\n#include <string.h>\n\n");
-    source += "typedef void (*function)(void);\nstatic const volatile function functions[] = {\n";
+    let mut source = String::from("#include \"upcall.h\"\n#include \"upcall.h\"\n");
+    for prefix in ["geo_", "geo_", "upcall_"] {
+        writeln!(source, "#define UPCALL_PREFIX {prefix}\n#include \"upcall.h\"").unwrap();
+    }
+    source += "#include <string.h>\n\ntypedef void (*function)(void);\nstatic const volatile function functions[] = {\n";
     for name in declared() {
         writeln!(source, "    (function)&{name},").unwrap();
     }
@@ -78,23 +86,19 @@ int main(void) {
 #[test]
 fn a_library_exports_these_functions_and_its_own_and_nothing_else() {
     let library = program::libraries().join("libguest.so");
-    let Ok(nm) = Command::new("nm").args(["-D", "--defined-only"]).arg(library).output() else {
-        return program::skipped("the list of exported symbols", "nm");
-    };
-    assert!(nm.status.success(), "{nm:?}");
-    let listed = String::from_utf8(nm.stdout).unwrap();
-    let symbols = listed.lines().map(|line| line.rsplit(' ').next().unwrap().to_owned());
-    let others: BTreeSet<String> = symbols.filter(|symbol| !symbol.starts_with("guest_")).collect();
+    let Some(symbols) = program::exported_by(&library) else { return };
+    let others: BTreeSet<String> =
+        symbols.into_iter().filter(|symbol| !symbol.starts_with("guest_")).collect();
     assert_eq!(others, declared());
 }
 
-/// The functions that the header declares: the only names before a parenthesis in it, comments aside.
+/// The functions declared by the header, under the prefix `upcall_`.
 fn declared() -> BTreeSet<String> {
     let header = fs::read_to_string(program::headers().join("upcall.h")).unwrap();
-    let code = header.lines().filter(|line| !line.starts_with(" *") && !line.starts_with("/*"));
+    let code = header.lines().filter(|line| line.ends_with(");"));
     let names = code.filter_map(|line| {
-        let before = line.split_once('(')?.0;
-        Some(before.rsplit([' ', '*']).next()?.to_owned())
+        let after = line.split_once("UPCALL_NAME(")?.1;
+        Some(format!("upcall_{}", after.split_once(')')?.0))
     });
     names.collect()
 }

@@ -1,5 +1,6 @@
-//! Runs the C programs of `c/`: each case in a process of its own, with a time limit, linked to the static and to the
-//! shared guest library.
+//! Runs the C programs of `c/`: each case in its own process, with a time limit.
+//!
+//! Each program is linked to the static and to the shared guest library.
 
 #[macro_use]
 mod program;
@@ -12,7 +13,7 @@ cases! {
     }
     deep_stack {
         first_calls, later_calls, on_main, first_of_the_process, different_depths, caller_refused, sized,
-        out_of_memory,
+        out_of_memory, takes,
     }
     nested {
         over_200_stacks, over_200_stacks_pthread, ten_thousand_levels, pooled_levels, plain_calls, first_in_first_out,
@@ -34,7 +35,7 @@ cases! {
     }
     panic {
         without_downcall, one_frame, several_frames, inner_only, above_and_below, same_coroutine,
-        suspended_is_not_concerned, payloads, while_dropping, small_stack, many,
+        suspended_is_not_concerned, payloads, while_dropping, kept, after_a_panic, small_stack, many,
     }
     dump {
         nested, fibers, registered, bad_descriptors,
@@ -47,6 +48,9 @@ cases! {
         two_panics => Outcome::AbortsSaying([
             "the first panic", "no value", "upcall: the on_panic of guest::exported::guest_exported_panic_twice", ": no value", "the process is stopped",
         ]),
+    }
+    locked {
+        one_stack, when_touched, under_a_limit, afterwards,
     }
     guard {
         overflow => Outcome::Prints("overflow stopped by the guard"),
@@ -71,11 +75,11 @@ cases! {
         begins [UPCALL_WORKERS = "2"],
         kept_by_stuck_worker [UPCALL_WORKERS = "2"],
         extra_workers_go [UPCALL_WORKERS = "2"],
-        signals_and_names [UPCALL_WORKERS = "2"],
+        masks_and_names [UPCALL_WORKERS = "2"],
     }
     callbacks {
         rightly, late_and_twice, wrong_data, inside_itself, destroyed_inside, destroyed_meanwhile, raced, bombs,
-        lent_by_rust, waits, accounts, forked, key_destructors,
+        lent_by_rust, scope_with_jumps, waits, accounts, forked, key_destructors,
         scope_ends_too_soon => Outcome::Aborts("ended before a call of it returned, and what that borrows would be gone"),
         dereferenced => Outcome::SegfaultsSilently,
         at_exit => Outcome::Prints("called at exit"),
@@ -90,11 +94,27 @@ cases! {
         nothing_started, workers_started, fibers_of_the_parent, in_nested_upcalls, on_coroutine, on_pthread, on_worker,
         local_runtime, under_load, generations,
     }
+    fork_handlers {
+        first_upcalls, first_of_a_thread, first_waits, first_waits_of_a_thread, only_in_children, later,
+        later_of_a_thread, joins, nested, nested_children_go_on, by_another_thread, in_upcall, on_worker, on_fiber,
+        under_load, waiting_under_load, fails, thread_ends,
+    }
     signals {
         on_alternate_stack, nested, on_own_stack, idle_and_in_c, new_thread,
     }
+    go_signals {
+        masks, mask_in_callbacks, raised, children, profiler, interrupted_calls, broken_pipes, forwarded, upcalls_in_handlers,
+        new_threads,
+        overflow_on_fiber => Outcome::Prints("the host's handler has seen the overflow"),
+    }
     stepped {
         panic, message, on_own_stack, on_coroutine, on_signal_stack,
+    }
+    jumped {
+        out_of_waits, out_of_locals, out_of_sleeps, out_of_polls_on_fibers, out_of_fibers, out_of_runtimes,
+    }
+    preempted {
+        on_own_stack, on_undescribed, on_registered,
     }
     detach {
         not_in_use, inside_calls, unseen, suspended, fibers, on_others_threads, locals, key_destructors, threads,
@@ -111,7 +131,7 @@ cases! {
     }
 }
 
-/// What is said of a panic that nobody would hear of.
+/// The texts on stderr, in order, after a panic without an enclosing downcall or a value for C.
 const EXPORTED_PANIC: [&str; 5] = [
     "panicked at",
     "no () to return",
@@ -119,17 +139,6 @@ const EXPORTED_PANIC: [&str; 5] = [
     "no downcall encloses it",
     "(on_panic): no () to return; the process is stopped",
 ];
-
-#[test]
-fn uv_loops_drive_fibers_while_their_jobs_wait() {
-    if program::can_build("uv") {
-        for link in [Link::Static, Link::Shared] {
-            for case in ["main_loop", "other_loop", "idle"] {
-                Program::built("uv", link).run(case, &[], Outcome::Success);
-            }
-        }
-    }
-}
 
 #[test]
 fn overflow_is_stopped_by_mprotect_too() {
@@ -142,7 +151,7 @@ fn overflow_is_stopped_by_mprotect_too() {
 fn foreign_stacks_are_reported_once_a_thread() {
     let variables = [("UPCALL_FOREIGN_STACKS", "report")];
     let reported = if cfg!(stackbounds_no_query) {
-        Outcome::Success // no stack is known, so none is foreign
+        Outcome::Success // no stack is known, so none counts as foreign
     } else {
         Outcome::SaysOnce("upcall from an undescribed stack: SP")
     };
@@ -159,7 +168,7 @@ fn a_variable_that_means_nothing_is_named_and_ignored() {
 #[test]
 fn an_export_that_is_refused_and_names_no_value_stops_the_process() {
     let outcome = if cfg!(stackbounds_no_query) {
-        Outcome::Success // nothing is known of the stack, so nothing is refused
+        Outcome::Success // the bounds of the stack are unknown, so nothing is refused
     } else {
         Outcome::AbortsSaying([
             "upcall: guest::exported::guest_exported_on_caller was refused",
@@ -169,7 +178,7 @@ fn an_export_that_is_refused_and_names_no_value_stops_the_process() {
             "the process is stopped",
         ])
     };
-    for link in [Link::Static, Link::Shared] {
+    for &link in program::links_of("exported") {
         Program::built("exported", link).run("is_refused", &[], outcome);
     }
 }

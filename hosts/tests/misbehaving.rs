@@ -1,4 +1,4 @@
-//! Hosts that do to their threads and stacks what no library expects, as `hosts.rs` runs them.
+//! Hosts that treat their threads and stacks as no library expects. They run as in `hosts.rs`.
 
 #[macro_use]
 mod program;
@@ -6,7 +6,7 @@ mod program;
 use std::path::Path;
 use std::process::Command;
 
-use program::{Link, Outcome, Program};
+use program::{Outcome, Program};
 
 cases! {
     any_order {
@@ -31,30 +31,30 @@ cases! {
     }
 }
 
-/// Which call is reported, and by what its stack can be known.
+/// Cases of `c/moved.c`: the name, the call in the report, and the report's name for its stack.
 const MOVED: [(&str, &str, &str); 13] = [
     (
         "in_place",
         "the downcall of guest::moved::guest_moving",
-        "the registered stack \"the coroutine's\", 0x200000000000..0x200000040000",
+        "the registered stack \"the coroutine's\", 0x20000000..0x20040000",
     ),
-    ("pooled", "the downcall of guest::moved::guest_moving", "a stack around 0x20000003"),
+    ("pooled", "the downcall of guest::moved::guest_moving", "a stack around 0x2003"),
     (
         "pooled_registered",
         "the downcall of guest::moved::guest_moving_pooled",
-        "the registered stack \"the coroutine's\", 0x200000000000..0x200000040000",
+        "the registered stack \"the coroutine's\", 0x20000000..0x20040000",
     ),
-    ("by_choice", "the downcall of guest::moved::guest_moving_caller", "a stack around 0x20000003"),
+    ("by_choice", "the downcall of guest::moved::guest_moving_caller", "a stack around 0x2003"),
     (
         "plain_in_place",
         "the upcall of guest::guest_call_plain",
-        "the registered stack \"the coroutine's\", 0x200000000000..0x200000040000",
+        "the registered stack \"the coroutine's\", 0x20000000..0x20040000",
     ),
-    ("plain_pooled", "the upcall of guest::guest_call_plain", "a stack around 0x20000003"),
+    ("plain_pooled", "the upcall of guest::guest_call_plain", "a stack around 0x2003"),
     (
         "with_stack",
         "guest::moved::guest_moving_with_stack",
-        "the registered stack \"the coroutine's\", 0x200000000000..0x200000040000",
+        "the registered stack \"the coroutine's\", 0x20000000..0x20040000",
     ),
     ("in_fiber", "the downcall of guest::moved::guest_moving_in_fiber", ""),
     ("on_fiber", "the downcall of guest::moved::guest_moving_on_fiber", ""),
@@ -99,7 +99,7 @@ fn moved_from_a_thread_that_has_exited_into_an_upcall() {
     moved_coroutines_are_reported("exited, inside", "on a thread that has exited");
 }
 
-/// Not a coroutine's: the first thread's own.
+/// Moves the first thread's own stack, instead of a coroutine.
 #[test]
 fn moved_own_stack() {
     let stack = if cfg!(stackbounds_no_query) { "a stack around 0x" } else { "the own stack of thread 0x" };
@@ -128,7 +128,7 @@ fn a_host_ends_the_process_its_own_way() {
 #[test]
 fn cpp_exceptions_stay_in_cpp() {
     if program::can_build("exceptions") {
-        for link in [Link::Static, Link::Shared] {
+        for &link in program::links_of("exceptions") {
             let exceptions = Program::built("exceptions", link);
             for case in ["caught_below", "across_upcalls", "panics"] {
                 exceptions.run(case, &[], Outcome::Success);
@@ -148,14 +148,15 @@ fn cpp_exceptions_that_reach_rust_are_reported() {
         ("reaches_downcall_on_fiber", "guest_unwinding_on_fiber:"),
         ("reaches_coroutine", "guest_unwinding:"),
     ];
-    // Rust was told that none could come: stopped by C++'s runtime, or by us. Optimised code in place lets it pass, as `longjmp` does.
+    // Rust was told that none of these callbacks unwinds. The runtime of C++ or upcall stops the
+    // process. Optimised code in place lets the exception pass, as it lets `longjmp` pass.
     let stopped: &[&str] = if cfg!(debug_assertions) {
         &["not_declared", "not_declared_pooled", "not_declared_in_upcall", "not_declared_in_fiber"]
     } else {
         &["not_declared_pooled", "not_declared_in_fiber"]
     };
     if program::can_build("exceptions") {
-        for link in [Link::Static, Link::Shared] {
+        for &link in program::links_of("exceptions") {
             let exceptions = Program::built("exceptions", link);
             for (case, reached) in reported {
                 exceptions.run(case, &[], Outcome::Aborts(reached));
@@ -176,7 +177,7 @@ fn greenlets() {
     match pythons.iter().find(|python| has_greenlet(python)) {
         None => program::skipped("greenlets", "Python with greenlet"),
         Some(python) => {
-            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("py/greenlets.py");
+            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("real/python/greenlets.py");
             let library = program::libraries().join("libguest.so");
             let done = Outcome::Prints("seeds with greenlets");
             program::run(Command::new(python).arg(script).arg(library), "greenlets", done);

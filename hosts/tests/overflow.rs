@@ -1,13 +1,15 @@
-//! Stacks that overflow, and stacks that hosts register, in C programs.
+//! Stack overflows, and stacks registered by hosts, in C programs.
 
 #[macro_use]
-#[allow(dead_code)] // it is what all tests of C programs share
+#[allow(dead_code)] // shared by all tests of C programs
 mod program;
 
 use program::{Link, Outcome, Program};
 
-/// What the host's handler says, having found the report and its arguments to be right.
+/// Printed by the host's handler after checking the report and its own arguments.
 const HAD_ITS_TURN: Outcome = Outcome::Prints("the host's handler had its turn");
+const PLAIN_HAD_ITS_TURN: Outcome = Outcome::Prints("the plain handler had its turn");
+const NO_CALL: &str = "upcall: no call is open there";
 const REPORTED: Outcome = Outcome::Segfaults("a pooled stack that an upcall runs on");
 
 cases! {
@@ -25,13 +27,22 @@ cases! {
         by_default => REPORTED,
         without_install => Outcome::SegfaultsSilently,
         elsewhere => HAD_ITS_TURN,
-        elsewhere_by_default => Outcome::SegfaultsSilently,
+        elsewhere_by_default => Outcome::Segfaults(NO_CALL),
+        elsewhere_to_the_host [UPCALL_REPORTS = "overflows"] => HAD_ITS_TURN,
+        fault_in_c => HAD_ITS_TURN,
+        fault_in_rust => HAD_ITS_TURN,
+        fault_on_fiber => HAD_ITS_TURN,
+        fault_on_coroutine => HAD_ITS_TURN,
+        aborted => PLAIN_HAD_ITS_TURN,
+        aborted_by_default => Outcome::Aborts("upcall: SIGABRT (abort) on thread "),
+        aborted_by_handler => PLAIN_HAD_ITS_TURN,
+        faults_are_its_way => Outcome::SaysOnce("upcall: the process goes on after faults, so no more are reported"),
         elsewhere_unattached => HAD_ITS_TURN,
         guard_touched => HAD_ITS_TURN,
         fault_in_report => HAD_ITS_TURN,
         handler_after => Outcome::Prints("the host's handler was first"),
         handler_after_alone => HAD_ITS_TURN,
-        handler_without_siginfo => Outcome::Prints("the plain handler had its turn"),
+        handler_without_siginfo => PLAIN_HAD_ITS_TURN,
         handler_for_once => Outcome::Segfaults("called once"),
         recovers, recovers_with_nodefer,
         sent_is_ignored => REPORTED,
@@ -45,6 +56,19 @@ cases! {
     registered {
         errors, bounds, in_place, ten_thousand, suspended, suspended_in_plain_call, suspended_elsewhere, suspended_under_fiber, by_itself,
         in_fibers, of_fibers,
+    }
+}
+
+/// Faults with a signal on this architecture only.
+#[cfg(target_arch = "x86_64")]
+mod arithmetic {
+    use super::*;
+
+    cases! {
+        overflow {
+            division_by_zero => PLAIN_HAD_ITS_TURN,
+            illegal_instruction => PLAIN_HAD_ITS_TURN,
+        }
     }
 }
 

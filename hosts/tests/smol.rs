@@ -1,4 +1,5 @@
-//! smol's parts as the host: an executor that knows nothing of upcall, and timers and sockets of async-io.
+//! The parts of smol as the host: executors without knowledge of upcall, and timers and sockets of
+//! async-io.
 
 #[path = "../../crates/upcall/tests/common/mod.rs"]
 mod common;
@@ -10,7 +11,10 @@ use std::time::{Duration, Instant};
 use async_executor::{Executor, LocalExecutor};
 use async_io::{Async, Timer, block_on};
 use common::{Comparator, Log, time_limit};
-use upcall::{Fiber, JoinHandle, downcall, downcall_on_fiber, spawn, wait};
+use upcall::{JoinHandle, downcall, downcall_on_fiber, wait};
+
+// SAFETY: no code on fibers here borrows a thread-local across a wait; no initialiser waits.
+const FIBERS: upcall::Fibers = unsafe { upcall::Fibers::promise() };
 
 const TICK: Duration = Duration::from_millis(1);
 
@@ -31,7 +35,7 @@ fn tasks_that_call_c_block_and_fibers_do_not() {
     let executor = LocalExecutor::new();
     let sort_at_once = |sorts: usize| {
         let start = Instant::now();
-        let sorts: Vec<_> = (0..sorts).map(|_| executor.spawn(Fiber::new(|| sort_on_fiber(16)))).collect();
+        let sorts: Vec<_> = (0..sorts).map(|_| executor.spawn(FIBERS.fiber(|| sort_on_fiber(16)))).collect();
         block_on(executor.run(async {
             for sort in sorts {
                 sort.await;
@@ -52,7 +56,7 @@ fn a_cancelled_task_ends_its_fiber() {
     let log = Log::default();
     let inner = log.clone();
     let executor = LocalExecutor::new();
-    let task = executor.spawn(Fiber::new(move || {
+    let task = executor.spawn(FIBERS.fiber(move || {
         let _said = inner.at_drop("ended");
         sort_on_fiber(16);
         wait(Timer::never());
@@ -74,7 +78,7 @@ fn handles_are_awaited_by_an_executor_of_several_threads() {
         let tasks: Vec<_> = (0..100)
             .map(|n| {
                 executor.spawn(async move {
-                    let fiber: JoinHandle<_> = spawn(move || {
+                    let fiber: JoinHandle<_> = FIBERS.spawn(move || {
                         wait(Timer::after(TICK));
                         n
                     });
@@ -93,10 +97,10 @@ fn sockets_between_fibers_and_threads() {
     let _limit = time_limit("sockets_between_fibers_and_threads");
     let listener = Async::<TcpListener>::bind(([127, 0, 0, 1], 0)).unwrap();
     let address = listener.get_ref().local_addr().unwrap();
-    let echoes = spawn(move || {
+    let echoes = FIBERS.spawn(move || {
         for _ in 0..8 {
             let (stream, _) = wait(listener.accept()).unwrap();
-            drop(spawn(move || {
+            drop(FIBERS.spawn(move || {
                 let mut byte = [0];
                 for _ in 0..100 {
                     wait(stream.read_with(|mut stream| stream.read_exact(&mut byte))).unwrap();
@@ -114,7 +118,7 @@ fn sockets_between_fibers_and_threads() {
             assert_eq!(got, [sent]);
         }
     };
-    let fibers: Vec<_> = (0..4).map(|_| spawn(calls)).collect();
+    let fibers: Vec<_> = (0..4).map(|_| FIBERS.spawn(calls)).collect();
     let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(calls)).collect();
     fibers.into_iter().for_each(|fiber| fiber.join().unwrap());
     threads.into_iter().for_each(|thread| thread.join().unwrap());

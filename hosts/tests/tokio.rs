@@ -1,4 +1,4 @@
-//! tokio as the host: its tasks call C, which calls Rust, which waits for what tokio serves.
+//! tokio as the host: its tasks call C, C calls Rust, and Rust waits for something served by tokio.
 
 #[path = "../../crates/upcall/tests/common/mod.rs"]
 mod common;
@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,10 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{LocalSet, consume_budget, spawn_blocking, spawn_local};
 use tokio::time::{sleep, timeout};
-use upcall::{Fiber, downcall, downcall_on_fiber, spawn, wait};
+use upcall::{downcall, downcall_on_fiber, wait};
+
+// SAFETY: no code on fibers here borrows a thread-local across a wait; no initialiser waits.
+const FIBERS: upcall::Fibers = unsafe { upcall::Fibers::promise() };
 
 const TICK: Duration = Duration::from_millis(1);
 
@@ -27,23 +31,25 @@ fn current_thread() -> Runtime {
     Builder::new_current_thread().enable_time().build().unwrap()
 }
 
-/// A runtime of the process's own for waits that are in none, in a child process that has been started to have it.
-fn configured(test: &'static str) -> Option<Runtime> {
+/// A runtime of the process for waits outside all runtimes.
+///
+/// The test runs again in a child process; only there the result is `Some`.
+fn configured(test: &'static str) -> Option<&'static Runtime> {
+    static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| multi_thread(1));
     if part().is_none() {
         stderr_of_success(&child(test, "configured", &[]));
         return None;
     }
-    let runtime = multi_thread(1);
-    upcall::config().tokio(runtime.handle().clone()).install().unwrap();
-    Some(runtime)
+    upcall::config().tokio(|| RUNTIME.handle().clone()).install().unwrap();
+    Some(&RUNTIME)
 }
 
-/// Where a task is asked.
+/// A service with a task that answers.
 #[derive(Clone)]
 struct Service(mpsc::Sender<oneshot::Sender<u32>>);
 
 impl Service {
-    /// The service, and the task that serves it.
+    /// Makes the service, and the future of its task.
     fn new() -> (Self, impl Future<Output = ()> + Send) {
         let (sender, mut receiver) = mpsc::channel::<oneshot::Sender<u32>>(1);
         let serves = async move {
@@ -55,7 +61,7 @@ impl Service {
         (Self(sender), serves)
     }
 
-    /// Asks it, from C called by Rust or from anywhere.
+    /// Asks the task and waits for the answer, from C called by Rust or from anywhere.
     fn ask(&self) {
         let (sender, receiver) = oneshot::channel();
         wait(self.0.send(sender)).unwrap();
@@ -63,12 +69,12 @@ impl Service {
     }
 }
 
-/// How C is called.
+/// A way to call C.
 type Call = fn(&mut dyn FnMut());
 const DIRECTLY: Call = |f| downcall(f);
 const ON_FIBER: Call = |f| downcall_on_fiber(f);
 
-/// Has C sort with a comparator that calls `waits`.
+/// Sorts in C, with a comparator that calls `waits`.
 fn sort(call: Call, waits: &dyn Fn()) {
     let mut numbers = [3, 1, 4, 2];
     let compare = |a: i32, b: i32| {
@@ -85,7 +91,7 @@ fn wait_for_timer() {
     assert!(start.elapsed() >= TICK);
 }
 
-/// Has C wait for a timer, for another task, and for C that does.
+/// Waits inside C for a timer, for another task, and for a C function with such waits.
 fn sort_in_all_ways(call: Call, service: &Service) {
     sort(call, &wait_for_timer);
     sort(call, &|| service.ask());
@@ -155,23 +161,92 @@ fn in_no_runtime_with_one_configured() {
     sort_in_all_ways(DIRECTLY, &service);
     let (by_thread, by_fiber) = (service.clone(), service.clone());
     thread::spawn(move || sort_in_all_ways(DIRECTLY, &by_thread)).join().unwrap();
-    spawn(move || sort_in_all_ways(ON_FIBER, &by_fiber)).join().unwrap();
-    spawn(move || sort_in_all_ways(DIRECTLY, &service)).join().unwrap();
+    FIBERS.spawn(move || sort_in_all_ways(ON_FIBER, &by_fiber)).join().unwrap();
+    FIBERS.spawn(move || sort_in_all_ways(DIRECTLY, &service)).join().unwrap();
+}
+
+#[test]
+fn in_no_runtime_there_is_one() {
+    const NAME: &str = "in_no_runtime_there_is_one";
+    if part().is_none() {
+        return drop(stderr_of_success(&child(NAME, "run", &[])));
+    }
+    let _limit = time_limit(NAME);
+    let threads = || {
+        let names =
+            std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path().join("comm"));
+        names
+            .filter(|comm| std::fs::read_to_string(comm).is_ok_and(|name| name.starts_with("tokio-upcall")))
+            .count()
+    };
+    // upcall's own waits need no tokio runtime.
+    upcall::sleep(TICK);
+    FIBERS.spawn(|| upcall::sleep(TICK)).join().unwrap();
+    assert_eq!(threads(), 0);
+    wait_for_timer();
+    assert_ne!(threads(), 0);
+    // Many threads at once get the same runtime.
+    let by_threads: Vec<_> = (0..8).map(|_| thread::spawn(wait_for_timer)).collect();
+    by_threads.into_iter().for_each(|thread| thread.join().unwrap());
+    FIBERS.spawn(|| sort(ON_FIBER, &wait_for_timer)).join().unwrap();
+    FIBERS.spawn(|| sort(DIRECTLY, &wait_for_timer)).join().unwrap();
+    wait(async { tokio::spawn(async { sleep(TICK).await }).await.unwrap() });
+    // The runtime is also there during a poll.
+    wait(async { sort(DIRECTLY, &wait_for_timer) });
+    // `wait` converts its argument into a future inside the runtime.
+    struct Naps;
+    impl std::future::IntoFuture for Naps {
+        type Output = ();
+        type IntoFuture = tokio::time::Sleep;
+        fn into_future(self) -> tokio::time::Sleep {
+            sleep(TICK)
+        }
+    }
+    wait(Naps);
+    // `shutdown` ends the runtime too. Afterwards, waits without types of tokio still work.
+    upcall::shutdown(Duration::from_secs(10)).unwrap();
+    assert_eq!(threads(), 0);
+    assert_eq!(wait(async { 7 }), 7);
+    let panicked = upcall::enter(wait_for_timer).unwrap_err();
+    assert!(panicked.message().contains("there is no reactor running"), "{panicked}");
+}
+
+#[test]
+fn a_runtime_is_asked_for_at_any_time() {
+    const NAME: &str = "a_runtime_is_asked_for_at_any_time";
+    if part().is_none() {
+        return drop(stderr_of_success(&child(NAME, "run", &[])));
+    }
+    let _limit = time_limit(NAME);
+    static FIRST: LazyLock<Runtime> = LazyLock::new(|| multi_thread(1));
+    static SECOND: LazyLock<Runtime> = LazyLock::new(|| {
+        // A wait in here finds no runtime, and does not ask for one again.
+        wait(async {});
+        multi_thread(1)
+    });
+    let current = || wait(async { Handle::current().id() });
+    let own = current();
+    upcall::tokio_runtime(|| FIRST.handle().clone());
+    assert_eq!(current(), FIRST.handle().id());
+    upcall::tokio_runtime(|| SECOND.handle().clone());
+    assert_eq!(current(), SECOND.handle().id());
+    assert_eq!(FIBERS.spawn(current).join().unwrap(), SECOND.handle().id());
+    assert!(own != FIRST.handle().id() && own != SECOND.handle().id());
 }
 
 #[test]
 fn as_a_fiber_on_every_kind_of_runtime() {
     let _limit = time_limit("as_a_fiber_on_every_kind_of_runtime");
     for runtime in [current_thread(), multi_thread(1)] {
-        // Served by the very thread that the fibers are on, or by the runtime's worker.
+        // The service runs on the same thread as the fibers, or on the runtime's worker.
         let (service, serves) = Service::new();
         let own = service.clone();
         runtime.spawn(serves);
-        runtime.block_on(Fiber::new(move || sort_in_all_ways(ON_FIBER, &own)));
+        runtime.block_on(FIBERS.fiber(move || sort_in_all_ways(ON_FIBER, &own)));
         LocalSet::new().block_on(&runtime, async {
             let fiber = || {
                 let service = service.clone();
-                spawn_local(Fiber::new(move || sort_in_all_ways(ON_FIBER, &service)))
+                spawn_local(FIBERS.fiber(move || sort_in_all_ways(ON_FIBER, &service)))
             };
             let fibers: Vec<_> = (0..4).map(|_| fiber()).collect();
             for fiber in fibers {
@@ -192,7 +267,7 @@ fn what_blocks_the_only_thread_for_long_is_told() {
             "{told}"
         );
         assert!(told.contains(&format!("upcall: the wait at {}:", file!())), "{told}");
-        for way in ["Fiber::new", "downcall_on_fiber", "multi-thread runtime", "upcall::config().tokio("] {
+        for way in ["Fibers::fiber", "downcall_on_fiber", "multi-thread runtime", "upcall::tokio_runtime"] {
             assert!(told.contains(way), "{told}");
         }
         let told = stderr_of_success(&child(NAME, "block", &[("UPCALL_WAIT_WARNING", "0")]));
@@ -208,10 +283,12 @@ fn what_blocks_the_only_thread_for_long_is_told() {
             thread::sleep(Duration::from_millis(150));
             sender.send(()).unwrap();
         });
-        // The timer and the task are served by the thread that waits: only the other one can end it.
+        // The waiting thread serves the timer, made outside the wait, and the task. Only the other
+        // thread can end this wait.
+        let timer = sleep(TICK);
         let ended_by = wait(async {
             tokio::select! {
-                _ = sleep(TICK) => "the timer",
+                _ = timer => "the timer",
                 _ = never => "the task",
                 _ = by_thread => "the thread",
             }
@@ -242,8 +319,9 @@ fn a_budget_used_up_is_no_livelock() {
     });
     let mut on_only_thread = receive();
     current_thread().block_on(async { on_only_thread() });
-    current_thread().block_on(Fiber::new(receive()));
-    LocalSet::new().block_on(&current_thread(), async { spawn_local(Fiber::new(receive())).await.unwrap() });
+    current_thread().block_on(FIBERS.fiber(receive()));
+    LocalSet::new()
+        .block_on(&current_thread(), async { spawn_local(FIBERS.fiber(receive())).await.unwrap() });
 }
 
 #[test]
@@ -262,7 +340,7 @@ fn fifty_sorts_overlap_on_one_thread() {
     let sort_at_once = |sorts: usize| {
         let start = Instant::now();
         LocalSet::new().block_on(&current_thread(), async {
-            let sorts: Vec<_> = (0..sorts).map(|_| spawn_local(Fiber::new(sort_slowly))).collect();
+            let sorts: Vec<_> = (0..sorts).map(|_| spawn_local(FIBERS.fiber(sort_slowly))).collect();
             for sort in sorts {
                 sort.await.unwrap();
             }
@@ -284,7 +362,7 @@ fn a_timeout_ends_a_sort_in_the_middle() {
     current_thread().block_on(async {
         let ended = timeout(
             20 * TICK,
-            Fiber::new(move || {
+            FIBERS.fiber(move || {
                 let _outside = inner.at_drop("outside");
                 let calls = Cell::new(0);
                 let compare = |a: i32, b: i32| {
@@ -307,15 +385,15 @@ fn a_timeout_ends_a_sort_in_the_middle() {
             }),
         );
         assert!(ended.await.is_err());
-        // The thread is as it was.
+        // The thread is in its state from before.
         let counts = others.clone();
-        Fiber::new(move || sort(ON_FIBER, &|| (wait_for_timer(), counts.set(counts.get() + 1)).1)).await;
+        FIBERS.fiber(move || sort(ON_FIBER, &|| (wait_for_timer(), counts.set(counts.get() + 1)).1)).await;
     });
     assert_eq!(log.take(), ["in the comparator", "C returned", "outside"]);
     assert!(others.get() > 2);
 }
 
-/// What all of this is instead of.
+/// The alternative without upcall, `block_on` in place of `wait`, panics.
 #[test]
 fn block_on_in_the_place_of_wait_panics() {
     for runtime in [current_thread(), multi_thread(1)] {

@@ -1,4 +1,6 @@
-//! Tools see through: what backtraces show. The lanes `ci/gdb.sh`, `ci/valgrind.sh`, `ci/asan.sh` and `ci/tsan.sh` show the others.
+//! Tools: backtraces.
+//!
+//! The lanes `ci/gdb.sh`, `ci/valgrind.sh`, `ci/asan.sh` and `ci/tsan.sh` cover the other tools.
 
 #[macro_use]
 #[allow(dead_code, reason = "each test file uses a part")]

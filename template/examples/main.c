@@ -1,4 +1,4 @@
-/* Counts the words of a text, and of the files that are named on the command line. */
+/* Counts the words of a text, and of the files named on the command line. */
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -12,7 +12,7 @@ static int print(const char *word, uint64_t count, void *user) {
 
 static int failed(const char *what) {
     char message[300] = "";
-    upcall_last_panic(message, sizeof message);
+    {{crate_name}}_last_message(message, sizeof message);
     fprintf(stderr, "%s: %s\n", what, message);
     return 1;
 }

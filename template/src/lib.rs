@@ -1,7 +1,12 @@
-//! Counts words, for C programs: an object that C makes, uses and frees; a C function that Rust calls back; a function that waits.
+//! Counts words, for C programs.
 //!
-//! `#[upcall::export]` gives each function a stack that is large enough, wherever C calls from, and catches its panics: C gets `on_panic`
-//! then, and `upcall_last_panic` says why. See `include/{{crate_name}}.h` for the C side.
+//! The library shows an object made, used and freed by C; a C function called back by Rust; and a
+//! function that waits.
+//!
+//! `#[upcall::export]` gives each function a large enough stack, on any stack of the caller, and
+//! catches its panics. After a panic, C gets the `on_panic` value, and
+//! `{{crate_name}}_last_message` tells the reason. This function comes from `c_api!`.
+//! `include/{{crate_name}}.h` has the C side.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -10,7 +15,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use upcall::{downcall, export};
 
-/// Counted words. Any thread may use it, several at a time.
+// upcall's own functions for C: {{crate_name}}_last_message and the others of
+// include/{{crate_name}}_upcall.h.
+upcall::c_api!({{crate_name}});
+
+/// A table of counted words. Several threads may use it at the same time.
 #[derive(Default)]
 pub struct Words {
     counts: Mutex<BTreeMap<CString, u64>>,
@@ -21,7 +30,7 @@ impl Words {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts the words of `text`; says how many there are.
+    /// Counts the words of `text`. Returns their number.
     fn add(&self, text: &[u8]) -> c_int {
         let mut counts = self.counts();
         let mut added = 0;
@@ -37,68 +46,73 @@ impl Words {
     }
 }
 
-/// Makes an object that counts words; null if that fails. It is freed by `{{crate_name}}_free`.
+/// Makes a table of words, or returns null on failure. `{{crate_name}}_free` frees it.
 #[export(on_panic = std::ptr::null_mut())]
 #[unsafe(no_mangle)]
 pub extern "C" fn {{crate_name}}_new() -> *mut Words {
     Box::into_raw(Box::default())
 }
 
-/// Frees `words`, which may be null. No other call may use it any more.
+/// Frees `words`, which may be null.
 ///
 /// # Safety
-/// It came from `{{crate_name}}_new`, and is not used again.
+/// `words` comes from `{{crate_name}}_new` or is null. No other call uses it now or later.
 #[export(on_panic = ())]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn {{crate_name}}_free(words: *mut Words) {
     if !words.is_null() {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees that the box comes from `{{crate_name}}_new` and has no
+        // other user.
         drop(unsafe { Box::from_raw(words) });
     }
 }
 
-/// Counts the words of `text`, which are separated by spaces and line ends. Returns how many there are, or -1.
+/// Counts the words of `text`, separated by spaces and line ends. Returns their number, or -1 on
+/// failure.
 ///
 /// # Safety
-/// `words` came from `{{crate_name}}_new`; `text` is a C string.
+/// `words` comes from `{{crate_name}}_new` and has not been freed. `text` is a C string.
 #[export(on_panic = -1)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn {{crate_name}}_add(words: *const Words, text: *const c_char) -> c_int {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees a live table and a C string.
     unsafe { (*words).add(CStr::from_ptr(text).to_bytes()) }
 }
 
-/// Counts the words of the file at `path`. Returns how many there are, or -1 if it cannot be read.
+/// Counts the words of the file at `path`. Returns their number, or -1 if the file cannot be read.
 ///
-/// The file is read on another thread. If this is called on a fiber, other fibers of the thread run meanwhile; otherwise the thread waits.
+/// Another thread reads the file. If the caller is on a fiber, other fibers of its thread run
+/// meanwhile. Otherwise, the caller's thread waits.
 ///
 /// # Safety
-/// `words` came from `{{crate_name}}_new`; `path` is a C string.
+/// `words` comes from `{{crate_name}}_new` and has not been freed. `path` is a C string.
 #[export(on_panic = -1)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn {{crate_name}}_add_file(words: *const Words, path: *const c_char) -> c_int {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees that `path` is a C string.
     let path = unsafe { CStr::from_ptr(path) }
         .to_str()
         .expect("the path is not UTF-8");
     let path = PathBuf::from(path);
     let read = upcall::blocking(move || std::fs::read(&path).map_err(|error| (path, error)));
     let text = read.unwrap_or_else(|(path, error)| panic!("{}: {error}", path.display()));
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees a live table, during the whole call.
     unsafe { &*words }.add(&text)
 }
 
-/// What is called for each word. Other than 0 ends the iteration.
+/// A function called for each word. A value other than 0 ends the iteration.
 pub type Visit =
     Option<unsafe extern "C" fn(word: *const c_char, count: u64, user: *mut c_void) -> c_int>;
 
-/// Calls `visit(word, count, user)` for each word, in the order of their bytes, until it answers other than 0.
+/// Calls `visit(word, count, user)` for each word, in the order of their bytes, until it returns
+/// other than 0.
 ///
-/// Returns its last answer, 0 if there was no word, or -1. `visit` may call the functions of this header; it does not see what they
-/// change. `word` is good until it returns.
+/// Returns its last value, 0 if there was no word, or -1 on failure. `visit` may call the functions
+/// of this header, but it does not see their changes. `word` is valid until `visit` returns.
 ///
 /// # Safety
-/// `words` came from `{{crate_name}}_new`; `visit` may be called with `user`.
+/// `words` comes from `{{crate_name}}_new` and has not been freed. `visit` may be called with
+/// `user`.
 #[export(on_panic = -1)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn {{crate_name}}_each(
@@ -107,10 +121,12 @@ pub unsafe extern "C" fn {{crate_name}}_each(
     user: *mut c_void,
 ) -> c_int {
     let visit = visit.expect("visit is null");
-    // What C does may be anything, so no lock is held meanwhile. SAFETY: the caller's promise.
+    // `visit` may do anything, so no lock is held during its calls.
+    // SAFETY: the caller guarantees a live table.
     let counts = unsafe { &*words }.counts().clone();
     for (word, count) in counts {
-        // SAFETY: the caller's promise; the word is a C string.
+        // SAFETY: the caller guarantees that `visit` may be called with `user`, and `word` is a C
+        // string.
         let answer = downcall(|| unsafe { visit(word.as_ptr(), count, user) });
         if answer != 0 {
             return answer;

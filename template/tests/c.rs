@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// What a C program links besides the static library: `rustc --print native-static-libs`.
+/// The system libraries of the static library: `rustc --print native-static-libs` prints them.
 const SYSTEM: [&str; 7] = [
     "-lgcc_s",
     "-lutil",
@@ -14,13 +14,13 @@ const SYSTEM: [&str; 7] = [
     "-lc",
 ];
 
-/// Where Cargo puts the libraries for this test.
+/// Cargo's folder of the libraries for this test.
 fn libraries() -> PathBuf {
     let test = std::env::current_exe().expect("a test is a file");
     test.parent().expect("a file is in a folder").to_owned()
 }
 
-/// Builds the program with what links the library, and returns how to run it.
+/// Builds the program with the linker arguments `library`. Returns the command to run it.
 fn built(name: &str, library: &[String]) -> Command {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let program = libraries().join(name);

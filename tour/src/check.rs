@@ -1,4 +1,4 @@
-//! Comparisons of what came out with what should have, counted for the whole run.
+//! Comparisons of results with expected values, counted for the whole run.
 
 use std::fmt::Debug;
 use std::process::ExitCode;
@@ -8,7 +8,7 @@ use std::time::Duration;
 static PASSED: AtomicUsize = AtomicUsize::new(0);
 static FAILED: AtomicUsize = AtomicUsize::new(0);
 
-/// Counts a success, or says on stderr what is off.
+/// Counts a success, or prints the difference to stderr.
 pub fn equal<T: PartialEq + Debug>(what: &str, got: T, expected: T) {
     if got == expected {
         PASSED.fetch_add(1, Relaxed);
@@ -18,12 +18,12 @@ pub fn equal<T: PartialEq + Debug>(what: &str, got: T, expected: T) {
     }
 }
 
-/// [`equal`], for something that may as well be more.
+/// Counts a success if `got` is at least `least`, like [`equal`].
 pub fn at_least(what: &str, got: usize, least: usize) {
     equal(what, got.min(least), least);
 }
 
-/// The last line, and whether the process succeeded.
+/// Prints the last line. Returns the exit code.
 pub fn conclude(took: Duration) -> ExitCode {
     let (passed, failed) = (PASSED.load(Relaxed), FAILED.load(Relaxed));
     if failed == 0 {

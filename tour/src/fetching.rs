@@ -1,4 +1,5 @@
-//! An SQL function that waits, called by many connections at a time: each a fiber, against each a thread.
+//! A waiting SQL function, called by many connections at a time: first each is a fiber, then each
+//! is a thread.
 
 use std::collections::HashSet;
 use std::ffi::CString;
@@ -14,31 +15,35 @@ use crate::probe::Seen;
 use crate::sqlite::Connection;
 use crate::{http, parts};
 
-/// The threads that run fibers. For a time there may be a few more, in the place of some that sleep in the kernel.
+use crate::FIBERS;
+
+/// The number of threads that run fibers. For a time there may be a few more, in place of threads
+/// asleep in the kernel.
 pub const WORKERS: usize = 2;
-/// Connections at a time.
+/// The number of connections at a time.
 pub const CONNECTIONS: i64 = 100;
-/// The statements that each runs, one after the other.
+/// The number of statements of each connection, run one after the other.
 pub const STATEMENTS: i64 = 3;
 
-/// All statements, run in one way.
+/// The results of all statements, run in one way.
 pub struct Run {
-    /// What each connection was.
+    /// The kind of the connections: fibers or threads.
     pub name: &'static str,
-    /// How many threads SQLite ran on.
+    /// The number of threads on which SQLite ran.
     pub threads: usize,
-    /// From the first connection to the last answer.
+    /// The time from the first connection to the last answer.
     pub took: Duration,
-    /// What the calls of the last connection saw.
+    /// The observations of the last connection's calls.
     pub seen: Seen,
 }
 
 /// Runs all statements in both ways.
 pub fn run() -> [Run; 2] {
     let (address, server) = http::serve_prices();
-    // What a query needs of a stack, 20 KiB in an unoptimised build, a fiber has beyond the 128 KiB that its upcalls are promised.
+    // A fiber's stack has room for a query, beyond the 256 KiB promised to its upcalls. The query
+    // needs 20 KiB in an unoptimised build.
     let fibers = timed("fibers", || {
-        let fibers: Vec<_> = (0..CONNECTIONS).map(|n| upcall::spawn(move || ask(n, address))).collect();
+        let fibers: Vec<_> = (0..CONNECTIONS).map(|n| FIBERS.spawn(move || ask(n, address))).collect();
         fibers.into_iter().map(|fiber| fiber.join().expect("a fiber does not panic")).collect()
     });
     let threads = timed("threads", || {
@@ -52,12 +57,12 @@ pub fn run() -> [Run; 2] {
     [fibers, threads]
 }
 
-/// What the server takes for all statements, one after the other.
+/// The server's delays for all statements, added up.
 pub fn delays() -> Duration {
     (0..CONNECTIONS).flat_map(parts_of).map(http::delay).sum()
 }
 
-/// The parts whose prices a connection asks for.
+/// The parts of a connection's statements.
 fn parts_of(connection: i64) -> impl Iterator<Item = i64> {
     (0..STATEMENTS).map(move |statement| connection + statement * CONNECTIONS)
 }
@@ -66,7 +71,7 @@ fn sql(server: SocketAddr) -> CString {
     CString::new(format!("SELECT with_tax(fetch('http://{server}/price/' || ?1))")).expect("no zero in it")
 }
 
-/// The life of one connection.
+/// Runs the statements of one connection.
 fn ask(connection: i64, server: SocketAddr) -> (ThreadId, Seen) {
     let (db, probe) = connect();
     let (sql, thread) = (sql(server), thread::current().id());
@@ -88,17 +93,18 @@ fn timed(name: &'static str, run: impl FnOnce() -> Vec<(ThreadId, Seen)>) -> Run
     Run { name, threads: threads.len(), took, seen: seen[seen.len() - 1] }
 }
 
-/// Aborts a fiber in the middle of a statement. Returns what SQLite says about the statement.
+/// Aborts a fiber in the middle of a statement. Returns SQLite's message about the statement.
 ///
-/// The wait in `fetch` unwinds to the upcall, whose answer is an SQL error. With that SQLite ends the statement and returns to the query, which unwinds
-/// further, and on the way closes the connection.
+/// The wait in `fetch` unwinds to the upcall, and its answer is an SQL error. So SQLite ends the
+/// statement and returns to the query. The query unwinds further, and closes the connection on the
+/// way.
 pub fn cut_short() -> String {
     let memory = Connection::memory_used();
-    // Clients can connect, and wait for an answer.
+    // Clients can connect here, but they wait for an answer in vain.
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("there is a free port");
     let server = silent.local_addr().expect("it has an address");
     let (tell, told) = mpsc::channel();
-    let fiber = upcall::spawn(move || {
+    let fiber = FIBERS.spawn(move || {
         let (db, probe) = connect();
         let _when_closed = OnDrop(|| equal("owners of the probe", Rc::strong_count(&probe), 1));
         let db = db;
@@ -110,7 +116,7 @@ pub fn cut_short() -> String {
         db.query::<i64>(&sql(server), &[1])
     });
     equal("the fiber", told.recv().as_deref(), Ok("it has begun"));
-    // If it does not wait yet, it will, in `fetch` and nowhere else, and is ended there.
+    // The fiber waits in `fetch` only, now or soon. The abort ends it there.
     fiber.abort();
     equal("the fiber's end", fiber.join().is_err_and(|error| error.is_aborted()), true);
     equal("SQLite's memory", Connection::memory_used(), memory);
@@ -119,7 +125,7 @@ pub fn cut_short() -> String {
     error
 }
 
-/// Does something at the end of its scope, also when that is unwound.
+/// Calls its function at the end of the scope, also when the scope unwinds.
 struct OnDrop<F: Fn()>(F);
 
 impl<F: Fn()> Drop for OnDrop<F> {

@@ -1,4 +1,4 @@
-//! SQL functions written in Rust: what a SQLite extension looks like with upcall.
+//! SQL functions written in Rust: a SQLite extension with upcall.
 
 use std::ffi::{CStr, c_char, c_int};
 use std::rc::Rc;
@@ -13,7 +13,7 @@ use crate::parts;
 use crate::probe::Probe;
 use crate::sqlite::{Connection, Function, Value};
 
-/// Makes all functions of this file known to SQL on `db`; `probe` watches their calls.
+/// Registers all functions of this file on `db`; `probe` watches their calls.
 pub fn register(db: &Connection, probe: &Rc<Probe>) {
     let functions: [(&CStr, c_int, Function); 5] = [
         (c"with_tax", 1, with_tax),
@@ -23,23 +23,26 @@ pub fn register(db: &Connection, probe: &Rc<Probe>) {
         (c"snapshot", 0, snapshot),
     ];
     for (name, arguments, function) in functions {
-        // SAFETY: each function below reads as many arguments as stand here, and its data as a `Probe`.
+        // SAFETY: each function below reads as many arguments as this table gives it, and reads its
+        // data as a `Probe`.
         unsafe { db.create_function(name, arguments, function, probe.clone()) }
     }
 }
 
-/// `with_tax(price)`: C → Rust.
+/// The SQL function `with_tax(price)`: C → Rust.
 unsafe extern "C" fn with_tax(call: *mut sqlite3_context, _: c_int, arguments: *mut *mut sqlite3_value) {
-    // SAFETY: SQLite makes this call, and passes the one argument that the function is registered with.
+    // SAFETY: SQLite makes this call, and passes the one argument of the registration.
     unsafe {
         let price = sqlite3_value_int64(*arguments);
         answer(call, |_| parts::with_tax(price));
     }
 }
 
-/// `cost(id, price)`, of a part with all that is in it: C → Rust → C → Rust …, as deep as parts are in parts.
+/// The SQL function `cost(id, price)`: the cost of a part with everything in it.
+///
+/// Its calls are C → Rust → C → Rust …, as deep as the parts are nested.
 unsafe extern "C" fn cost(call: *mut sqlite3_context, _: c_int, arguments: *mut *mut sqlite3_value) {
-    // SAFETY: SQLite makes this call, and passes the two arguments that the function is registered with.
+    // SAFETY: SQLite makes this call, and passes the two arguments of the registration.
     unsafe {
         let (id, price) = (sqlite3_value_int64(*arguments), sqlite3_value_int64(*arguments.add(1)));
         answer(call, |db| {
@@ -49,10 +52,10 @@ unsafe extern "C" fn cost(call: *mut sqlite3_context, _: c_int, arguments: *mut 
     }
 }
 
-/// `eval(sql)`: the answer to a question that is asked on the same connection.
+/// The SQL function `eval(sql)`: the result of a query on the same connection.
 unsafe extern "C" fn eval(call: *mut sqlite3_context, _: c_int, arguments: *mut *mut sqlite3_value) {
-    // SAFETY: SQLite makes this call, and passes the one argument that the function is registered with. Its text lasts as
-    // long as the call.
+    // SAFETY: SQLite makes this call, and passes the one argument of the registration. Its text
+    // lives as long as the call.
     unsafe {
         let sql = sqlite3_value_text(*arguments).cast::<c_char>();
         answer(call, |db| {
@@ -62,10 +65,13 @@ unsafe extern "C" fn eval(call: *mut sqlite3_context, _: c_int, arguments: *mut 
     }
 }
 
-/// `fetch(url)`: what a web server answers. Until then a fiber is suspended, in the middle of its statement, and its thread goes on with
-/// others; a thread without fibers is blocked.
+/// The SQL function `fetch(url)`: a web server's answer.
+///
+/// While it waits, its fiber is suspended in the middle of the statement, and the thread runs other
+/// fibers. A thread without fibers is blocked.
 unsafe extern "C" fn fetch(call: *mut sqlite3_context, _: c_int, arguments: *mut *mut sqlite3_value) {
-    // SAFETY: as for `eval`.
+    // SAFETY: SQLite makes this call, and passes the one argument of the registration. Its text
+    // lives as long as the call.
     unsafe {
         let url = sqlite3_value_text(*arguments).cast::<c_char>();
         answer(call, |_| {
@@ -75,25 +81,27 @@ unsafe extern "C" fn fetch(call: *mut sqlite3_context, _: c_int, arguments: *mut
     }
 }
 
-/// `snapshot()`: every thread and its open calls, as text.
+/// The SQL function `snapshot()`: every thread with its open calls, as text.
 unsafe extern "C" fn snapshot(call: *mut sqlite3_context, _: c_int, _: *mut *mut sqlite3_value) {
     // SAFETY: SQLite makes this call.
     unsafe { answer(call, |_| upcall::snapshot().to_string()) }
 }
 
-/// Answers a call with the value of `body`, or if it panics, with the message of the panic as an SQL error.
+/// Answers a call with the value of `body`. If `body` panics, answers with the panic's message as
+/// an SQL error.
 ///
 /// # Safety
-/// SQLite is making `call`, to a function that was registered with a [`Probe`].
+/// SQLite is making `call`, to a function registered with a [`Probe`].
 unsafe fn answer<T: Value>(call: *mut sqlite3_context, body: impl FnOnce(&Connection) -> T) {
-    // SAFETY: the caller vouches for the call and its data, and the last use of both is below.
+    // SAFETY: the caller guarantees that `call` is open and has a `Probe`. Both are used in this
+    // function only.
     let (db, probe) = unsafe { (Connection::of(call), &*sqlite3_user_data(call).cast::<Probe>()) };
     let caller = probe.at_c();
     let value = upcall::enter(|| {
         probe.in_rust(caller);
         body(&db)
     });
-    // SAFETY: the caller vouches for the call. SQLite copies the message.
+    // SAFETY: the caller guarantees that `call` is open. SQLite copies the message.
     unsafe {
         match value {
             Ok(value) => value.answer(call),

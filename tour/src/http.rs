@@ -1,4 +1,5 @@
-//! Just enough HTTP/1.1: a client, which is `async`, and a server of prices, whose fibers wait where other servers are `async`.
+//! Just enough HTTP/1.1: an `async` client, and a price server with fibers in place of `async`
+//! code.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -11,10 +12,12 @@ use upcall::{JoinHandle, wait};
 
 use crate::parts;
 
-/// The page at `url`, which names its host by address and port.
+use crate::FIBERS;
+
+/// Gets the page at `url`, with the host given by address and port.
 ///
 /// # Errors
-/// When it cannot be had; also when the server answers anything but success.
+/// If the page cannot be had, or the server's answer is not a success.
 pub async fn get(url: &str) -> io::Result<String> {
     let named = url.strip_prefix("http://").and_then(|rest| rest.split_once('/'));
     let (host, page) = named.ok_or_else(|| io::Error::other("not a URL"))?;
@@ -30,19 +33,20 @@ pub async fn get(url: &str) -> io::Result<String> {
     }
 }
 
-/// How long the server takes for the price of a part.
+/// The server's delay for the price of a part.
 pub fn delay(id: i64) -> Duration {
     Duration::from_millis(5 + id as u64 % 16)
 }
 
-/// A server, each of whose pages `/price/1`, `/price/2`, … is the price of a part. It runs until it is aborted.
+/// Starts a server with the pages `/price/1`, `/price/2`, …, each the price of a part. It runs
+/// until it is aborted.
 pub fn serve_prices() -> (SocketAddr, JoinHandle<io::Result<()>>) {
     let listener = Async::<TcpListener>::bind((Ipv4Addr::LOCALHOST, 0)).expect("there is a free port");
     let address = listener.get_ref().local_addr().expect("it has an address");
-    let server = upcall::spawn(move || {
+    let server = FIBERS.spawn(move || {
         loop {
             let (client, _) = wait(listener.accept())?;
-            drop(upcall::spawn(move || answer(client)));
+            drop(FIBERS.spawn(move || answer(client)));
         }
     });
     (address, server)
@@ -52,7 +56,7 @@ fn answer(mut client: Async<TcpStream>) -> io::Result<()> {
     let mut request = String::new();
     let mut lines = BufReader::new(&mut client);
     wait(lines.read_line(&mut request))?;
-    // What else the client says, up to an empty line.
+    // Skips the rest of the request, up to an empty line.
     while wait(lines.read_line(&mut String::new()))? > "\r\n".len() {}
     let page = request.strip_prefix("GET /price/").and_then(|rest| rest.split_once(' '));
     let (status, body) = match page.and_then(|(id, _)| id.parse().ok()) {

@@ -1,4 +1,4 @@
-//! What is done in each scene, wherever it plays: a database is filled and asked, and its answers are checked.
+//! The work of each scene: fills and queries a database, and checks the answers.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -9,19 +9,19 @@ use crate::speed::Speed;
 use crate::sqlite::Connection;
 use crate::{functions, parts, sys};
 
-/// What [`with_tax`](parts::with_tax) says about the price that [`ask_in_vain`] sets.
+/// The panic of [`with_tax`](parts::with_tax) about the price set by [`ask_in_vain`].
 pub const EXPECTED_PANIC: &str = "the price -1 is negative";
 
-/// What a job tells.
+/// The results of a job.
 #[derive(Clone, Copy)]
 pub struct Report {
-    /// What the calls saw.
+    /// The observations of the calls.
     pub seen: Seen,
-    /// What such calls cost there.
+    /// The cost of such calls on this stack.
     pub speed: Speed,
 }
 
-/// Asks both questions.
+/// Asks both questions, and checks the answers.
 pub fn ask() -> Report {
     let (db, probe) = open();
     let right = parts::answers();
@@ -31,10 +31,11 @@ pub fn ask() -> Report {
     report(&probe)
 }
 
-/// Asks for the cost while a part deep inside has a price that [`with_tax`](parts::with_tax) panics about.
+/// Asks for the cost while a part deep inside has a wrong price, so [`with_tax`](parts::with_tax)
+/// panics.
 ///
-/// Each level below turns the panic into an SQL error for SQLite, and raises it again in the query that encloses it. So it arrives
-/// here as it began, and SQLite knows the message.
+/// At each level, the panic becomes an SQL error for SQLite, and the enclosing query raises it
+/// again. So it arrives here with its first payload, and SQLite knows the message.
 pub fn ask_in_vain() -> Report {
     let (db, probe) = open();
     equal("a wrong price", db.execute(c"UPDATE parts SET price = -1 WHERE id = 2000"), Ok(()));
@@ -55,13 +56,14 @@ pub fn ask_little() {
     equal("the cost of a part", db.query(parts::COST, &[300]), Ok(parts::answers().costs[300]));
 }
 
-/// Has a function called by nested SQL take the snapshot.
+/// Takes a snapshot in a function called by nested SQL.
 pub fn look() -> String {
     let (db, _) = open();
     db.query(c"SELECT eval('SELECT eval(''SELECT snapshot()'')')", &[]).unwrap()
 }
 
-/// A full table, the functions, and a host that interrupts long queries to let its other coroutines run.
+/// Opens a filled database with the functions. The host interrupts long queries, to let its other
+/// coroutines run.
 fn open() -> (Connection, Rc<Probe>) {
     let (db, probe) = connect();
     equal("filling the table", db.execute(parts::FILL), Ok(()));
@@ -69,7 +71,7 @@ fn open() -> (Connection, Rc<Probe>) {
     (db, probe)
 }
 
-/// An empty database and the functions.
+/// Opens an empty database with the functions.
 pub fn connect() -> (Connection, Rc<Probe>) {
     let (db, probe) = (Connection::open(), Rc::new(Probe::new()));
     functions::register(&db, &probe);

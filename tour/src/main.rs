@@ -1,9 +1,11 @@
-//! A tour of upcall: SQLite, a C library, calls SQL functions written in Rust, which ask SQLite in turn.
+//! A tour of upcall: SQLite, a C library, calls SQL functions written in Rust, and these query
+//! SQLite in turn.
 //!
-//! The same questions are asked from the main thread, from other threads and from coroutines, whose stacks nobody
-//! described to us. Every answer is compared with plain Rust's. To read first: `functions.rs`, then `sqlite.rs`.
+//! The main thread, other threads and coroutines on undescribed stacks ask the same questions.
+//! Every answer is compared with plain Rust's. Begin with `functions.rs`, then read `sqlite.rs`.
 //!
-//! One of the functions waits for a web server: `fetching.rs` has a hundred connections call it at a time, on two threads.
+//! One of the functions waits for a web server. In `fetching.rs`, a hundred connections call it at
+//! a time, on two threads.
 
 mod check;
 mod fetching;
@@ -24,10 +26,15 @@ use std::time::{Duration, Instant};
 use check::equal;
 use scenes::SCENES;
 
+// SAFETY: no code on these fibers holds a borrow of a thread-local across a wait, and no
+// initialiser of a thread-local waits.
+const FIBERS: upcall::Fibers = unsafe { upcall::Fibers::promise() };
+
 fn main() -> ExitCode {
     let began = Instant::now();
     let config = upcall::config().min_stack(probe::MIN_STACK).workers(fetching::WORKERS);
     config.install().expect("nothing was called yet");
+    upcall::report::install().expect("the system takes handlers");
     silence_expected_panics();
 
     table::print_head();
@@ -51,7 +58,7 @@ fn main() -> ExitCode {
     check::conclude(began.elapsed())
 }
 
-/// Panics that a scene provokes get one line; all others are reported as ever.
+/// Shortens the messages of expected panics to one line. Other panics are reported as before.
 fn silence_expected_panics() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| match info.payload().downcast_ref::<String>() {

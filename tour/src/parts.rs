@@ -1,10 +1,10 @@
-//! The data and the questions: what a machine costs that is made of parts that are made of parts.
+//! The data and the questions: the cost of a machine made of parts, down many levels.
 //!
-//! Part 1 is the machine. Each other part sits, some number of times, in the part of half its number.
+//! Part 1 is the machine. Each other part sits in the part of half its number, one or more times.
 
 use std::ffi::CStr;
 
-/// How many parts there are, in [`FILL`] too.
+/// The number of parts, also in [`FILL`].
 pub const COUNT: usize = 3000;
 
 /// Makes and fills the table. [`price`] and [`answers`] have the same formulas.
@@ -16,38 +16,39 @@ pub const FILL: &CStr = c"
         SELECT id, id / 2, 1 + id % 3, 1 + id * 7919 % 1000 FROM ids;
 ";
 
-/// What all parts cost if each is bought once, with tax.
+/// The cost of buying each part once, with tax.
 pub const PRICES: &CStr = c"SELECT sum(with_tax(price)) FROM parts";
 
-/// What one part costs with all that is in it.
+/// The cost of one part with everything in it.
 pub const COST: &CStr = c"SELECT cost(id, price) FROM parts WHERE id = ?1";
 
-/// What the parts of one part cost.
+/// The cost of the parts directly inside one part.
 pub const COST_INSIDE: &CStr = c"SELECT sum(quantity * cost(id, price)) FROM parts WHERE whole = ?1";
 
-/// What a part costs by itself, without tax.
+/// The price of a part by itself, without tax.
 pub fn price(id: i64) -> i64 {
     1 + id * 7919 % 1000
 }
 
-/// A price with 19 % tax, rounded.
+/// Adds 19 % tax to a price, rounded.
 ///
 /// # Panics
-/// When the price is negative.
+/// If the price is negative.
 pub fn with_tax(price: i64) -> i64 {
     assert!(price >= 0, "the price {price} is negative");
     price + (price * 19 + 50) / 100
 }
 
-/// The right answers, worked out without SQL.
+/// The right answers, computed without SQL.
 pub struct Answers {
-    /// To [`PRICES`].
+    /// The answer to [`PRICES`].
     pub prices: i64,
-    /// To [`COST`], by the part's number.
+    /// The answers to [`COST`], by the part's number.
     pub costs: Vec<i64>,
 }
 
-/// From the last part to the first, each adds its cost to what it sits in.
+/// Computes the right answers. From the last part to the first, each part adds its cost to its
+/// whole.
 pub fn answers() -> Answers {
     let mut costs: Vec<i64> = (0..=COUNT as i64).map(|id| with_tax(price(id))).collect();
     let prices = costs[1..].iter().sum();

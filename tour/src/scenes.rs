@@ -1,4 +1,4 @@
-//! Where the jobs are done: on which threads and which stacks.
+//! The scenes: the threads and stacks of the jobs.
 
 use std::thread;
 
@@ -8,9 +8,9 @@ use crate::sys::take_turns;
 
 /// One row of the table.
 pub struct Scene {
-    /// What it is called there.
+    /// The scene's name in the table.
     pub name: &'static str,
-    /// Does it; an error says why this platform cannot.
+    /// Plays the scene. An error is the platform's reason against it.
     pub play: fn() -> Result<Vec<Report>, &'static str>,
 }
 
@@ -24,7 +24,7 @@ pub const SCENES: [Scene; 6] = [
     Scene { name: "panic, coroutines", play: || in_turns(&[ask_in_vain, ask, ask_in_vain]) },
 ];
 
-/// The tree, taken by the second of two coroutines while the first is in the middle of a query.
+/// Takes a snapshot in the second of two coroutines, while the first is in the middle of a query.
 pub fn snapshot() -> Result<String, &'static str> {
     let first = || {
         ask_little();
@@ -51,7 +51,7 @@ fn on_a_thread<T: Send>(job: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// Does each job on a coroutine of its own, and checks that they did take turns.
+/// Does each job on a coroutine of its own, and checks that the coroutines took turns.
 fn in_turns<T: 'static>(jobs: &[fn() -> T]) -> Result<Vec<T>, &'static str> {
     let (results, turns) = take_turns(jobs)?;
     at_least("turns of the coroutines", turns, 100);

@@ -1,4 +1,4 @@
-//! What an upcall costs against a call, on the stack in use.
+//! The cost of an upcall and of a bare call, on the current stack.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -6,12 +6,12 @@ use std::time::Instant;
 const CALLS: u32 = 20_000;
 const ROUNDS: u32 = 5;
 
-/// Nanoseconds a call, of the fastest of some rounds.
+/// Nanoseconds a call, in the fastest round.
 #[derive(Clone, Copy)]
 pub struct Speed {
-    /// Of a C function that does nothing.
+    /// A call of an empty C function.
     pub bare: f64,
-    /// Of a C function that makes an upcall that does nothing.
+    /// A call of a C function that makes an empty upcall.
     pub upcall: f64,
 }
 
@@ -22,13 +22,13 @@ extern "C" fn empty_upcall() {
 }
 
 impl Speed {
-    /// Measures both.
+    /// Measures both kinds of call.
     pub fn here() -> Self {
         Self { bare: nanoseconds(empty), upcall: nanoseconds(empty_upcall) }
     }
 }
 
-/// The loop that both are called in, through a pointer as C calls a callback.
+/// Times the loop of both measurements: calls through a pointer, as C calls a callback.
 #[inline(never)]
 fn nanoseconds(function: extern "C" fn()) -> f64 {
     let function = black_box(function);

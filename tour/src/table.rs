@@ -6,7 +6,7 @@ use crate::parts;
 use crate::probe::Seen;
 use stackbounds::StackBounds;
 
-/// Says what is to be seen, and prints the heads of the columns.
+/// Prints the introduction, and the heads of the columns.
 pub fn print_head() {
     println!(
         "SQLite calls SQL functions written in Rust, over a table of {} rows. In the table:",
@@ -21,7 +21,7 @@ pub fn print_head() {
     );
 }
 
-/// Prints the row of a scene that consisted of these jobs.
+/// Prints the row of a scene made of these jobs.
 pub fn print_row(name: &str, reports: &[Report]) {
     let calls: usize = reports.iter().map(|report| report.seen.calls).sum();
     let deepest = reports.iter().map(|report| report.seen.deepest).max().unwrap_or(0);
@@ -45,7 +45,7 @@ pub fn print_skipped(name: &str, reason: &str) {
     println!("{name:<26}SKIPPED: {reason}");
 }
 
-/// Says what the statements that wait are, and prints a row for each way of running them.
+/// Prints the introduction of the waiting statements, and a row for each way of running them.
 pub fn print_runs(runs: &[Run]) {
     println!(
         "\nSELECT with_tax(fetch(url)), where fetch waits for a web server: {STATEMENTS} such statements on each of"

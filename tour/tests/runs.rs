@@ -1,4 +1,4 @@
-//! The tour is a program; it passes if the program says so.
+//! Runs the tour. The program checks itself.
 
 use std::process::Command;
 

@@ -1,4 +1,5 @@
-//! `cargo xtask header`: writes `upcall.h` from the doc comments and signatures of `crates/upcall/src/capi*.rs`.
+//! `cargo xtask header`: writes `upcall.h` from the doc comments and signatures of
+//! `crates/upcall/src/capi/`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,32 +8,62 @@ use cbindgen::{Builder, Config, DocumentationStyle, Language, Layout, LineEnding
 
 use crate::root;
 
-/// What is true of all functions; and the beginning of what is included once.
+/// The opening: facts about all functions, and the beginning of the part guarded against repeated
+/// inclusion.
 const INTRODUCTION: &str = "\
-/* upcall.h: the C functions of upcall, by which C can call Rust from any thread, on any stack.
+/* upcall.h: the C functions of upcall. With upcall, C can call Rust from any thread, on any stack.
  *
- * Every Rust library built on upcall has these functions beside its own. Nothing has to be set up: none
- * of them has to be called before the library's own, or after.
+ * A Rust library built on upcall exports these functions beside its own, under a prefix of its
+ * choice. Name the prefix before the include:
  *
- * Names      begin with upcall_ or UPCALL_.
- * Results    are 0 for done and -1 for not done, or a number that is not negative and -1 for none. On
- *            failure nothing is changed and nothing is written; upcall_last_panic tells why.
- * Threads    Any thread may call, from any stack, at any time, also inside functions that Rust calls.
- *            Where \"the calling thread\" is spoken of, only that thread is concerned.
- * Signals    Handlers may call upcall_version, and no other.
- * Ownership  Strings are copied, or static. Nothing that these functions return is the caller's to free.
+ *     #define UPCALL_PREFIX geo_
+ *     #include \"upcall.h\"
  *
- * Written by `cargo xtask header`: change the doc comments in src/capi*.rs, not this file. */
+ * This declares geo_last_message, geo_dump and so on. Without a prefix, the names are
+ * upcall_last_message, upcall_dump. The include uses the definition up: for a second library,
+ * define it again and include the file again.
+ *
+ * Nothing needs set-up: none of these functions has to be called before or after the library's own.
+ *
+ * Names      The comments leave the prefix out. A library may export fewer functions than declared:
+ *            local_* exist only if its author lets C run fibers.
+ * Copies     Each library has its own upcall, with its own messages, threads, fibers and workers.
+ *            Register a stack with each library called on it.
+ * Results    0 or a number ≥ 0 on success, -1 on failure. On failure nothing is changed and nothing
+ *            is written; last_message tells the reason.
+ * Threads    Any thread may call, from any stack, at any time, inside functions called by Rust.
+ *            If a comment speaks of the calling thread, it concerns only this thread.
+ * Signals    Handlers may call version, and no other function.
+ * Ownership  Strings are copied, or static. The caller frees nothing returned by these functions.
+ *
+ * Written by `cargo xtask header`. Change the doc comments in src/capi/, not this file. */
 #ifndef UPCALL_H
 #define UPCALL_H";
 
-/// What begins the declarations, after the includes; and what ends them.
+/// The lines after the includes: they end the guarded part, and begin the declarations.
 const BEGIN: &str = "
-/* The version of this header; upcall_version() is that of the library. */
+/* The version of this header, or of the first one if libraries bring different ones. The function
+ * version() returns the library's. */
 #define UPCALL_VERSION \"{version}\"
 #define UPCALL_VERSION_MAJOR {major}
 #define UPCALL_VERSION_MINOR {minor}
 #define UPCALL_VERSION_PATCH {patch}
+
+/* UPCALL_NAME(dump) is the library's name of the function dump. */
+#define UPCALL_NAME(name) UPCALL_EXPAND(UPCALL_PREFIX, name)
+#define UPCALL_EXPAND(prefix, name) UPCALL_PASTE(prefix, name)
+#define UPCALL_PASTE(prefix, name) prefix##name
+#endif
+
+#ifndef UPCALL_PREFIX
+#define UPCALL_PREFIX upcall_
+#endif
+
+/* Two headers may include this one for the same library. */
+#ifdef __GNUC__
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored \"-Wredundant-decls\"
+#endif
 
 #ifdef __cplusplus
 extern \"C\" {
@@ -41,9 +72,16 @@ const END: &str = "\
 #ifdef __cplusplus
 }
 #endif
-#endif";
 
-/// The committed header.
+#ifdef __GNUC__
+#pragma GCC diagnostic pop
+#endif
+#undef UPCALL_PREFIX";
+
+/// A parameter passed by `c_api!` and not by C.
+const RUST_PARAMETER: &str = "\n    _fibers: Fibers,";
+
+/// The path of the committed header.
 fn path() -> PathBuf {
     root().join("crates/upcall/include/upcall.h")
 }
@@ -53,23 +91,47 @@ pub fn write() -> Result<(), String> {
     fs::write(path(), text).map_err(|error| format!("{}: {error}", path().display()))
 }
 
-/// The header as it should be.
+/// Generates the header.
 fn generated() -> Result<String, String> {
-    let sources = root().join("crates/upcall/src");
-    let entries = fs::read_dir(&sources).map_err(|error| format!("{}: {error}", sources.display()))?;
-    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    files.retain(|file| {
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with("capi") && name.ends_with(".rs")
-    });
-    files.sort();
+    let folder = root().join("crates/upcall/src/capi");
+    let files = ["mod.rs", "dump.rs", "runtime.rs", "stacks.rs"].map(|name| folder.join(name));
+    let mut copies = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let copy =
+            std::env::temp_dir().join(format!("upcall-header-{}-{}.rs", std::process::id(), copies.len()));
+        fs::write(&copy, as_exported(&text)).map_err(|error| format!("{}: {error}", copy.display()))?;
+        copies.push(copy);
+    }
     let builder = Builder::new().with_config(config());
-    let bindings = files.into_iter().fold(builder, Builder::with_src).generate();
+    let bindings = copies.iter().fold(builder, Builder::with_src).generate();
+    copies.iter().for_each(|copy| _ = fs::remove_file(copy));
     let mut text = Vec::new();
     bindings.map_err(|error| format!("cbindgen: {error}"))?.write(&mut text);
     let text = String::from_utf8(text).expect("cbindgen writes what it read, in UTF-8");
-    // What a heading is to rustdoc.
-    Ok(text.replace(" * # Safety\n", " * What the caller answers for:\n"))
+    // Replaces rustdoc's heading by words for C programmers.
+    let text = text.replace(" * # Safety\n", " * Requirements:\n");
+    Ok(text.lines().map(|line| with_prefix(line) + "\n").collect())
+}
+
+/// The source, with its public functions as exported by `c_api!`, but without the prefix.
+fn as_exported(source: &str) -> String {
+    source
+        .replace(RUST_PARAMETER, "")
+        .replace("\npub fn ", "\n#[unsafe(no_mangle)]\npub extern \"C\" fn ")
+        .replace("\npub unsafe fn ", "\n#[unsafe(no_mangle)]\npub unsafe extern \"C\" fn ")
+}
+
+/// Puts a declared function's name into `UPCALL_NAME()`, if the line declares one.
+fn with_prefix(line: &str) -> String {
+    let is_comment = line.starts_with(" *") || line.starts_with("/*");
+    match line.split_once('(') {
+        Some((before, after)) if !is_comment && line.ends_with(");") => {
+            let at = before.rfind([' ', '*']).map_or(0, |at| at + 1);
+            format!("{}UPCALL_NAME({})({after}", &before[..at], &before[at..])
+        }
+        _ => line.to_owned(),
+    }
 }
 
 fn config() -> Config {

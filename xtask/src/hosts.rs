@@ -1,8 +1,10 @@
-//! `cargo xtask hosts`: each folder of `hosts/` with a `run.sh` is a host.
+//! `cargo xtask hosts`: each folder of `hosts/real/` is a host.
 //!
-//! The script builds what it needs into `$CARGO_TARGET_DIR` and runs the host's cases, each in a process of its own. It prints `version …` once
-//! and `ok …` for each case; any other line is the host's own. It exits with 0 if all went well, and with 77 after `SKIPPED: …` if the host is not
-//! on this machine. The file `packages` beside it has the Debian packages that the host needs, one a line.
+//! Its `run.sh` builds the host's files into `$CARGO_TARGET_DIR` and runs its cases, each in its
+//! own process. It prints `version …` once and `ok …` for each case; all other lines are the
+//! host's own. It exits with 0 on success. If the host is not installed on this machine, it prints
+//! `SKIPPED: …` and exits with 77. The file `packages` beside it lists the host's Debian packages,
+//! one on each line.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -12,8 +14,10 @@ use std::time::{Duration, Instant};
 
 use crate::{USAGE, root};
 
-/// The exit code of a script whose host is absent.
+/// The exit code of a script for an absent host.
 const ABSENT: i32 = 77;
+/// The folder of the hosts.
+const HOSTS: &str = "hosts/real";
 
 struct Ran {
     host: String,
@@ -51,9 +55,9 @@ pub fn run(arguments: &[&str]) -> std::result::Result<(), String> {
     if bad.is_empty() { Ok(()) } else { Err(format!("not as it should be: {}", bad.join(", "))) }
 }
 
-/// The hosts with these names; all, if there are none.
+/// The hosts with these names, or all hosts if `names` is empty.
 fn chosen(names: &[&str]) -> std::result::Result<Vec<String>, String> {
-    let folder = root().join("hosts");
+    let folder = root().join(HOSTS);
     let entries = fs::read_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let mut hosts: Vec<String> = entries
         .filter_map(|entry| entry.ok())
@@ -71,7 +75,7 @@ fn chosen(names: &[&str]) -> std::result::Result<Vec<String>, String> {
 fn install(hosts: &[String]) -> std::result::Result<(), String> {
     let mut packages: Vec<String> = Vec::new();
     for host in hosts {
-        let list = fs::read_to_string(root().join("hosts").join(host).join("packages")).unwrap_or_default();
+        let list = fs::read_to_string(root().join(HOSTS).join(host).join("packages")).unwrap_or_default();
         packages.extend(list.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()));
     }
     packages.sort();
@@ -83,7 +87,7 @@ fn install(hosts: &[String]) -> std::result::Result<(), String> {
     let install = || {
         let mut apt = Command::new("apt-get");
         apt.args(["install", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"]).args(&absent);
-        // Servers do not start, and nobody is asked.
+        // No server is started, and no question is asked.
         apt.env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null());
         apt.status().is_ok_and(|status| status.success())
     };
@@ -100,7 +104,7 @@ fn is_installed(package: &str) -> bool {
     query.is_ok_and(|found| String::from_utf8_lossy(&found.stdout).ends_with(" installed"))
 }
 
-/// Runs a host's script, and passes on what it prints.
+/// Runs a host's script, and passes on its output.
 fn run_one(host: &str) -> Ran {
     println!("== {host}");
     let began = Instant::now();
@@ -115,7 +119,7 @@ fn run_one(host: &str) -> Ran {
             why = told.to_owned();
         }
     };
-    let result = match script(&root().join("hosts").join(host), &mut line_of) {
+    let result = match script(&root().join(HOSTS).join(host), &mut line_of) {
         Ok(Some(0)) if cases > 0 => Result::Passed,
         Ok(Some(0)) => Result::Failed("ran no case".to_owned()),
         Ok(Some(ABSENT)) => Result::Skipped(why),
@@ -126,14 +130,14 @@ fn run_one(host: &str) -> Ran {
     Ran { host: host.to_owned(), version, cases, took: began.elapsed(), result }
 }
 
-/// Runs `run.sh` of a folder; returns its exit code.
+/// Runs the `run.sh` of a folder. Returns its exit code.
 fn script(folder: &Path, line_of: &mut impl FnMut(String)) -> std::io::Result<Option<i32>> {
     let mut script = Command::new(folder.join("run.sh"));
     script
         .current_dir(folder)
         .env("CARGO_TARGET_DIR", root().join("target/hosts"))
         .env("RUST_BACKTRACE", "0");
-    // Those of the `cargo run` that this is part of.
+    // `cargo run` sets these for this process. They are not meant for the script.
     script.env_remove("LD_LIBRARY_PATH").env_remove("CARGO_MANIFEST_DIR");
     let mut child = script.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let stdout = child.stdout.take().expect("it is piped");

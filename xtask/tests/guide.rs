@@ -1,4 +1,4 @@
-//! The guide's C code compiles. Its Rust code is tested by rustdoc.
+//! Checks that the guide's C code compiles. rustdoc tests its Rust code.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,14 +8,14 @@ fn package() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/upcall")
 }
 
-/// The code of a chapter in one language, as a reader sees it.
+/// The code of a chapter in one language, as shown to readers.
 fn code<'a>(chapter: &'a str, language: &str) -> Vec<&'a str> {
     let begin = format!("```{language}\n");
     let blocks = chapter.split(&begin).skip(1);
     blocks.map(|block| block.split("```").next().expect("a split has a first part")).collect()
 }
 
-/// A folder with the header of the start's library, as cbindgen makes it.
+/// Makes a folder with the header of the library in the first chapter, as written by cbindgen.
 fn start_header() -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guide");
     fs::create_dir_all(&folder).unwrap();

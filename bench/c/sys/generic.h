@@ -1,4 +1,4 @@
-/* Swapping stacks by two system calls: what is measured is then the difference of two large numbers. */
+/* Swaps stacks by two system calls. Results are then differences of two large numbers. */
 #ifndef GENERIC_H
 #define GENERIC_H
 

@@ -1,5 +1,5 @@
-/* Swapping stacks without a system call, which would hide what is measured, and without a return, which a processor would predict
-   wrongly. */
+/* Swaps stacks without a system call, to keep small costs visible, and without a return, since
+ * processors mispredict returns after a swap. */
 #ifndef X86_64_H
 #define X86_64_H
 

@@ -1,4 +1,4 @@
-//! may's coroutines, and its channels, which have room for everything that is sent.
+//! may's coroutines and its unbounded channels.
 
 use std::sync::{LazyLock, Mutex};
 
@@ -10,7 +10,7 @@ use super::{BATCH, Subject, batches, timed};
 
 pub struct Coroutines;
 
-/// A channel to one that answers, and one back.
+/// The ends of two channels, one to the partner and one back.
 type Ends = (Sender<u32>, Receiver<u32>);
 
 fn channels() -> (Ends, Ends) {

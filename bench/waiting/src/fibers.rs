@@ -4,25 +4,29 @@ use std::cell::OnceCell;
 use std::sync::LazyLock;
 
 use kanal::{AsyncReceiver, AsyncSender, bounded_async};
-use upcall::{JoinHandle, LocalRuntime, blocking, enter, spawn, wait, yield_now};
+use upcall::{JoinHandle, LocalRuntime, blocking, enter, wait, yield_now};
 
 use super::{BATCH, SLEEPERS, Subject, batches, sleep_in_c, timed};
 
+// SAFETY: no code on these fibers holds a borrow of a thread-local across a wait, and no
+// initialiser of a thread-local waits.
+const FIBERS: upcall::Fibers = unsafe { upcall::Fibers::promise() };
+
 pub struct Fibers;
 
-/// A channel to one that answers, and one back.
+/// The ends of two channels, one to the partner and one back.
 type Ends = (AsyncSender<u32>, AsyncReceiver<u32>);
 
-/// Nothing is ever sent.
+/// A pair of channel ends on which nothing is ever sent.
 static NOTHING: LazyLock<Ends> = LazyLock::new(|| bounded_async(1));
 
-/// Our ends of two channels, and the answering ones.
+/// Makes two channels. Returns this side's ends, and the partner's.
 fn channels() -> (Ends, Ends) {
     let ((there, arrives), (back, returns)) = (bounded_async(1), bounded_async(1));
     ((there, returns), (back, arrives))
 }
 
-/// Sends back what it receives, until nobody sends any more.
+/// Sends back each received number, until the channel closes.
 fn answer((sender, receiver): Ends) {
     while let Ok(number) = wait(receiver.recv()) {
         if wait(sender.send(number)).is_err() {
@@ -36,9 +40,9 @@ fn exchange((sender, receiver): &Ends) -> Option<()> {
     wait(receiver.recv()).ok().map(drop)
 }
 
-/// In a fiber on a worker.
+/// The nanoseconds taken by `f` in a fiber on a worker.
 fn timed_in_fiber(f: impl FnOnce() + Send + 'static) -> f64 {
-    join(spawn(|| timed(f)))
+    join(FIBERS.spawn(|| timed(f)))
 }
 
 fn join<T>(fiber: JoinHandle<T>) -> T {
@@ -47,14 +51,14 @@ fn join<T>(fiber: JoinHandle<T>) -> T {
 
 impl Subject for Fibers {
     fn spawn_and_join(count: usize) -> f64 {
-        timed_in_fiber(move || (0..count).for_each(|_| join(spawn(|| ()))))
+        timed_in_fiber(move || (0..count).for_each(|_| join(FIBERS.spawn(|| ()))))
     }
 
     fn spawn_and_join_in_batches(count: usize) -> f64 {
         timed_in_fiber(move || {
             let mut batch = Vec::with_capacity(BATCH);
             for size in batches(count) {
-                batch.extend((0..size).map(|_| spawn(|| ())));
+                batch.extend((0..size).map(|_| FIBERS.spawn(|| ())));
                 batch.drain(..).for_each(join);
             }
         })
@@ -63,7 +67,7 @@ impl Subject for Fibers {
     fn yields(count: usize) -> f64 {
         timed_in_fiber(move || {
             let half = move || (0..count / 2).for_each(|_| yield_now());
-            let other = spawn(half);
+            let other = FIBERS.spawn(half);
             half();
             join(other);
         })
@@ -72,7 +76,7 @@ impl Subject for Fibers {
     fn round_trips(count: usize) -> f64 {
         timed_in_fiber(move || {
             let (ours, theirs) = channels();
-            let other = spawn(|| answer(theirs));
+            let other = FIBERS.spawn(|| answer(theirs));
             (0..count).for_each(|_| exchange(&ours).expect("an answer"));
             drop(ours);
             join(other);
@@ -82,10 +86,10 @@ impl Subject for Fibers {
     fn park(count: usize) -> f64 {
         timed(|| {
             for number in 1..=count {
-                drop(spawn(|| wait(NOTHING.1.recv()).is_ok()));
+                drop(FIBERS.spawn(|| wait(NOTHING.1.recv()).is_ok()));
                 if number % BATCH == 0 || number == count {
-                    // It begins after those before it.
-                    join(spawn(|| ()));
+                    // This fiber begins after all earlier ones.
+                    join(FIBERS.spawn(|| ()));
                 }
             }
         })
@@ -102,7 +106,7 @@ impl Subject for Fibers {
 
 fn sleepers(count: usize, call: fn()) -> f64 {
     timed(|| {
-        let fibers = [(); SLEEPERS].map(|()| spawn(move || (0..count).for_each(|_| call())));
+        let fibers = [(); SLEEPERS].map(|()| FIBERS.spawn(move || (0..count).for_each(|_| call())));
         fibers.into_iter().for_each(join);
     })
 }
@@ -110,7 +114,7 @@ fn sleepers(count: usize, call: fn()) -> f64 {
 pub fn exchange_with_worker() -> Option<()> {
     static ENDS: LazyLock<Ends> = LazyLock::new(|| {
         let (ours, theirs) = channels();
-        drop(spawn(|| answer(theirs)));
+        drop(FIBERS.spawn(|| answer(theirs)));
         ours
     });
     enter(|| exchange(&ENDS)).ok().flatten()
@@ -121,7 +125,7 @@ pub fn exchange_with_own_thread() -> Option<()> {
         static OWN: OnceCell<(LocalRuntime, Ends)> = const { OnceCell::new() };
     }
     let begin = || {
-        let runtime = LocalRuntime::new().expect("the thread's only one");
+        let runtime = FIBERS.local_runtime().expect("the thread's only one");
         let (ours, theirs) = channels();
         drop(runtime.spawn_local(|| answer(theirs)));
         (runtime, ours)

@@ -1,6 +1,8 @@
-//! What waits: upcall's fibers, tokio's tasks and may's coroutines, each doing the same work. The Rust library that `c/main.c` links.
+//! Waiters doing the same work: upcall's fibers, tokio's tasks and may's coroutines. `c/main.c`
+//! links this Rust library.
 //!
-//! It is not one with the library of the other figures: what else calls upcall's functions has a part in how those are compiled.
+//! It is separate from the library of the other figures. Other users of upcall's functions in one
+//! library would change their compiled code.
 
 mod coroutines;
 mod fibers;
@@ -9,51 +11,57 @@ mod tasks;
 use std::ffi::{CStr, c_char, c_double, c_int, c_long};
 use std::time::Instant;
 
-/// Fibers, tasks or coroutines: one kind of what waits. Each function does its work `count` times and returns the nanoseconds that it took.
+/// A kind of waiter: fibers, tasks or coroutines.
+///
+/// Each function does its work `count` times and returns the nanoseconds taken.
 trait Subject {
-    /// Spawns one that does nothing, and joins it.
+    /// Spawns an empty waiter, and joins it.
     fn spawn_and_join(count: usize) -> f64;
 
-    /// The same, joining when a [`BATCH`] has been spawned.
+    /// Spawns empty waiters, and joins them after each [`BATCH`].
     fn spawn_and_join_in_batches(count: usize) -> f64;
 
-    /// Yields, two of them in turn.
+    /// Yields in two waiters, in turn.
     fn yields(count: usize) -> f64;
 
-    /// Sends to another one, which sends back, through channels of one place.
+    /// Sends to a partner, and receives its answer, through channels of one place.
     fn round_trips(count: usize) -> f64;
 
-    /// Spawns `count` that wait for ever, and returns when all do.
+    /// Spawns `count` waiters that wait for ever, and returns when all of them wait.
     fn park(count: usize) -> f64;
 
-    /// [`SLEEPERS`] of them call `usleep(1000)` `count` times each, where they run; `None` where that holds up all others.
+    /// Has [`SLEEPERS`] waiters each call `usleep(1000)` `count` times in place. `None` if this
+    /// would hold up all others.
     fn blocking_calls(_count: usize) -> Option<f64> {
         None
     }
 
-    /// The same on threads that the runtime has for that.
+    /// Has [`SLEEPERS`] waiters each call `usleep(1000)` `count` times on the runtime's threads for
+    /// blocking calls.
     fn blocking_calls_elsewhere(_count: usize) -> Option<f64> {
         None
     }
 }
 
-/// How many are spawned before they are joined.
+/// The number of waiters spawned before they are joined.
 const BATCH: usize = 1000;
 
-/// How many make blocking calls.
+/// The number of waiters with blocking calls.
 const SLEEPERS: usize = 64;
 
-/// Has `subject` do what `what` names, `count` times; returns the nanoseconds that it took, or -1 if it cannot do that.
+/// Has `subject` do the work named `what`, `count` times.
+///
+/// Returns the nanoseconds taken, or -1 if `subject` cannot do this.
 ///
 /// # Safety
-/// Both are C strings.
+/// `subject` and `what` are C strings, readable during the call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bench_waiting(
     subject: *const c_char,
     what: *const c_char,
     count: c_long,
 ) -> c_double {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees two readable C strings.
     let [subject, what] = [subject, what].map(|name| unsafe { CStr::from_ptr(name) }.to_str());
     let (Ok(what), Ok(count)) = (what, count.try_into()) else { return -1.0 };
     let took = match subject {
@@ -78,12 +86,12 @@ fn run<S: Subject>(what: &str, count: usize) -> Option<f64> {
     }
 }
 
-/// The sizes of the batches that make up `count`.
+/// The sizes of the batches with a sum of `count`.
 fn batches(count: usize) -> impl Iterator<Item = usize> {
     (0..count).step_by(BATCH).map(move |before| BATCH.min(count - before))
 }
 
-/// The nanoseconds that `f` takes.
+/// The nanoseconds taken by `f`.
 fn timed(f: impl FnOnce()) -> f64 {
     let start = Instant::now();
     f();
@@ -91,14 +99,14 @@ fn timed(f: impl FnOnce()) -> f64 {
 }
 
 fn sleep_in_c() {
-    // SAFETY: no pointers.
+    // SAFETY: `usleep` takes no pointers.
     unsafe { libc::usleep(1000) };
 }
 
-/// An exchange with a fiber, task or coroutine that answers, which is made at the first.
+/// Declares C functions for an exchange with a partner. The first call of each makes the partner.
 macro_rules! exported {
     ($($name:ident: $exchange:path,)*) => {$(
-        /// Sends to another one, and receives its answer.
+        /// Sends to the partner, and receives its answer.
         #[unsafe(no_mangle)]
         pub extern "C" fn $name() -> c_int {
             if $exchange() == Some(()) { 0 } else { -1 }

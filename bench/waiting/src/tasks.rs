@@ -1,4 +1,7 @@
-//! tokio's tasks, on its current-thread runtime; those that answer other threads or block, on its multi-thread runtime.
+//! tokio's tasks.
+//!
+//! Most run on its current-thread runtime. Tasks with blocking calls, or with partners on other
+//! threads, run on its multi-thread runtime.
 
 use std::future::pending;
 use std::sync::{LazyLock, Mutex};
@@ -11,7 +14,7 @@ use super::{BATCH, SLEEPERS, Subject, batches, sleep_in_c, timed};
 
 pub struct Tasks;
 
-/// A channel to one that answers, and one back.
+/// The ends of two channels, one to the partner and one back.
 type Ends = (Sender<u32>, Receiver<u32>);
 
 static THREADS: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));

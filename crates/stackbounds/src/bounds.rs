@@ -1,22 +1,34 @@
-//! What a stack's bounds are: plain arithmetic on addresses, without a thread or an OS in sight.
+//! The bounds of a stack: plain arithmetic on addresses, independent of threads and the OS.
 
-/// How far below SP an [`Accuracy::Estimated`] window reaches: 32 KiB, what Go's runtime assumes of a
-/// stack that it knows nothing about.
+/// How far below SP an [`Accuracy::Estimated`] window reaches: 32 KiB.
+///
+/// Go's runtime assumes the same of an unknown stack.
 pub(crate) const ESTIMATE_BELOW: usize = 32 * 1024;
 /// How far above SP an [`Accuracy::Estimated`] window reaches: 1 KiB.
 pub(crate) const ESTIMATE_ABOVE: usize = 1024;
 
-/// Where bounds come from, and so what they are worth.
+/// Whether bounds are exact or estimated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Accuracy {
     /// The operating system or the owner of the stack gave both ends.
     Exact,
-    /// A window around the stack pointer of one moment: nobody described this stack. It says where
-    /// the stack probably is and promises nothing about how many bytes are left.
+    /// A window around the stack pointer at the time of the call: nobody described this stack.
+    ///
+    /// It says where the stack probably is, and promises nothing about the bytes remaining.
     Estimated,
 }
 
-/// The addresses `low..high` of one stack. Stacks grow downwards: `low` is the end that overflows.
+/// The addresses `low..high` of one stack.
+///
+/// Stacks grow downwards: `low` is the end that overflows.
+///
+/// ```text
+///  high ─┬─ one past the highest byte
+///        │   frames in use
+///    SP ─┤
+///        │   room below SP
+///   low ─┴─ lowest usable byte; a guard page may follow below
+/// ```
 ///
 /// ```
 /// let stack = stackbounds::current();
@@ -37,8 +49,9 @@ impl StackBounds {
         Self { low, high, accuracy: Accuracy::Exact }
     }
 
-    /// The window that stands in for the bounds of an undescribed stack; it stops at either end of
-    /// the address space.
+    /// The estimated window around `sp`, used on an undescribed stack.
+    ///
+    /// It stops at either end of the address space.
     #[inline]
     pub(crate) const fn estimated(sp: usize) -> Self {
         Self {
@@ -48,7 +61,7 @@ impl StackBounds {
         }
     }
 
-    /// The lowest address of the stack, guard pages excluded wherever the OS reports them.
+    /// The lowest address of the stack, guard pages excluded if the OS reports them.
     #[inline]
     pub const fn low(&self) -> usize {
         self.low
@@ -60,20 +73,22 @@ impl StackBounds {
         self.high
     }
 
-    /// `high - low`, in bytes.
+    /// The size in bytes: `high - low`.
     #[inline]
     pub const fn size(&self) -> usize {
         self.high - self.low
     }
 
-    /// Whether `addr` lies in `low..high`. Both ends are checked: the stack of a coroutine may lie
-    /// above the thread's own as well as below it.
+    /// Whether `addr` lies in `low..high`.
+    ///
+    /// Both ends are checked: a coroutine's stack may lie above the thread's own as well as below
+    /// it.
     #[inline]
     pub const fn contains(&self, addr: usize) -> bool {
         addr.wrapping_sub(self.low) < self.high - self.low
     }
 
-    /// Whether the bounds were given by someone who knows, or estimated.
+    /// Whether the bounds are exact or estimated.
     #[inline]
     pub const fn accuracy(&self) -> Accuracy {
         self.accuracy
@@ -85,8 +100,9 @@ impl StackBounds {
         matches!(self.accuracy, Accuracy::Exact)
     }
 
-    /// The bytes certainly left below `sp`; `None` when the bounds are only estimated or `sp` is
-    /// not on this stack.
+    /// The bytes certainly remaining below `sp`.
+    ///
+    /// `None` if the bounds are estimated, or if `sp` is not on this stack.
     #[inline]
     pub const fn room_below(&self, sp: usize) -> Option<usize> {
         if self.is_exact() && self.contains(sp) { Some(sp - self.low) } else { None }

@@ -1,28 +1,32 @@
-//! Describing a stack: the owner's side of the registry.
+//! Registering a stack: the owner's side of the registry.
 
 use core::fmt;
 
 use crate::registry::{self, Range, Slots};
-use crate::{StackBounds, slots, stack_pointer, valgrind};
+use crate::sys::isa::valgrind;
+use crate::{StackBounds, cache, stack_pointer};
 
 // From valgrind.h.
 const VALGRIND_STACK_REGISTER: usize = 0x1501;
 const VALGRIND_STACK_DEREGISTER: usize = 0x1502;
 
-/// Describes a stack of the host's own making (a coroutine's), so that bounds on it are exact, for every thread, until
-/// the [`Registration`] is dropped.
+/// Describes a stack made by the host (a coroutine's), for exact bounds on it.
 ///
-/// `low` is the lowest usable address, guard pages left out; `size` is in bytes. Registering and unregistering
-/// take a lock and, with 10,000 stacks registered, about a microsecond; looking a stack up takes
-/// no lock and tens of nanoseconds, and only when the stack in use has changed.
+/// The description applies to all threads until the [`Registration`] is dropped. `low` is the
+/// lowest usable address, guard pages excluded. `size` is in bytes.
+///
+/// Registering and unregistering take a lock and, with 10,000 stacks registered, about a
+/// microsecond. A lookup takes no lock and tens of nanoseconds, and happens only after a change of
+/// stacks.
 ///
 /// # Errors
-/// The range is null, empty, reaches past the end of the address space, or overlaps a registered range or the calling
-/// thread's own stack. The error says which range it clashes with. Nothing is changed then.
+/// If the range is null, empty, reaches past the end of the address space, or overlaps a registered
+/// range or the calling thread's own stack. The error names the overlapped range. Nothing is
+/// changed then.
 ///
 /// # Safety
-/// From now until the registration is dropped, `low..low + size` is one stack, readable and writable
-/// throughout: code that asks is entitled to use all of it.
+/// Until the registration is dropped, `low..low + size` must be one stack, readable and writable
+/// throughout: code that asks for its bounds may use all of it.
 ///
 /// ```
 /// let mut stack = vec![0u8; 64 * 1024];
@@ -41,22 +45,25 @@ pub unsafe fn register(low: *mut u8, size: usize) -> Result<Registration, Regist
         return Err(RegisterError::Empty);
     }
     let high = low.checked_add(size).ok_or(RegisterError::Wraps { low, size })?;
-    if let Some(own) = slots::own(stack_pointer()) {
+    if let Some(own) = cache::own(stack_pointer()) {
         if low < own.high() && own.low() < high {
             return Err(RegisterError::ThreadStack { low: own.low(), high: own.high() });
         }
     }
     let mut registration = insert(Range { low, high, slots: Slots::ONE_STACK })?;
-    registration.valgrind = Some(valgrind([VALGRIND_STACK_REGISTER, low, high, 0, 0, 0]));
+    // SAFETY: the request only tells Valgrind of a stack. The caller guarantees that `low..high` is
+    // one.
+    registration.valgrind = Some(unsafe { valgrind([VALGRIND_STACK_REGISTER, low, high, 0, 0, 0]) });
     Ok(registration)
 }
 
-/// Describes `count` equal slots from `low` on, each a stack of `slot_size` bytes (a power of two) whose lowest `guard` bytes
-/// (whole 4 KiB pages) are not stack: one entry for a whole pool. Not public API.
+/// Describes `count` equal slots from `low` on, one stack each, by one entry.
+///
+/// A slot has `slot_size` bytes, a power of two. Its lowest `guard` bytes, whole 4 KiB pages, are
+/// not stack. So a whole pool needs one entry.
 ///
 /// # Safety
-/// As for [`register`], for each slot without its guard.
-#[doc(hidden)]
+/// Each slot without its guard must meet the requirements of [`register`].
 pub unsafe fn register_slots(
     low: *mut u8,
     count: usize,
@@ -77,7 +84,9 @@ fn insert(range: Range) -> Result<Registration, RegisterError> {
     }
 }
 
-/// A registered stack; unregisters it when dropped, on any thread.
+/// A registered stack, unregistered on drop.
+///
+/// It may be dropped on any thread.
 ///
 /// ```
 /// fn may_be_kept_anywhere(_: impl Send + Sync + 'static) {}
@@ -91,12 +100,12 @@ fn insert(range: Range) -> Result<Registration, RegisterError> {
 pub struct Registration {
     low: usize,
     high: usize,
-    /// What Valgrind, where it runs, knows the stack by.
+    /// Valgrind's number for the stack (0 without Valgrind); `None` for an array of slots.
     valgrind: Option<usize>,
 }
 
 impl Registration {
-    /// The registered range, exact.
+    /// The bounds of the registered range, exact.
     pub fn bounds(&self) -> StackBounds {
         StackBounds::exact(self.low, self.high)
     }
@@ -105,13 +114,15 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         if let Some(stack) = self.valgrind {
-            valgrind([VALGRIND_STACK_DEREGISTER, stack, 0, 0, 0, 0]);
+            // SAFETY: the request only makes Valgrind forget a stack. `stack` is the number from
+            // the registration.
+            unsafe { valgrind([VALGRIND_STACK_DEREGISTER, stack, 0, 0, 0, 0]) };
         }
         registry::remove(self.low);
     }
 }
 
-/// Why [`register`] refused a range.
+/// The reason for which [`register`] refused a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RegisterError {
@@ -121,30 +132,30 @@ pub enum RegisterError {
     Empty,
     /// `low + size` is past the end of the address space.
     Wraps {
-        /// As given.
+        /// The argument `low`.
         low: usize,
-        /// As given.
+        /// The argument `size`, in bytes.
         size: usize,
     },
-    /// The very same range is registered.
+    /// Exactly this range is registered already.
     AlreadyRegistered {
-        /// Its lowest address.
+        /// Lowest address of the range.
         low: usize,
-        /// One past its highest.
+        /// One past the highest address of the range.
         high: usize,
     },
-    /// Part of the range is registered.
+    /// Part of the range is registered already.
     Overlaps {
-        /// Lowest address of the registered range that is in the way.
+        /// Lowest address of the overlapped registered range.
         low: usize,
-        /// One past its highest.
+        /// One past the highest address of that range.
         high: usize,
     },
-    /// Part of the range is the calling thread's own stack, which needs no description.
+    /// The range overlaps the calling thread's own stack, which needs no description.
     ThreadStack {
         /// Lowest address of the thread's stack.
         low: usize,
-        /// One past its highest.
+        /// One past the highest address of that stack.
         high: usize,
     },
 }

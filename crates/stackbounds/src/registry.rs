@@ -1,26 +1,46 @@
-//! Stacks that their owners described: found by address, among 10,000 in tens of nanoseconds, without a lock.
+//! The registry of stacks that their owners described: lookups by address, without a lock.
 //!
-//! The set is an array of blocks, each a short sorted array of ranges, itself sorted. A writer holds
-//! a lock, never changes what readers can see, and publishes by counting [`VERSION`] up: its parity
-//! says which of two tops is the set. A reader copies what it needs with plain atomic loads and then looks
-//! whether the version is still the one that it started from; if it is, no memory that it read had been
-//! reused, and the answer is that of one moment. Rule: **memory that was ever published stays a block or a top for
-//! ever**: it is reused for newer versions, never freed, so a late reader reads old
-//! numbers at worst. A reader repeats only when a writer has finished meanwhile; a writer that is stopped half-way
-//! (or is gone, in the child of a fork) holds up no reader.
+//! A lookup among 10,000 stacks takes tens of nanoseconds. The set is an array of blocks, sorted by
+//! address. Each block is a short sorted array of ranges.
+//!
+//! ```text
+//!             VERSION even            VERSION odd
+//!                  │                      │
+//!               TOPS[0]                TOPS[1]        the top of the newest version is the set
+//!                  │                      │
+//!                Table                  Table         lowest address of each block, and the block
+//!               ┌──┼──┐                ┌──┼──┐
+//!             Block …  Block         Block …  Block   up to 64 ranges each; shared where unchanged
+//! ```
+//!
+//! A writer holds a lock and never changes memory visible to readers of the newest version. It
+//! publishes a new version by incrementing [`VERSION`]. The parity of `VERSION` selects the top in
+//! use.
+//!
+//! A reader copies the words that it needs by plain atomic loads. Then it compares the version with
+//! the one at its start. If the version is the same, no memory was reused during the reads, and the
+//! answer is that of one moment. Otherwise the reader repeats.
+//!
+//! Rule: **memory that was ever published stays a block or a top for ever.** It is reused for newer
+//! versions and never freed, so a late reader reads old numbers at worst.
+//!
+//! A reader repeats only after a writer has finished. A writer that stopped half-way, or does not
+//! exist in the child of a fork, holds up no reader.
 
+use core::cell::Cell;
+use core::marker::PhantomData;
+use core::ops::{Deref, DerefMut};
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicPtr, AtomicUsize, fence};
-use std::sync::{Mutex, MutexGuard};
 
-use crate::fork;
+use crate::fork::{self, Guard, Lock, Word};
 
-/// Ranges a block holds at most. Full blocks split in two halves.
+/// The most ranges in a block. A full block splits in two halves.
 const BLOCK: usize = 64;
-/// Neighbouring blocks that hold no more than this between them are joined.
+/// Two neighbouring blocks are joined if they hold no more ranges than this together.
 const JOIN: usize = BLOCK / 2;
 
-/// One described range: a single stack, or an array of equal slots each holding one stack.
+/// One described range: a single stack, or an array of equal slots, one stack each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Range {
     pub low: usize,
@@ -28,51 +48,73 @@ pub(crate) struct Range {
     pub slots: Slots,
 }
 
-/// How a range divides into stacks, packed in one word: log2 of the slot size in the low 12
-/// bits, and the bytes of guard at the low end of each slot (whole pages) in the rest. 0: one stack.
+/// The layout of a range, packed in one word; 0 for a single stack.
+///
+/// The low 12 bits hold log2 of the slot size. The other bits hold the bytes of guard at the low
+/// end of each slot (whole pages).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slots(usize);
 
 impl Slots {
     pub const ONE_STACK: Slots = Slots(0);
 
-    /// Slots of `size` bytes, a power of two, whose lowest `guard` bytes, a multiple of 4 KiB, are
-    /// not stack.
+    /// Slots of `size` bytes (a power of two), the lowest `guard` bytes (a multiple of 4 KiB) not
+    /// stack.
     pub fn of(size: usize, guard: usize) -> Self {
         assert!(size.is_power_of_two() && guard % 4096 == 0 && guard < size, "slot layout");
         Slots(guard | size.trailing_zeros() as usize)
     }
 
-    /// The part of `low..high` around `sp` that is one stack, or that certainly is none, and which.
+    /// Narrows `low..high` to the one stack or the one guard around `sp`.
     #[inline]
     fn narrow(self, low: usize, high: usize, sp: usize) -> Found {
         if self == Self::ONE_STACK {
-            return Found { low, high, kind: Kind::Stack };
+            return Found { low, high, kind: RangeKind::Stack };
         }
         let shift = self.0 & 0xfff;
         let slot = low + (((sp - low) >> shift) << shift);
         let usable = slot + (self.0 & !0xfff);
         if sp < usable {
-            Found { low: slot, high: usable, kind: Kind::Gap }
+            Found { low: slot, high: usable, kind: RangeKind::Gap }
         } else {
-            Found { low: usable, high: slot + (1 << shift), kind: Kind::Slot }
+            Found { low: usable, high: slot + (1 << shift), kind: RangeKind::Slot }
         }
     }
 }
 
-/// What the registry knows about an address.
+/// The registry's knowledge of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Found {
-    /// `low..high` contains the address, and the answer is the same for every address in it.
+struct Found {
+    /// `low..high` contains the address, and every address in it has the same answer.
     pub low: usize,
     pub high: usize,
-    pub kind: Kind,
+    pub kind: RangeKind,
 }
 
-/// What a range is to the registry. Not public API.
+/// A range of addresses with one kind throughout, in one version of the registry.
+#[derive(Clone, Copy, Debug)]
+pub struct Around {
+    /// The lowest address.
+    pub low: usize,
+    /// One past the highest address.
+    pub high: usize,
+    /// The kind of the range.
+    pub kind: RangeKind,
+    /// The [`version`] of the registry.
+    pub version: usize,
+}
+
+impl Around {
+    #[inline]
+    pub(crate) fn contains(&self, sp: usize) -> bool {
+        self.low <= sp && sp < self.high
+    }
+}
+
+/// The kind of a range in the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Between described stacks: certainly none of them.
+pub enum RangeKind {
+    /// No described stack: the space between them, or a slot's guard.
     Gap,
     /// A stack described by itself.
     Stack,
@@ -80,7 +122,7 @@ pub enum Kind {
     Slot,
 }
 
-/// A range that is in the way of a new one.
+/// A registered range that overlaps a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Clash {
     pub low: usize,
@@ -123,22 +165,24 @@ impl Block {
     }
 }
 
-/// The number of `lows`, which ascend, that are at or below `sp`. Without a branch on what is found, since addresses come in no order
-/// that a processor could predict; and counting through the last few, whose loads do not wait for each other.
+/// The number of addresses in `lows`, in ascending order, at or below `sp`.
+///
+/// Does not branch on the values: lookups come in an order that no processor could predict. At the
+/// end it counts through the last few entries, whose loads do not wait for each other.
 #[inline]
 fn rank(lows: &[AtomicUsize], sp: usize) -> usize {
     const FEW: usize = 24;
     let at_or_below = |low: &AtomicUsize| usize::from(low.load(Relaxed) <= sp);
-    let (mut base, mut left) = (0, lows.len());
-    while left > FEW {
-        let half = left / 2;
+    let (mut base, mut remaining) = (0, lows.len());
+    while remaining > FEW {
+        let half = remaining / 2;
         base += half * at_or_below(&lows[base + half]);
-        left -= half;
+        remaining -= half;
     }
-    base + lows[base..base + left].iter().map(at_or_below).sum::<usize>()
+    base + lows[base..base + remaining].iter().map(at_or_below).sum::<usize>()
 }
 
-/// The array of blocks, with the lowest address of each beside it.
+/// The array of blocks, with the lowest address of each.
 struct Table {
     first: Box<[AtomicUsize]>,
     block: Box<[AtomicPtr<Block>]>,
@@ -153,7 +197,9 @@ impl Table {
     }
 }
 
-/// One of the two tops: a table that is only ever replaced by a larger one, and how much of it is used.
+/// One of the two tops: a table and the number of its entries in use.
+///
+/// The table is only ever replaced by a larger one.
 struct Top {
     len: AtomicUsize,
     table: AtomicPtr<Table>,
@@ -165,29 +211,39 @@ impl Top {
     }
 
     fn table(&self) -> Option<&'static Table> {
-        // SAFETY: null, or a table that was leaked when it was stored here (`Registry::publish`) and so
-        // lives for ever; its fields are atomics. Acquire pairs with the release store there.
+        // SAFETY: the pointer is null, or points to a table that was leaked before it was stored
+        // here (`Registry::publish`). So the table lives for ever. Its fields are atomics. Acquire
+        // pairs with the release store there.
         unsafe { self.table.load(Acquire).as_ref() }
     }
 }
 
 static VERSION: AtomicUsize = AtomicUsize::new(0);
 static TOPS: [Top; 2] = [Top::new(), Top::new()];
-static WRITER: Mutex<Registry> = Mutex::new(Registry { blocks: Vec::new(), spare: Vec::new() });
+static WRITER: Lock<Registry> = Lock::new(Registry { blocks: Vec::new(), spare: Vec::new() });
 
-/// Counts every change of the set: an answer of [`find`] holds for as long as this stays as it was.
-#[inline]
-pub(crate) fn version() -> usize {
+/// Counts the changes of the set. An answer of [`described`] holds as long as this is unchanged.
+#[inline(always)]
+pub fn version() -> usize {
     VERSION.load(Acquire)
 }
 
-/// What is known about `sp`, and the version for which that holds.
-pub(crate) fn find(sp: usize) -> (Found, usize) {
+/// The registry's knowledge of any address, not only of stack pointers.
+///
+/// Uses neither the thread's cache nor the OS, so it may be called in any signal handler, on any
+/// thread.
+pub fn described(address: usize) -> Around {
+    let (Found { low, high, kind }, version) = find(address);
+    Around { low, high, kind, version }
+}
+
+/// Looks up `sp`. Returns the answer and its version.
+fn find(sp: usize) -> (Found, usize) {
     loop {
         let version = VERSION.load(Acquire);
         let found = look(&TOPS[version & 1], sp);
-        // Orders the loads above before the load below: whoever read a value written for a later
-        // version (after that writer's release fence) sees that the version has moved on.
+        // Orders the loads above before the load below. If a load above read a value written for a
+        // later version (after that writer's release fence), the load below sees the later version.
         fence(Acquire);
         if VERSION.load(Relaxed) == version {
             return (found, version);
@@ -196,7 +252,7 @@ pub(crate) fn find(sp: usize) -> (Found, usize) {
 }
 
 fn look(top: &Top, sp: usize) -> Found {
-    let gap = |low, high| Found { low, high, kind: Kind::Gap };
+    let gap = |low, high| Found { low, high, kind: RangeKind::Gap };
     let Some(table) = top.table() else { return gap(0, usize::MAX) };
     let len = top.len.load(Relaxed).min(table.first.len());
     let i = rank(&table.first[..len], sp);
@@ -204,8 +260,9 @@ fn look(top: &Top, sp: usize) -> Found {
     if i == 0 {
         return gap(0, next_block());
     }
-    // SAFETY: an entry below `len` was stored before `len` was raised, so it is null only if this reader
-    // mixes versions; otherwise it is a leaked block. Rule: published memory stays a block for ever.
+    // SAFETY: an entry below `len` was stored before `len` was raised, so only a reader that mixes
+    // versions finds null. Any other value points to a leaked block. Rule: published memory stays a
+    // block for ever.
     let Some(block) = (unsafe { table.block[i - 1].load(Acquire).as_ref() }) else {
         return gap(0, usize::MAX);
     };
@@ -221,17 +278,17 @@ fn look(top: &Top, sp: usize) -> Found {
     )
 }
 
-/// The writer's side, behind the lock.
+/// The writer's data, behind the lock.
 pub(crate) struct Registry {
-    /// The blocks of the newest version, in order, none of them empty.
+    /// The blocks of the newest version, in order, each non-empty.
     blocks: Vec<&'static Block>,
-    /// Blocks of older versions only.
+    /// Blocks used by older versions only.
     spare: Vec<&'static Block>,
 }
 
-/// Adds a range, unless it overlaps one that is there.
+/// Adds a range, unless it overlaps one in the set.
 pub(crate) fn insert(range: Range) -> Result<(), Clash> {
-    fork::watch();
+    fork::watch(lock_word());
     let mut registry = lock();
     let Some((b, i)) = registry.position(range.low) else {
         registry.replace(0..0, &[range]);
@@ -248,10 +305,10 @@ pub(crate) fn insert(range: Range) -> Result<(), Clash> {
     Ok(())
 }
 
-/// Takes out the range that starts at `low`.
+/// Removes the range that starts at `low`.
 ///
 /// # Panics
-/// If there is none: a `Registration` was dropped twice, or this module lost a range.
+/// If no such range is in the set: a `Registration` was dropped twice, or this module lost a range.
 pub(crate) fn remove(low: usize) {
     let mut registry = lock();
     let found = registry.position(low).filter(|&(_, i)| i > 0);
@@ -267,14 +324,60 @@ pub(crate) fn remove(low: usize) {
     registry.replace(b..end, &ranges);
 }
 
-/// Keeps the registry as it is until the result is dropped.
-pub(crate) fn lock() -> MutexGuard<'static, Registry> {
-    // A panic under the lock can only come before anything was changed.
-    WRITER.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+/// The registry, locked by the calling thread.
+pub(crate) struct Locked {
+    registry: Guard<'static, Registry>,
+    // Declared last, to be dropped last.
+    _held: Held,
+}
+
+/// Locks the registry until the result is dropped.
+pub(crate) fn lock() -> Locked {
+    HELD.set(true);
+    let _held = Held(PhantomData);
+    // A panic under the lock can only come before the first change.
+    Locked { registry: WRITER.lock(), _held }
+}
+
+/// The registry's lock, for the fork handlers.
+pub(crate) fn lock_word() -> &'static Word {
+    WRITER.word()
+}
+
+impl Deref for Locked {
+    type Target = Registry;
+
+    fn deref(&self) -> &Registry {
+        &self.registry
+    }
+}
+
+impl DerefMut for Locked {
+    fn deref_mut(&mut self) -> &mut Registry {
+        &mut self.registry
+    }
+}
+
+std::thread_local! {
+    static HELD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the calling thread holds the lock, or waits for it.
+pub fn holds_lock() -> bool {
+    HELD.get()
+}
+
+/// Marks the calling thread as a holder of the lock. Not `Send`: dropped on the same thread.
+struct Held(PhantomData<*mut ()>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        HELD.set(false);
+    }
 }
 
 impl Registry {
-    /// The block that `low` belongs to, and how many of its ranges start at or below `low`.
+    /// The block that `low` belongs to, and the number of its ranges starting at or below `low`.
     fn position(&self, low: usize) -> Option<(usize, usize)> {
         let after = self.blocks.partition_point(|block| block.low[0].load(Relaxed) <= low);
         let b = after.saturating_sub(1);
@@ -286,10 +389,10 @@ impl Registry {
         (0..block.len.load(Relaxed)).map(|i| block.range(i)).collect()
     }
 
-    /// Publishes a version in which `ranges` stand in the place of the blocks `at`.
+    /// Publishes a version with `ranges` in place of the blocks `at`.
     fn replace(&mut self, at: core::ops::Range<usize>, ranges: &[Range]) {
-        // What is written from here on may reuse memory of the version before the newest. Orders the newest
-        // version's store before those writes: the counterpart of the fence in `find`.
+        // The writes below may reuse memory of the version before the newest. Orders the newest
+        // version's store before them: the counterpart of the fence in `find`.
         fence(Release);
         let parts = ranges.len().div_ceil(BLOCK).max(1);
         let new: Vec<&'static Block> = ranges
@@ -327,119 +430,4 @@ impl Registry {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::AtomicBool;
-
-    // Addresses that no stack of a 64-bit process has; each test takes a part of its own, since
-    // the registry is one for the process.
-    fn space(part: usize) -> usize {
-        usize::MAX / 2 + part * (1 << 40)
-    }
-
-    fn range(low: usize, size: usize) -> Range {
-        Range { low, high: low + size, slots: Slots::ONE_STACK }
-    }
-
-    #[test]
-    fn finds_stacks_and_the_gaps_between_them() {
-        let at = space(1);
-        insert(range(at + 0x1000, 0x1000)).unwrap();
-        insert(range(at + 0x4000, 0x1000)).unwrap();
-        insert(range(at + 0x2000, 0x1000)).unwrap();
-        let stack = find(at + 0x1000).0;
-        assert_eq!(stack, Found { low: at + 0x1000, high: at + 0x2000, kind: Kind::Stack });
-        assert_eq!(find(at + 0x1fff).0, stack);
-        assert_eq!(find(at + 0x2000).0.low, at + 0x2000);
-        let gap = find(at + 0x3fff).0;
-        assert_eq!(gap, Found { low: at + 0x3000, high: at + 0x4000, kind: Kind::Gap });
-        remove(at + 0x2000);
-        assert_eq!(find(at + 0x2fff).0, Found { low: at + 0x2000, high: at + 0x4000, kind: Kind::Gap });
-        remove(at + 0x1000);
-        remove(at + 0x4000);
-        assert!(find(at + 0x1000).0.kind == Kind::Gap);
-    }
-
-    #[test]
-    fn overlaps_name_the_range_that_is_there() {
-        let at = space(2);
-        insert(range(at + 0x4000, 0x4000)).unwrap();
-        let clash = Err(Clash { low: at + 0x4000, high: at + 0x8000 });
-        for (low, size) in [(0x4000, 0x4000), (0x3000, 0x1001), (0x7fff, 1), (0x5000, 16), (0x1000, 0x9000)] {
-            assert_eq!(insert(range(at + low, size)), clash, "{low:#x}+{size:#x}");
-        }
-        insert(range(at + 0x3000, 0x1000)).unwrap();
-        insert(range(at + 0x8000, 0x1000)).unwrap();
-        for low in [0x3000, 0x4000, 0x8000] {
-            remove(at + low);
-        }
-    }
-
-    #[test]
-    fn an_array_of_slots_is_one_range_and_many_stacks() {
-        let at = space(3);
-        let slots = Slots::of(0x10000, 0x4000);
-        insert(Range { low: at, high: at + 4 * 0x10000, slots }).unwrap();
-        let third = Found { low: at + 0x24000, high: at + 0x30000, kind: Kind::Slot };
-        assert_eq!(find(at + 0x24000).0, third);
-        assert_eq!(find(at + 0x2ffff).0, third);
-        let guard = Found { low: at + 0x20000, high: at + 0x24000, kind: Kind::Gap };
-        assert_eq!(find(at + 0x23fff).0, guard);
-        remove(at);
-    }
-
-    #[test]
-    fn a_thousand_in_any_order_agree_with_a_plain_model() {
-        let at = space(4);
-        let mut model = std::collections::BTreeMap::new();
-        let mut seed = 0x9e37_79b9_usize;
-        for _ in 0..20_000 {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let low = at + ((seed >> 33) % 1000) * 0x100;
-            match model.remove(&low) {
-                Some(()) => remove(low),
-                None => {
-                    insert(range(low, 0x80)).unwrap();
-                    model.insert(low, ());
-                }
-            }
-            let probe = at + (seed >> 40) % (1000 * 0x100);
-            let expected = model.range(..=probe).next_back().is_some_and(|(low, ())| probe < low + 0x80);
-            assert_eq!(find(probe).0.kind == Kind::Stack, expected);
-        }
-        for low in model.into_keys() {
-            remove(low);
-        }
-    }
-
-    #[test]
-    fn readers_see_whole_versions_while_writers_work() {
-        let at = space(5);
-        let stop = AtomicBool::new(false);
-        // Never removed: every reader must find it at every moment, with these bounds.
-        insert(range(at + 0x80_0000, 0x1000)).unwrap();
-        std::thread::scope(|scope| {
-            for part in 0..2 {
-                let stop = &stop;
-                scope.spawn(move || {
-                    for round in 0..200 {
-                        let lows = (0..300).map(|i| at + (2 * i + part) * 0x2000 + 0x100_0000 * (round % 2));
-                        let lows: Vec<_> = lows.filter(|low| *low != at + 0x80_0000).collect();
-                        lows.iter().for_each(|low| insert(range(*low, 0x800)).unwrap());
-                        lows.iter().for_each(|low| remove(*low));
-                    }
-                    stop.store(true, Relaxed);
-                });
-            }
-            scope.spawn(|| {
-                while !stop.load(Relaxed) {
-                    let found = find(at + 0x80_0800).0;
-                    assert_eq!(found, Found { low: at + 0x80_0000, high: at + 0x80_1000, kind: Kind::Stack });
-                    let found = find(at + 0x4400).0;
-                    assert!(found.kind == Kind::Gap || found.high - found.low == 0x800, "{found:x?}");
-                }
-            });
-        });
-        remove(at + 0x80_0000);
-    }
-}
+mod tests;

@@ -1,14 +1,14 @@
-//! Children of forks while other threads register stacks: they can register, too.
+//! A child of a fork can register stacks, even if other threads were registering some at the fork.
 #![cfg(unix)]
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Registers a stack of a page, looks it up, and forgets it.
+/// Registers a stack of a page, looks it up, and unregisters it.
 fn registers() -> bool {
     let mut memory = vec![0_u8; 4096];
     let inside = memory.as_ptr() as usize + 100;
-    // SAFETY: the memory is there for as long as the registration; nobody runs on it.
+    // SAFETY: the memory outlives the registration, and no code runs on it.
     let registered = unsafe { stackbounds::register(memory.as_mut_ptr(), memory.len()) };
     registered.is_ok() && stackbounds::at(inside).is_exact()
 }
@@ -24,11 +24,13 @@ fn a_child_registers() {
         })
     });
     for _ in 0..300 {
-        // SAFETY: the child calls what the test is about, and `_exit`. Its allocator is glibc's, which sees to forks.
+        // SAFETY: the child calls only the functions under test and `_exit`. Its allocator is
+        // glibc's, which handles forks.
         let child = unsafe { libc::fork() };
         assert!(child >= 0);
         if child == 0 {
-            // SAFETY: ends a child that hangs; and the child, without handlers of the parent's.
+            // SAFETY: `alarm` ends a child that hangs. `_exit` ends it without the parent's exit
+            // handlers.
             unsafe {
                 libc::alarm(10);
                 libc::_exit(i32::from(!registers()));

@@ -1,4 +1,6 @@
-//! The main thread, with a stack limit and without. Its own `main`, since libtest runs tests on threads.
+//! The main thread, with a stack limit and without.
+//!
+//! This test has its own `main`, since libtest runs tests on other threads.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -7,7 +9,7 @@ use stackbounds::{Accuracy, current, stack_pointer, thread};
 
 const QUERIED: bool = !cfg!(stackbounds_no_query);
 
-/// Uses at least `bytes` of stack below the caller and reports the bounds seen from there.
+/// Uses at least `bytes` of stack below the caller; returns SP and the bounds there.
 #[inline(never)]
 fn seen_from(bytes: usize) -> (usize, stackbounds::StackBounds) {
     let page = std::hint::black_box([0u8; 4096]);
@@ -38,21 +40,23 @@ fn unlimited() {
     assert_eq!(stack.accuracy(), Accuracy::Exact);
     let room = stack.room_below(stack_pointer()).unwrap();
     assert!(room.abs_diff(64 << 20) < 64 << 10, "{stack:x?}");
-    // Without a limit, mappings are made from the bottom up and may come near: none of them may lie inside.
+    // Without a limit, the kernel places mappings from the bottom up, so they may come near. None
+    // of them may lie inside.
     for _ in 0..1000 {
         let (rw, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // SAFETY: a new mapping touches nothing that exists.
+        // SAFETY: a new mapping, not at a fixed address, touches nothing that exists.
         let at = unsafe { libc::mmap(std::ptr::null_mut(), 1 << 20, rw, flags, -1, 0) } as usize;
         assert!(!stack.contains(at));
     }
-    // Deeper than what was promised at first: asked again, and still exact.
+    // Deeper than the bounds of the first answer: queried again, and still exact.
     let (deep, seen) = seen_from(100 << 20);
     assert!(seen.contains(deep) && seen.accuracy() == Accuracy::Exact, "{deep:x} {seen:x?}");
     assert_eq!(seen.high(), stack.high());
-    // A look at an address that the stack might have reached, but where something else is now, changes nothing.
+    // A query for an address in reach of the stack, but in a new mapping, changes nothing.
     let (rw, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-    let hint = ((seen.low() - (4 << 30)) & !4095) as *mut libc::c_void;
-    // SAFETY: a new mapping, not a fixed one, touches nothing that exists.
+    let lower = if usize::BITS == 64 { 4 << 30 } else { 512 << 20 };
+    let hint = ((seen.low() - lower) & !4095) as *mut libc::c_void;
+    // SAFETY: a new mapping, not at a fixed address, touches nothing that exists.
     let at = unsafe { libc::mmap(hint, 1 << 20, rw, flags, -1, 0) };
     assert_eq!(at, hint);
     assert_eq!(stackbounds::at(at as usize + 1000).accuracy(), Accuracy::Estimated);
@@ -67,10 +71,11 @@ fn main() {
     }
     for (case, limit) in [("limited", 8 << 20), ("unlimited", libc::RLIM_INFINITY)] {
         let mut child = Command::new("env");
-        // An emulator, if this is for another architecture.
+        // The emulator, in a test for another architecture.
         child.args(std::env::var("TEST_RUNNER").unwrap_or_default().split_whitespace());
         child.arg(std::env::current_exe().unwrap()).arg(case);
-        // SAFETY: `getrlimit` and `setrlimit` are async-signal-safe.
+        // SAFETY: `getrlimit` and `setrlimit` are async-signal-safe, as required between fork and
+        // exec.
         unsafe {
             child.pre_exec(move || {
                 let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

@@ -1,14 +1,15 @@
-//! Threads of every kind, and the stacks that signal handlers and other owners bring along.
+//! Threads of every kind, and the stacks of signal handlers and of other owners.
 
 use stackbounds::{Accuracy, current, register, remaining, stack_pointer, thread};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 const QUERIED: bool = !cfg!(stackbounds_no_query);
 
-/// Runs `f` on a pthread with the stack that `attributes` sets.
+/// Runs `f` on a pthread with the stack set by `attributes`.
 fn on_pthread<F: FnOnce() + Send>(attributes: impl FnOnce(*mut libc::pthread_attr_t), f: F) {
     extern "C" fn start<F: FnOnce()>(f: *mut libc::c_void) -> *mut libc::c_void {
-        // SAFETY: `on_pthread` passes a pointer to its own `Some(f)` and waits for this thread.
+        // SAFETY: `on_pthread` passes a pointer to its own `Some(f)` and waits for this thread, so
+        // the pointer is valid and not shared.
         let f = unsafe { (*f.cast::<Option<F>>()).take() };
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(f.unwrap())).is_err() {
             std::process::abort();
@@ -16,7 +17,8 @@ fn on_pthread<F: FnOnce() + Send>(attributes: impl FnOnce(*mut libc::pthread_att
         std::ptr::null_mut()
     }
     let mut f = Some(f);
-    // SAFETY: the attributes are initialised before they are used; `f` outlives the thread, which is joined.
+    // SAFETY: the attributes are initialised before any use. `f` outlives the thread, which is
+    // joined.
     unsafe {
         let mut attr: libc::pthread_attr_t = std::mem::zeroed();
         assert_eq!(libc::pthread_attr_init(&mut attr), 0);
@@ -30,7 +32,7 @@ fn on_pthread<F: FnOnce() + Send>(attributes: impl FnOnce(*mut libc::pthread_att
 
 fn map(size: usize) -> *mut u8 {
     let (rw, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-    // SAFETY: a new mapping touches nothing that exists.
+    // SAFETY: a new mapping, not at a fixed address, touches nothing that exists.
     let at = unsafe { libc::mmap(std::ptr::null_mut(), size, rw, flags, -1, 0) };
     assert_ne!(at, libc::MAP_FAILED);
     at.cast()
@@ -46,16 +48,17 @@ fn assert_exact_and_writable_to_the_end() {
     }
     assert_eq!(stack.accuracy(), Accuracy::Exact);
     assert_eq!(thread(), Some(stack));
-    // SAFETY: the claim under test: the lowest byte of exact bounds is ours to use. Nothing lives
-    // there yet, since the stack pointer is far above.
+    // SAFETY: this is the claim under test: the lowest byte of exact bounds is usable. Nothing
+    // lives there yet, since the stack pointer is far above.
     unsafe { (stack.low() as *mut u8).write_volatile(1) };
 }
 
 #[test]
 fn the_smallest_thread_is_exact_to_its_last_byte() {
-    let least = libc::PTHREAD_STACK_MIN;
+    // musl's 2 KiB are too small for the test itself.
+    let least = libc::PTHREAD_STACK_MIN.max(16 << 10);
     on_pthread(
-        // SAFETY: `attr` is initialised.
+        // SAFETY: `on_pthread` passes initialised attributes.
         |attr| unsafe { assert_eq!(libc::pthread_attr_setstacksize(attr, least), 0) },
         || {
             assert_exact_and_writable_to_the_end();
@@ -70,7 +73,7 @@ fn stacks_that_the_user_supplied_are_exact_one_above_the_other() {
     let both = map(2 * size) as usize;
     for low in [both, both + size] {
         on_pthread(
-            // SAFETY: `attr` is initialised; the mapping outlives the thread.
+            // SAFETY: `on_pthread` passes initialised attributes. The mapping outlives the thread.
             |attr| unsafe { assert_eq!(libc::pthread_attr_setstack(attr, low as *mut _, size), 0) },
             || {
                 assert_exact_and_writable_to_the_end();
@@ -84,7 +87,7 @@ fn stacks_that_the_user_supplied_are_exact_one_above_the_other() {
 fn a_thread_with_a_registered_stack_of_its_own_keeps_its_own_bounds() {
     let own = current();
     let memory = map(64 * 1024);
-    // SAFETY: mapped writable, and never unmapped.
+    // SAFETY: the memory is mapped writable and never unmapped.
     let registration = unsafe { register(memory, 64 * 1024) }.unwrap();
     assert_eq!(current().accuracy(), own.accuracy());
     let inside = memory as usize + 1000;
@@ -106,7 +109,7 @@ fn a_registration_on_one_thread_is_seen_on_another_that_had_looked_before() {
             assert_eq!(stackbounds::at(memory).low(), memory);
         });
         to.wait();
-        // SAFETY: mapped writable, and never unmapped.
+        // SAFETY: the memory is mapped writable and never unmapped.
         let registration = unsafe { register(memory as *mut u8, 64 * 1024) }.unwrap();
         from.wait();
         std::mem::forget(registration);
@@ -117,13 +120,13 @@ fn a_registration_on_one_thread_is_seen_on_another_that_had_looked_before() {
 fn bad_ranges_are_refused_with_the_range_that_is_in_the_way() {
     let memory = map(64 * 1024);
     let message = |low: *mut u8, size| {
-        // SAFETY: every call is refused, so nothing is promised.
+        // SAFETY: every call here is refused, so no stack is described.
         unsafe { register(low, size) }.expect_err("refused").to_string()
     };
     assert!(message(std::ptr::null_mut(), 4096).contains("low end is null"));
     assert!(message(memory, 0).contains("is empty"));
     assert!(message(memory, usize::MAX).contains("past the end of the address space"));
-    // SAFETY: mapped writable, and never unmapped.
+    // SAFETY: the memory is mapped writable and never unmapped.
     let registration = unsafe { register(memory, 64 * 1024) }.unwrap();
     let range = format!("{:#x}..{:#x}", memory as usize, memory as usize + 64 * 1024);
     assert!(message(memory, 64 * 1024).contains(&format!("{range} is already registered")));
@@ -133,7 +136,7 @@ fn bad_ranges_are_refused_with_the_range_that_is_in_the_way() {
         assert!(message(local.as_mut_ptr(), 64).contains("calling thread's own"));
     }
     drop(registration);
-    // SAFETY: as above; a refused range left nothing behind.
+    // SAFETY: the memory is mapped writable and never unmapped. A refused range leaves no trace.
     drop(unsafe { register(memory, 64 * 1024) }.unwrap());
 }
 
@@ -153,8 +156,8 @@ fn a_signal_handler_on_its_own_stack_gets_an_estimate_and_asks_nothing() {
             }
             let size = 64 * 1024;
             let alt = libc::stack_t { ss_sp: map(size).cast(), ss_flags: 0, ss_size: size };
-            // SAFETY: the alternate stack is mapped and never unmapped; the handler makes no call that is not
-            // async-signal-safe, which is what this test is about.
+            // SAFETY: the alternate stack is mapped and never unmapped. The handler makes only
+            // async-signal-safe calls: this is the claim under test.
             unsafe {
                 assert_eq!(libc::sigaltstack(&alt, std::ptr::null_mut()), 0);
                 let mut action: libc::sigaction = std::mem::zeroed();
@@ -163,7 +166,7 @@ fn a_signal_handler_on_its_own_stack_gets_an_estimate_and_asks_nothing() {
                 assert_eq!(libc::sigaction(libc::SIGUSR1, &action, std::ptr::null_mut()), 0);
                 libc::raise(libc::SIGUSR1);
             }
-            // Back on the thread's stack, bounds are as good as ever.
+            // Back on the thread's stack, the bounds are exact again.
             assert_exact_and_writable_to_the_end();
         })
         .join()

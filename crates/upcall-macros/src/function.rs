@@ -1,4 +1,4 @@
-//! The function: what of it is refused, and what becomes of it.
+//! The function under `#[upcall::export]`: its checks and its expansion.
 
 use proc_macro::{Delimiter, Ident, Spacing, Span, TokenStream, TokenTree};
 
@@ -6,12 +6,12 @@ use crate::options::Options;
 use crate::tokens::{begins_with, code, error, find, flat, inside, is, next_part, until_comma};
 
 pub struct Function {
-    /// Up to the parameters.
+    /// Everything up to the parameters.
     head: TokenStream,
     parameters: Vec<Parameter>,
-    /// The type.
+    /// The return type; `()` if there is none.
     returned: TokenStream,
-    /// What is written between that and the body.
+    /// The `where` clause between the return type and the body.
     bounds: TokenStream,
     body: TokenTree,
 }
@@ -19,19 +19,22 @@ pub struct Function {
 struct Parameter {
     attributes: TokenStream,
     pattern: Vec<TokenTree>,
-    /// With its colon.
+    /// The type, with the colon before it.
     of_type: TokenStream,
 }
 
 impl Function {
-    /// Nothing if it is no function with a body.
+    /// Parses a function; `None` if the item is not a function with a body.
     pub fn parse(item: TokenStream, errors: &mut TokenStream) -> Option<Self> {
         let mut refuse = |span: Span, message: &str| errors.extend(error(span, message));
         let item = flat(item);
-        let (attributes, left) = after_attributes(&item);
-        let at = left.iter().position(|token| is(token, "fn")).unwrap_or(left.len());
-        let (qualifiers, [keyword, TokenTree::Ident(name), signature @ ..]) = left.split_at(at) else {
-            refuse(left.first()?.span(), "`export` is for functions: write it above a `pub extern \"C\" fn`");
+        let (attributes, remaining) = after_attributes(&item);
+        let at = remaining.iter().position(|token| is(token, "fn")).unwrap_or(remaining.len());
+        let (qualifiers, [keyword, TokenTree::Ident(name), signature @ ..]) = remaining.split_at(at) else {
+            refuse(
+                remaining.first()?.span(),
+                "`export` is for functions: write it above a `pub extern \"C\" fn`",
+            );
             return None;
         };
         let Some((body, signature)) =
@@ -76,7 +79,9 @@ impl Function {
         })
     }
 
-    /// The function with its body in a closure, and all parameters with it, so that they are dropped there.
+    /// The function with its body in a closure.
+    ///
+    /// All parameters move into the closure, so they are dropped there.
     pub fn exported(self, options: &Options) -> TokenStream {
         let Self { head, parameters, returned, bounds, body } = self;
         let span = Span::mixed_site().located_at(body.span());
@@ -90,7 +95,7 @@ impl Function {
                 [TokenTree::Ident(name)] if name.to_string() != "_" => stream(&pattern),
                 [mutable, name @ TokenTree::Ident(_)] if is(mutable, "mut") => name.clone().into(),
                 _ => {
-                    // All of it: the pattern may leave some where it is.
+                    // Moves all of the argument: the pattern alone may leave parts behind.
                     let name = code(&format!("_argument{index}"), [], span);
                     moved.extend(let_be(name.clone(), &name));
                     name
@@ -98,19 +103,19 @@ impl Function {
             };
             let on_panic = on_panic.clone().map_or_else(Vec::new, flat);
             if find(&on_panic, &name.to_string()).is_some() {
-                // It is used, if not in the body.
+                // `on_panic` uses this parameter, even if the body does not.
                 moved.extend(code("#[allow(unused_variables)]", [], span));
             }
             moved.extend(let_be(stream(&pattern), &name));
             list.extend(code("$ $ $,", [attributes, name, of_type], span));
         }
         let entry = options.entry(span);
-        // A plain block would be one that the compiler says is not needed.
+        // The label avoids the compiler's warning about a needless block.
         let body = code("move || -> $ { $ '_body: $ }", [returned.clone(), moved, body.into()], span);
         let call = match on_panic {
             Some(on_panic) => code("::upcall::__private::export_or($, $, $)", [entry, body, on_panic], span),
             None => {
-                // It is the type that has a zero or not.
+                // The type decides whether there is a zero, so errors point to it.
                 let span =
                     returned.clone().into_iter().next().map_or(span, |first| span.located_at(first.span()));
                 code("::upcall::__private::export::<$, _>($, $)", [returned.clone(), entry, body], span)
@@ -122,14 +127,14 @@ impl Function {
 
 impl Parameter {
     fn parse(tokens: &[TokenTree], refuse: &mut impl FnMut(Span, &str)) -> Option<Self> {
-        let (attributes, left) = after_attributes(tokens);
-        let (pattern, of_type) = left.split_at(colon(left).unwrap_or(left.len()));
+        let (attributes, remaining) = after_attributes(tokens);
+        let (pattern, of_type) = remaining.split_at(colon(remaining).unwrap_or(remaining.len()));
         if let Some(span) = find(pattern, "self") {
             refuse(span, "C knows no methods: write a function, with a pointer as its first parameter");
         }
-        if left.windows(3).any(|dots| dots.iter().all(|dot| is(dot, "."))) {
+        if remaining.windows(3).any(|dots| dots.iter().all(|dot| is(dot, "."))) {
             refuse(
-                left.first()?.span(),
+                remaining.first()?.span(),
                 "each argument is passed on: write a parameter for each, or take a pointer and a length",
             );
         }
@@ -176,7 +181,7 @@ fn check_qualifiers(qualifiers: &[TokenTree], keyword: &TokenTree, refuse: &mut 
     }
 }
 
-/// The attributes that come first, and the rest.
+/// Splits the attributes at the beginning from the rest.
 fn after_attributes(tokens: &[TokenTree]) -> (&[TokenTree], &[TokenTree]) {
     let mut length = 0;
     while begins_with(&tokens[length..], "#") {
@@ -185,7 +190,7 @@ fn after_attributes(tokens: &[TokenTree]) -> (&[TokenTree], &[TokenTree]) {
     tokens.split_at(length)
 }
 
-/// How many tokens are written in `<>`, which may only be lifetimes; 0 where there are none.
+/// The number of tokens in `<>`, where only lifetimes are allowed; 0 without `<>`.
 fn after_generics(signature: &[TokenTree], refuse: &mut impl FnMut(Span, &str)) -> Option<usize> {
     if !begins_with(signature, "<") {
         return Some(0);
@@ -204,7 +209,7 @@ fn after_generics(signature: &[TokenTree], refuse: &mut impl FnMut(Span, &str)) 
     Some(end + 1)
 }
 
-/// Where the first colon is that is not of a `::`.
+/// The position of the first colon that does not belong to a `::`.
 fn colon(tokens: &[TokenTree]) -> Option<usize> {
     let spacing = |at: usize| match tokens.get(at) {
         Some(TokenTree::Punct(punct)) if punct.as_char() == ':' => Some(punct.spacing()),

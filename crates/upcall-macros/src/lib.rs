@@ -1,7 +1,13 @@
-//! The attribute `upcall::export`; `upcall` has its documentation and all that happens at run time. Here, a function's tokens become the same
-//! function with its body in a closure. A parser of Rust would be more code than what it is needed for: only options, qualifiers and parameters are
-//! looked at, and everything else is passed on as it came.
+//! The macros of `upcall`: the attribute `upcall::export`, and the macro `upcall::c_api!`.
+//!
+//! `export` turns a function into the same function with its body in a closure. `upcall` has the
+//! documentation and everything that happens at run time. A parser of Rust would be more code than
+//! its use here: this crate examines only options, qualifiers and parameters, and passes everything
+//! else on unchanged.
+//!
+//! `c_api!` needs a procedural macro to make names of two words.
 
+mod c_api;
 mod function;
 mod options;
 mod tokens;
@@ -11,7 +17,7 @@ use proc_macro::TokenStream;
 use function::Function;
 use options::Options;
 
-/// Makes a function that C calls an upcall: its body runs as in `upcall::enter`.
+/// Turns a function that C calls into an upcall: its body runs as in `upcall::enter`.
 ///
 /// ```
 /// use std::ffi::{CStr, c_char};
@@ -23,44 +29,61 @@ use options::Options;
 /// #[upcall::export(on_panic = -1)]
 /// #[unsafe(no_mangle)]
 /// pub unsafe extern "C" fn parse_number(text: *const c_char) -> i64 {
-///     // SAFETY: the caller's promise.
+///     // SAFETY: the caller guarantees that `text` is a C string.
 ///     let text = unsafe { CStr::from_ptr(text) };
 ///     text.to_str().unwrap().parse().unwrap()
 /// }
 ///
-/// // SAFETY: C strings.
+/// // SAFETY: both arguments are C strings.
 /// unsafe {
 ///     assert_eq!(parse_number(c"42".as_ptr()), 42);
 ///     assert_eq!(parse_number(c"many".as_ptr()), -1);
 /// }
 /// ```
 ///
-/// Only the body changes. What is above it stays as it is written, which is what cbindgen reads.
+/// Only the body changes. Everything above it stays as written, for cbindgen to read.
 ///
 /// # Options
-/// - `on_panic = EXPR`: what C gets when the body panics or the upcall is refused. It is evaluated then, on the caller's stack, of which little may
-///   be left, and can use those parameters that are `Copy`. A closure is called with the `upcall::Panicked`:
-///   `on_panic = |error| if error.refusal().is_some() { -2 } else { -1 }`. If it panics in turn, the process is stopped.
+/// - `on_panic = EXPR`: the value for C if the body panics or the upcall is refused. It is
+///   evaluated only then, on the caller's stack, of which little may remain. It can use the
+///   parameters with `Copy` types. If it is a closure, it is called with the `upcall::UpcallError`:
+///   `on_panic = |error| if error.refusal().is_some() { -2 } else { -1 }`. If it panics in turn,
+///   upcall aborts the process.
 /// - `stack = "auto"`, `"caller"` or `"pooled"`: the `upcall::StackChoice`.
-/// - `min_stack = EXPR`: the bytes of stack that the body needs, a constant; see `upcall::Entry::min_stack`.
+/// - `min_stack = EXPR`: the stack needed by the body, in bytes; a constant. See
+///   `upcall::Entry::min_stack`.
+/// - `keep_panic`: a panic is reported to C only, and is not raised at an enclosing `downcall`.
+///   Needs `on_panic`. See `upcall::Entry::keep_panic`.
+/// - `refuse_after_panic`: the upcall is refused while the panic of an earlier upcall is pending,
+///   until C returns. See `upcall::Entry::refuse_after_panic`.
 ///
-/// # What C gets
+/// # The result for C
 /// | | with `on_panic` | without |
 /// |---|---|---|
 /// | the body returned | its value | its value |
-/// | it panicked, inside a `downcall` | that value; the panic goes on at the downcall, when C has returned | zero; the same |
-/// | it panicked elsewhere | that value | nothing: the process is stopped, with the panic's message and the function's name |
-/// | the upcall was refused | that value | nothing: the same |
-/// | … because its fiber was dropped, or it waited when that happened | that value | zero |
+/// | it panicked inside a `downcall` | that of `on_panic`; panic pending | zero; panic pending |
+/// | it panicked elsewhere | that of `on_panic` | none: upcall aborts |
+/// | its fiber was dropped while it waited | that of `on_panic` | zero |
+/// | the upcall was refused: fiber dropped | that of `on_panic` | zero |
+/// | … refused: `refuse_after_panic` | that of `on_panic` | zero |
+/// | … refused for another reason | that of `on_panic` | none: upcall aborts |
 ///
-/// Zero is `0`, `0.0`, `false`, a null pointer, `None` or `()`. What returns something else has to have `on_panic`. The process is stopped as
-/// `upcall::Config::fatal_handler` tells.
+/// A pending panic is raised at the downcall when C has returned. It is not, if `on_panic` takes it
+/// or `keep_panic` is given.
+///
+/// Zero is `0`, `0.0`, `false`, a null pointer, `None` or `()`. A function with another return type
+/// needs `on_panic`.
+///
+/// If upcall aborts the process, the message has the function's name, and the panic's message or
+/// the reason of the refusal. The abort proceeds as `upcall::Config::fatal_handler` describes.
 ///
 /// # Rules
-/// - A function that is `pub` needs `#[unsafe(no_mangle)]` or `export_name`, above the attribute or below it. One to which C only gets a pointer has
-///   neither.
-/// - It is `extern "C"`, `unsafe` or not. It has no `self`, no parameters of types, and as many arguments as are written.
-/// - All parameters move into the body, and are dropped there: on its stack, their panics caught like its own.
+/// - A `pub` function needs `#[unsafe(no_mangle)]` or `export_name`, above the attribute or below
+///   it. A function that C only gets a pointer to has neither.
+/// - The function is `extern "C"`, `unsafe` or not. It has no `self` and no type parameters, and is
+///   not variadic.
+/// - All parameters move into the body and are dropped there: on its stack, and their panics are
+///   caught like its own.
 #[proc_macro_attribute]
 pub fn export(options: TokenStream, item: TokenStream) -> TokenStream {
     let mut errors = TokenStream::new();
@@ -68,10 +91,17 @@ pub fn export(options: TokenStream, item: TokenStream) -> TokenStream {
     let function = Function::parse(item.clone(), &mut errors);
     match function {
         Some(function) if errors.is_empty() => function.exported(&options),
-        // The function stays, so that what uses it has no errors of its own.
+        // The function stays in the output, so its users cause no errors of their own.
         _ => {
             errors.extend(item);
             errors
         }
     }
+}
+
+/// The expansion of `upcall::c_api!`.
+#[doc(hidden)]
+#[proc_macro]
+pub fn c_api(input: TokenStream) -> TokenStream {
+    c_api::expand(input)
 }

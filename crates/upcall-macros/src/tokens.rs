@@ -2,7 +2,7 @@
 
 use proc_macro::{Delimiter, Group, Span, TokenStream, TokenTree};
 
-/// The tokens, without the invisible groups that `macro_rules` puts around what it passes on.
+/// The tokens without invisible groups. `macro_rules` puts such groups around fragments.
 pub fn flat(tokens: TokenStream) -> Vec<TokenTree> {
     let open = |token| match inside(Some(&token), Delimiter::None) {
         Some(tokens) => flat(tokens),
@@ -11,7 +11,7 @@ pub fn flat(tokens: TokenStream) -> Vec<TokenTree> {
     tokens.into_iter().flat_map(open).collect()
 }
 
-/// Whether it is this word or sign.
+/// Whether the token is this word or sign.
 pub fn is(token: &TokenTree, what: &str) -> bool {
     match token {
         TokenTree::Ident(ident) => ident.to_string() == what,
@@ -20,12 +20,12 @@ pub fn is(token: &TokenTree, what: &str) -> bool {
     }
 }
 
-/// Whether it comes first.
+/// Whether the tokens begin with this word or sign.
 pub fn begins_with(tokens: &[TokenTree], what: &str) -> bool {
     tokens.first().is_some_and(|token| is(token, what))
 }
 
-/// What is between these brackets.
+/// The contents of a group with these brackets; `None` for any other token.
 pub fn inside(token: Option<&TokenTree>, brackets: Delimiter) -> Option<TokenStream> {
     match token {
         Some(TokenTree::Group(group)) if group.delimiter() == brackets => Some(group.stream()),
@@ -33,7 +33,7 @@ pub fn inside(token: Option<&TokenTree>, brackets: Delimiter) -> Option<TokenStr
     }
 }
 
-/// The first occurrence of this word, inside brackets too.
+/// The place of the first occurrence of a word, also inside brackets.
 pub fn find(tokens: &[TokenTree], word: &str) -> Option<Span> {
     tokens.iter().find_map(|token| match token {
         TokenTree::Group(group) => find(&flat(group.stream()), word),
@@ -41,7 +41,15 @@ pub fn find(tokens: &[TokenTree], word: &str) -> Option<Span> {
     })
 }
 
-/// How many tokens come before the comma or the unmatched `>` that ends this. Where `in_types`, each `<` is a bracket, elsewhere that of `::<`.
+/// The number of tokens before a word or sign; all of them if it is missing.
+pub fn until(tokens: &[TokenTree], what: &str) -> usize {
+    tokens.iter().position(|token| is(token, what)).unwrap_or(tokens.len())
+}
+
+/// The number of tokens before the next comma or unmatched `>`.
+///
+/// With `in_types`, each `<` is a bracket, and an unmatched `>` ends the part. Otherwise only the
+/// `<` of a `::<` is a bracket.
 pub fn until_comma(tokens: &[TokenTree], in_types: bool) -> usize {
     let (mut depth, mut previous) = (0, ' ');
     let ends = |token: &TokenTree| {
@@ -62,14 +70,14 @@ pub fn until_comma(tokens: &[TokenTree], in_types: bool) -> usize {
     tokens.iter().position(ends).unwrap_or(tokens.len())
 }
 
-/// Takes the next part of a list with commas, which may be empty.
+/// Takes the next part of a list with commas. The part may be empty.
 pub fn next_part<'a>(list: &mut &'a [TokenTree], in_types: bool) -> &'a [TokenTree] {
     let (part, rest) = list.split_at(until_comma(list, in_types));
     *list = rest.get(1..).unwrap_or_default();
     part
 }
 
-/// This code, as if it were written at `span`, with each `$` replaced by the next of `holes`.
+/// The code `text` at `span`, with each `$` replaced by the next of `holes`.
 pub fn code<const N: usize>(text: &str, holes: [TokenStream; N], span: Span) -> TokenStream {
     fn fill(tokens: TokenStream, holes: &mut impl Iterator<Item = TokenStream>, span: Span) -> TokenStream {
         let mut filled = TokenStream::new();
@@ -92,7 +100,7 @@ pub fn code<const N: usize>(text: &str, holes: [TokenStream; N], span: Span) -> 
     fill(text.parse().expect("tokens of ours"), &mut holes.into_iter(), span)
 }
 
-/// An error at `span`.
+/// A compile error at `span`.
 pub fn error(span: Span, message: &str) -> TokenStream {
     code(&format!("::core::compile_error! {{ {message:?} }}"), [], span)
 }

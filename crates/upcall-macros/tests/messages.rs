@@ -1,4 +1,4 @@
-//! What the attribute says of functions that it refuses.
+//! The messages of the macros for bad input.
 
 #[test]
 #[cfg_attr(not(debug_assertions), ignore = "as in an unoptimised build")]

@@ -1,17 +1,22 @@
-//! A process with a little of everything draws its own stacks: `cargo run -p upcall --example map > map.svg`, or `--example map text`.
+//! Draws the stacks of its own process, with a few calls of each kind.
+//!
+//! Run `cargo run -p upcall --example map > map.svg`, or `--example map text` for text.
 
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::time::Duration;
 
-use upcall::{
-    Fiber, LocalRuntime, StackChoice, downcall, downcall_on_fiber, enter, entry, sleep, snapshot, wait,
-};
+use upcall::{StackChoice, downcall, downcall_on_fiber, enter, entry, sleep, snapshot, wait};
 
-/// Numbers in an order that C's `qsort` makes, by a comparison in Rust.
+// SAFETY: no code on these fibers holds a borrow of a thread-local across a wait, and no
+// initialiser of a thread-local waits.
+const FIBERS: upcall::Fibers = unsafe { upcall::Fibers::promise() };
+
+/// Sorts numbers with C's `qsort` and a comparison in Rust.
 fn sort(compare: extern "C" fn(*const c_void, *const c_void) -> i32) {
     let mut numbers = [3, 1, 2];
-    // SAFETY: the array is valid for the length given, and `compare` reads `i32`s at most.
+    // SAFETY: the pointer, length and size describe `numbers`, and `compare` reads its elements at
+    // most.
     unsafe { libc::qsort(numbers.as_mut_ptr().cast(), numbers.len(), 4, Some(compare)) };
 }
 
@@ -53,11 +58,11 @@ fn main() {
     let (_sender, orders) = async_channel::unbounded::<u32>();
     for name in ["orders", "prices"] {
         let orders = orders.clone();
-        drop(Fiber::builder().name(name).spawn(move || wait(orders.recv())));
+        drop(FIBERS.builder().name(name).spawn(move || wait(orders.recv())));
     }
     let waits = std::thread::Builder::new().name("reader".to_owned());
     let blocked = waits.spawn(move || enter(|| wait(orders.recv()).ok())).unwrap();
-    let runtime = LocalRuntime::new().unwrap();
+    let runtime = FIBERS.local_runtime().unwrap();
     let sorts = runtime.spawn_local(|| enter(|| downcall_on_fiber(|| sort(compare_when_told))).unwrap());
     runtime.run_ready(10);
     while !snapshot().threads.iter().any(|thread| thread.waits.is_some()) {

@@ -1,196 +1,280 @@
-/* upcall.h: the C functions of upcall, by which C can call Rust from any thread, on any stack.
+/* upcall.h: the C functions of upcall. With upcall, C can call Rust from any thread, on any stack.
  *
- * Every Rust library built on upcall has these functions beside its own. Nothing has to be set up: none
- * of them has to be called before the library's own, or after.
+ * A Rust library built on upcall exports these functions beside its own, under a prefix of its
+ * choice. Name the prefix before the include:
  *
- * Names      begin with upcall_ or UPCALL_.
- * Results    are 0 for done and -1 for not done, or a number that is not negative and -1 for none. On
- *            failure nothing is changed and nothing is written; upcall_last_panic tells why.
- * Threads    Any thread may call, from any stack, at any time, also inside functions that Rust calls.
- *            Where "the calling thread" is spoken of, only that thread is concerned.
- * Signals    Handlers may call upcall_version, and no other.
- * Ownership  Strings are copied, or static. Nothing that these functions return is the caller's to free.
+ *     #define UPCALL_PREFIX geo_
+ *     #include "upcall.h"
  *
- * Written by `cargo xtask header`: change the doc comments in src/capi*.rs, not this file. */
+ * This declares geo_last_message, geo_dump and so on. Without a prefix, the names are
+ * upcall_last_message, upcall_dump. The include uses the definition up: for a second library,
+ * define it again and include the file again.
+ *
+ * Nothing needs set-up: none of these functions has to be called before or after the library's own.
+ *
+ * Names      The comments leave the prefix out. A library may export fewer functions than declared:
+ *            local_* exist only if its author lets C run fibers.
+ * Copies     Each library has its own upcall, with its own messages, threads, fibers and workers.
+ *            Register a stack with each library called on it.
+ * Results    0 or a number ≥ 0 on success, -1 on failure. On failure nothing is changed and nothing
+ *            is written; last_message tells the reason.
+ * Threads    Any thread may call, from any stack, at any time, inside functions called by Rust.
+ *            If a comment speaks of the calling thread, it concerns only this thread.
+ * Signals    Handlers may call version, and no other function.
+ * Ownership  Strings are copied, or static. The caller frees nothing returned by these functions.
+ *
+ * Written by `cargo xtask header`. Change the doc comments in src/capi/, not this file. */
 #ifndef UPCALL_H
 #define UPCALL_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-/* The version of this header; upcall_version() is that of the library. */
+/* The version of this header, or of the first one if libraries bring different ones. The function
+ * version() returns the library's. */
 #define UPCALL_VERSION "0.1.0"
 #define UPCALL_VERSION_MAJOR 0
 #define UPCALL_VERSION_MINOR 1
 #define UPCALL_VERSION_PATCH 0
+
+/* UPCALL_NAME(dump) is the library's name of the function dump. */
+#define UPCALL_NAME(name) UPCALL_EXPAND(UPCALL_PREFIX, name)
+#define UPCALL_EXPAND(prefix, name) UPCALL_PASTE(prefix, name)
+#define UPCALL_PASTE(prefix, name) prefix##name
+#endif
+
+#ifndef UPCALL_PREFIX
+#define UPCALL_PREFIX upcall_
+#endif
+
+/* Two headers may include this one for the same library. */
+#ifdef __GNUC__
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wredundant-decls"
+#endif
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 /**
- * Copies the calling thread's last message into `buffer`, cut to `size` bytes with a terminating 0
- * as `snprintf` does: that of the last panic in a function that C called, which it answered with the
- * value that it declares for that, or why a function of this header returned -1.
+ * Copies the calling thread's last message into `buffer`.
  *
- * Returns the message's length in bytes without the 0, whatever fitted; -1 if there was none on this
- * thread. It stays until the next one, and at most as long as the thread is attached. `buffer` may be
- * null if `size` is 0.
+ * The message tells why the last call failed on this thread. It is the panic of a Rust function
+ * called by C, which then returned its declared error value; the reason why such a function was
+ * not run; or the reason why a function of this header returned -1. As with `snprintf`, the copy
+ * is truncated to `size` bytes, including a terminating 0. `buffer` may be null if `size` is 0.
  *
- * What the caller answers for:
+ * Returns the length of the whole message in bytes, without the terminating 0. Returns -1 if this
+ * thread has no message. A message stays until the next one, or until the thread is detached.
+ *
+ * Requirements:
  * `buffer` is valid for writing `size` bytes.
  */
-int upcall_last_panic(char *buffer, size_t size);
+int UPCALL_NAME(last_message)(char *buffer, size_t size);
 
 /**
- * Attaches the calling thread now rather than at its first call of a Rust function, and keeps a stack
- * in reserve, with which calls from its signal handlers can be served: on an alternate stack, where
- * nothing can be allocated, they fail otherwise. Threads that handle no signals need not call this.
+ * Attaches the calling thread now, before its first call of a Rust function.
  *
- * Returns 0, also if the thread is attached already; -1 if there is no memory for that. It ends with
- * `upcall_thread_detach`, or with the thread.
+ * This also reserves a stack for calls of Rust functions from the thread's signal handlers.
+ * Handlers on an alternate stack must not allocate: without the reserve, such calls fail. Threads
+ * without signal handlers need not call this.
+ *
+ * Returns 0, also if the thread is attached already. Returns -1 if there is not enough memory. The
+ * thread stays attached until `thread_detach` or its exit.
  */
-int upcall_thread_attach(void);
+int UPCALL_NAME(thread_attach)(void);
 
 /**
- * Detaches the calling thread now rather than at its exit: frees what was kept for it since its first
- * call of a Rust function, or `upcall_thread_attach`, last message included. A later call of a Rust
- * function attaches it again.
+ * Detaches the calling thread now, before its exit.
  *
- * Returns 0, also if the thread is not attached. Returns -1 and changes nothing if something of the
- * thread is in use: a call between C and Rust that has not returned, in either direction and on
- * whatever coroutine; a fiber, or the runtime of `upcall_local_begin`. The message says what. A call
- * that was left by `longjmp` may count as one that has not returned. Signal handlers, and upcall's own
- * threads, cannot be detached: -1 there.
+ * This frees everything kept for the thread since it was attached, by its first call of a Rust
+ * function or by `thread_attach`; also its last message. If the thread calls a Rust function
+ * later, it is attached again.
+ *
+ * Returns 0, also if the thread is not attached. Returns -1 and changes nothing if something of
+ * the thread is in use; the message names it:
+ * - a call between C and Rust that has not returned, in either direction, on any coroutine. A call
+ *   abandoned by `longjmp` may count as one.
+ * - a fiber, or the runtime of `local_begin`.
+ *
+ * Signal handlers and upcall's own threads cannot be detached: there, the function returns -1.
  */
-int upcall_thread_detach(void);
+int UPCALL_NAME(thread_detach)(void);
 
 /**
- * The version of the library that was linked, as `"0.1.0"`; `UPCALL_VERSION` is that of this header.
+ * Returns the version of upcall in the library, for example `"0.1.0"`.
  *
- * The string is static. May be called from anywhere, signal handlers included.
+ * `UPCALL_VERSION` is the version of this header. The string is static. The function may be called
+ * from anywhere, also from signal handlers.
  */
-const char *upcall_version(void);
+const char *UPCALL_NAME(version)(void);
 
 /**
- * Writes what is going on in the process to the file descriptor `fd`, as a tree: every attached thread,
- * its stacks, its open calls and fibers. From a debugger: `call (int)upcall_dump(2)`. Where the process
- * was stopped inside `malloc`, or inside upcall while that held a lock, this waits for ever, as every
- * function would that allocates; let the process go on for a moment then, and stop it again.
+ * Writes the state of the process to the file descriptor `fd`, as a tree.
  *
- * Returns 0, or -1 if `fd` can't be written to.
+ * The tree has every attached thread with its stacks, open calls and fibers. From a debugger, with
+ * the prefix `geo_`: `call (int)geo_dump(2)`. If the debugger has stopped the process inside
+ * `malloc`, or inside upcall while it held a lock, this call waits for ever, like any function
+ * that allocates. Then let the process run for a moment, and stop it again.
+ *
+ * Returns 0. Returns -1 if `fd` cannot be written to.
+ *
+ * Requirements:
+ * If `fd` is an open descriptor, the caller may write to it.
  */
-int upcall_dump(int fd);
+int UPCALL_NAME(dump)(int fd);
 
 /**
- * Gives the calling thread a runtime: a queue of fibers, which it runs itself, on its own event loop.
- * The loop watches the descriptor `upcall_local_fd`, and calls `upcall_local_run_ready` when that is
- * readable.
+ * Gives the calling thread a runtime: a run queue of fibers, run by this thread on its own event
+ * loop.
  *
- * Returns 0, or -1 if the thread has one already or there is no file descriptor. It ends with
- * `upcall_local_end`, or with the thread.
+ * The loop watches the descriptor `local_fd`. When this is readable, the loop calls
+ * `local_run_ready`.
+ *
+ * Returns 0. Returns -1 if the thread has a runtime already, or if no file descriptor is
+ * available. The runtime lives until `local_end` or the exit of the thread.
  */
-int upcall_local_begin(void);
+int UPCALL_NAME(local_begin)(void);
 
 /**
- * Adds a fiber to the calling thread's runtime that will call `run(argument)` on a stack of its own, in
- * a later `upcall_local_run_ready`, or while a Rust function waits on this thread. C code there may
- * call Rust functions that wait: the fiber is suspended, and the thread goes on.
+ * Adds a fiber to the calling thread's runtime: it will call `run(argument)` on a stack of its
+ * own.
  *
- * Returns 0, or -1 if `run` is null or the thread has no runtime. `argument` stays the caller's.
+ * The fiber begins in a later `local_run_ready`, or while a Rust function waits on this thread. If
+ * its C code calls a Rust function and this waits, the fiber is suspended, and the thread
+ * continues with other work.
  *
- * What the caller answers for:
- * `run(argument)` may be called, once, on this thread, until `upcall_local_end` has returned. If the
- * fiber is ended there while it waits, `run` has to return as after an error of the function that
- * waited.
+ * The library's author promises in Rust that the library's functions may wait on fibers. A library
+ * without this promise exports no function `local_*`, so a program with calls of them does not
+ * link. C++ code on fibers makes the same promise for its own `thread_local` variables.
+ *
+ * Returns 0. Returns -1 if `run` is null, or if the thread has no runtime. The caller keeps
+ * the ownership of `argument`.
+ *
+ * Requirements:
+ * `run(argument)` may be called once, on this thread, until `local_end` has returned. If
+ * `local_end` ends the fiber during a wait, the waiting Rust function returns its error value to
+ * C. Then `run` has to return as well.
  */
-int upcall_local_spawn(void (*run)(void*), void *argument);
+int UPCALL_NAME(local_spawn)(void (*run)(void*), void *argument);
 
 /**
- * Runs fibers of the calling thread's runtime that are ready, each until it waits or ends, `max` of them
- * at most.
+ * Runs fibers of the calling thread's runtime that are ready, at most `max` of them.
  *
- * Returns how many it ran, or -1 if the thread has no runtime.
+ * Each runs until it waits or ends.
+ *
+ * Returns the number of runs. Returns -1 if the thread has no runtime.
  */
-long upcall_local_run_ready(size_t max);
+long UPCALL_NAME(local_run_ready)(size_t max);
 
 /**
- * The file descriptor that is readable (`POLLIN`, level-triggered) whenever a fiber of the calling
- * thread's runtime can run. To be polled only: not read, not closed. It is good until
- * `upcall_local_end`.
+ * Returns the file descriptor that tells an event loop when a fiber of the calling thread is
+ * ready.
+ *
+ * While a fiber of the thread's runtime can run, the descriptor is readable (`POLLIN`,
+ * level-triggered). Only poll it: do not read from it, and do not close it. It is valid until
+ * `local_end`.
  *
  * Returns -1 if the thread has no runtime.
  */
-int upcall_local_fd(void);
+int UPCALL_NAME(local_fd)(void);
 
 /**
- * Ends the calling thread's runtime: fibers that have not ended are ended where they wait, the function
- * that waits returning to C what it declares for a panic.
+ * Ends the calling thread's runtime, and its fibers.
  *
- * Returns 0, or -1 if the thread has none, or if it is called from inside `upcall_local_run_ready`.
+ * A fiber in the middle of a wait is ended there: the waiting Rust function returns to C its error
+ * value, as after a panic.
+ *
+ * Returns 0. Returns -1 if the thread has no runtime, or if the call comes from inside
+ * `local_run_ready`.
  */
-int upcall_local_end(void);
+int UPCALL_NAME(local_end)(void);
 
 /**
- * Ends upcall's worker threads, giving their fibers `milliseconds` to end. For programs that want
- * nothing to run while they exit. No fiber can be given to a worker any more; all that needs none works
- * as before.
+ * Ends upcall's worker threads; their fibers have `milliseconds` to end.
  *
- * Returns 0, or -1 if some have not ended by then; the message says which. It may be called again then.
+ * It is for programs that want no other thread to run during their exit. From the call on, no
+ * fiber can be given to a worker. Everything without workers continues to work.
+ *
+ * Returns 0. Returns -1 if some fibers or blocking calls have not ended by then; the message names
+ * them. In this case the function may be called again.
  */
-int upcall_shutdown(unsigned int milliseconds);
+int UPCALL_NAME(shutdown)(unsigned int milliseconds);
 
 /**
- * Describes a stack of the program's own making, a coroutine's: Rust functions that are called there,
- * on any thread, run on that stack if it has room enough for them. Otherwise they run on a stack of
- * upcall's, as they do when they are called on stacks that nobody described. `low` is the lowest usable
- * address, guard pages left out, `size` the size in bytes. `name` is for reports, may be null, and is
- * copied.
+ * Describes a stack made by the program, such as a coroutine's.
  *
- * Returns 0; -1 if `low` is null or `size` is 0, if the stack would reach past the end of the address
- * space, or if it overlaps a registered one or the calling thread's own. Nothing is changed then. It
- * ends with `upcall_stack_unregister`.
+ * ```text
+ *   low + size ─┬─────────────┐
+ *               │ the stack   │ grows downwards
+ *          low ─┼─────────────┤ lowest usable address
+ *               │ guard pages │ not included
+ *               └─────────────┘
+ * ```
  *
- * What the caller answers for:
- * The `size` bytes from `low` on are one stack, readable and writable, until it is unregistered. `name`
- * is null or a C string.
+ * A Rust function called on the stack, by any thread, runs there if the stack has enough room.
+ * Otherwise it runs on a stack of upcall's, as it does for every call from an undescribed stack.
+ * `size` is in bytes. `name` is for reports; it may be null, and is copied.
+ *
+ * Returns 0. Returns -1 and changes nothing in three cases: `low` is null or `size` is 0; the
+ * stack would reach past the end of the address space; it overlaps a registered stack or the
+ * calling thread's own. The registration lasts until `stack_unregister`.
+ *
+ * Requirements:
+ * The `size` bytes from `low` on are one stack, readable and writable, until it is unregistered.
+ * `name` is null or a C string.
  */
-int upcall_stack_register(void *low, size_t size, const char *name);
+int UPCALL_NAME(stack_register)(void *low, size_t size, const char *name);
 
 /**
- * Ends what `upcall_stack_register` began, before the memory becomes something else. `low` is what the
- * stack was registered with. Any thread may do that, not only the one that registered it.
+ * Ends the registration of a stack, before its memory gets another use.
  *
- * Returns 0; -1 if no stack is registered there by `upcall_stack_register`, or if the stack is in use:
- * a call that has not returned, of any thread, was made on it, from it or to it. The message says which
- * call, where and on which thread. Nothing is changed then. Code on the stack may unregister it, as the
- * last thing before it leaves, if no other call of its is open.
+ * `low` is the address given to `stack_register`. Any thread may call this, not only the one that
+ * registered the stack.
  *
- * What cannot be seen: calls of threads that have begun to exit; and, on another thread, a Rust function
- * that called C as a plain function instead of by `upcall::downcall`. What can be seen too long: a call
- * that was left by `longjmp`.
+ * Returns 0. Returns -1 and changes nothing if `stack_register` has registered no stack at `low`,
+ * or if the stack is in use. It is in use if a call of any thread has not returned, and was made
+ * on the stack, from it or to it. The message tells which call, where, and on which thread. Code
+ * on the stack may unregister it as its last action there, if it has no other open call.
+ *
+ * Two kinds of use are not detected: calls of threads that have begun to exit; and, on another
+ * thread, a Rust function in the middle of a plain call of C, without `upcall::downcall`. In the
+ * other direction, a call abandoned by `longjmp` may count as open.
  */
-int upcall_stack_unregister(void *low);
+int UPCALL_NAME(stack_unregister)(void *low);
 
 /**
- * How many bytes the caller's stack certainly has left below the caller: on its thread's own stack, a
- * registered one, or one of upcall's.
+ * Returns the bytes certainly remaining on the caller's stack, below the caller.
  *
- * Returns -1 on a stack that nobody described. The first call of a thread may ask the system; later ones
- * make no system call.
+ * This works on the thread's own stack, on registered stacks, and on upcall's stacks. On an
+ * undescribed stack, it returns -1.
+ *
+ * On the thread's own stack, upcall asks the system at the thread's first call. When a later call
+ * comes from deeper than any before, by 128 KiB or more, upcall asks again: it checks that the 256
+ * KiB below the caller exist. The part further down may turn out not to exist, if the stack's
+ * limit is lowered or guard pages are put there. So ask again every 128 KiB of depth.
  */
-ptrdiff_t upcall_stack_remaining(void);
+ptrdiff_t UPCALL_NAME(stack_remaining)(void);
 
 /**
- * Has stack overflows reported on stderr: which thread's, on which stack, inside which calls. The
- * handlers of SIGSEGV and SIGBUS that were there before get their turn after that. To be called before
- * the first call of a Rust function.
+ * Installs signal handlers that report faults and stack overflows on stderr.
  *
- * Returns 0, or -1 if the system refuses it.
+ * The signals are SIGSEGV, SIGBUS, SIGILL, SIGFPE and SIGABRT. A report tells on which thread and
+ * inside which calls the fault happened. Afterwards the previous handler is called. Call this
+ * before the first call of a Rust function. If the host raises SIGSEGV on purpose, set the
+ * variable `UPCALL_REPORTS=overflows`: then upcall reports only stack overflows, and leaves all
+ * other faults to the host.
+ *
+ * Returns 0. Returns -1 if the system refuses it.
  */
-int upcall_report_install(void);
+int UPCALL_NAME(report_install)(void);
 
 #ifdef __cplusplus
 }
 #endif
+
+#ifdef __GNUC__
+#pragma GCC diagnostic pop
 #endif
+#undef UPCALL_PREFIX

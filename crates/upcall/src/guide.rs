@@ -1,21 +1,24 @@
-//! The guide, for authors of Rust libraries that C calls. No code of the crate's: it is there for documentation and its tests only.
+//! The guide, for authors of Rust libraries with a C interface.
 //!
 //! | chapter | |
 //! |---|---|
 //! | [`start`] | from `cargo new` to a C program that calls Rust, in ten minutes |
-//! | [`life_of_a_call`] | what runs on which stack, and how to look |
-//! | [`stacks`] | which stack your code runs on: automatic, the caller's, a pooled one; registered stacks; deep recursion |
-//! | [`waiting`] | what blocks and what suspends; fibers, event loops, tokio, locks |
-//! | [`errors`] | panics, refusals, exceptions of others; what C gets and where a panic goes |
-//! | [`callbacks`] | closures that C calls, values that C keeps |
-//! | [`checking_hosts`] | hosts that scan or check their stacks: Ruby, Python, the JVM, PostgreSQL, collectors |
+//! | [`life_of_a_call`] | which code runs on which stack, and how to see it |
+//! | [`stacks`] | the stack of your code: the caller's, pooled or registered; deep recursion |
+//! | [`waiting`] | blocking and suspending; fibers, event loops, tokio, locks |
+//! | [`errors`] | panics, refusals, foreign exceptions; C's return value, the way of a panic |
+//! | [`callbacks`] | closures for C to call, Rust values for C to keep |
+//! | [`checking_hosts`] | hosts that check stacks: Ruby, Python, JVM, PostgreSQL, collectors |
 //! | [`processes`] | threads, fork, exit, `dlclose`, signals, `longjmp` |
 //! | [`migrating`] | from `block_on`, from `stacker`, from `catch_unwind` by hand |
-//! | [`hosts`] | the real hosts that the tests run, and what to watch for there |
-//! | [`limits`] | what upcall does not do |
+//! | [`hosts`] | the real hosts of the tests, and the pitfalls of each |
+//! | [`limits`] | the things upcall does not do |
+//! | [`bindings`] | for authors of bindings to C libraries for use by others |
 //!
-//! The examples are compiled and run with the crate's tests. Where they need C, they take functions of its standard library, or functions of Rust's with
-//! C's calling convention, which for upcall is the same.
+//! The examples are compiled and run with the crate's tests. If an example needs C, it calls
+//! functions of C's standard library, or Rust functions with C's calling convention. For upcall
+//! these are the same. This module exists for documentation and its tests only; it has no code of
+//! the crate.
 
 #[doc = include_str!("../guide/01-start.md")]
 pub mod start {}
@@ -49,3 +52,6 @@ pub mod hosts {}
 
 #[doc = include_str!("../guide/11-limits.md")]
 pub mod limits {}
+
+#[doc = include_str!("../guide/12-bindings.md")]
+pub mod bindings {}

@@ -1,4 +1,4 @@
-//! Closures that C calls: what real C functions do with them. What C does wrong is in `callback_misuse.rs`.
+//! Closures called by real C functions. Misuse by C is in `callback_misuse.rs`.
 
 mod common;
 
@@ -11,13 +11,14 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Barrier, mpsc};
 
+use common::FIBERS;
 use common::{Counted, Random, last_panic};
 use upcall::{callback, downcall};
 
-/// The numbers' addresses, in order, with C's `qsort_r`.
+/// Sorts `numbers` with C's `qsort_r`.
 fn sort(numbers: &mut [i32], mut compare: impl FnMut(i32, i32) -> c_int) {
     let compare = |a: *const c_void, b: *const c_void| -> c_int {
-        // SAFETY: qsort_r passes elements of the array below.
+        // SAFETY: `qsort_r` passes addresses of elements of `numbers`, each an `i32`.
         let (a, b) = unsafe { (*a.cast::<i32>(), *b.cast::<i32>()) };
         compare(a, b)
     };
@@ -26,8 +27,8 @@ fn sort(numbers: &mut [i32], mut compare: impl FnMut(i32, i32) -> c_int) {
         || 0,
         |compare| {
             let (base, number) = (numbers.as_mut_ptr().cast(), numbers.len());
-            // SAFETY: the array is valid for the length given.
-            downcall(|| unsafe { libc::qsort_r(base, number, 4, Some(compare.data_last()), compare.data()) });
+            // SAFETY: `base` and `number` describe the slice `numbers`, and an element has 4 bytes.
+            downcall(|| unsafe { qsort_r(base, number, 4, Some(compare.data_last()), compare.data()) });
         },
     );
 }
@@ -68,11 +69,21 @@ fn closures_sort_inside_closures_that_sort() {
 }
 
 unsafe extern "C" {
+    // libc has it for glibc alone.
+    fn qsort_r(
+        base: *mut c_void,
+        number: usize,
+        size: usize,
+        compare: Option<unsafe extern "C" fn(*const c_void, *const c_void, *mut c_void) -> c_int>,
+        data: *mut c_void,
+    );
+    #[cfg(target_env = "gnu")]
     fn tdelete(
         key: *const c_void,
         root: *mut *mut c_void,
         compare: unsafe extern "C" fn(*const c_void, *const c_void) -> c_int,
     ) -> *mut c_void;
+    #[cfg(target_env = "gnu")]
     fn tsearch(
         key: *const c_void,
         root: *mut *mut c_void,
@@ -102,7 +113,8 @@ fn twalk_r_walks_by_a_closure() {
     let mut numbers = [10, 20, 30];
     let mut root = ptr::null_mut();
     for number in &mut numbers {
-        // SAFETY: the tree is `root`'s, and its keys are not looked at.
+        // SAFETY: `root` is a valid tree or null, and `by_address` compares the keys without
+        // reading them.
         unsafe { tsearch(ptr::from_mut(number).cast(), &mut root, by_address) };
     }
     let mut seen = Vec::new();
@@ -110,29 +122,31 @@ fn twalk_r_walks_by_a_closure() {
         const POSTORDER: c_int = 1;
         const LEAF: c_int = 3;
         if visit == POSTORDER || visit == LEAF {
-            // SAFETY: a node begins with the key, which is a number's address.
+            // SAFETY: a node begins with its key, here the address of a live number.
             seen.push(unsafe { **node.cast::<*const i32>() });
         }
     };
-    // SAFETY: the tree is a tree; the callback is called during the walk only.
+    // SAFETY: `root` is a valid tree, and `twalk_r` calls the callback only until it returns.
     callback::scope(walk, || (), |walk| unsafe { twalk_r(root, walk.data_last(), walk.data()) });
     assert_eq!(seen, numbers);
     for number in &numbers {
-        // SAFETY: as above.
+        // SAFETY: `root` is a valid tree, and `by_address` compares the keys without reading them.
         unsafe { tdelete(ptr::from_ref(number).cast(), &mut root, by_address) };
     }
 }
 
-/// Runs `body` on a thread of C's.
+/// Runs `function(data)` on a new thread of C's, and returns its value.
 fn on_thread(function: unsafe extern "C" fn(*mut c_void) -> *mut c_void, data: *mut c_void) -> *mut c_void {
-    // libc says of a thread's function that it can be called safely, which one can be that looks its data up.
+    // The `libc` crate wants a safe start function. Ours is safe to call with any data, since it
+    // looks the data up.
     type Start = extern "C" fn(*mut c_void) -> *mut c_void;
     let mut thread = 0 as libc::pthread_t;
     let mut value = ptr::null_mut();
-    // SAFETY: only the type changes, to one that is called as the other is.
+    // SAFETY: the two types differ in `unsafe` alone, so both have the same ABI.
     let function =
         unsafe { std::mem::transmute::<unsafe extern "C" fn(*mut c_void) -> *mut c_void, Start>(function) };
-    // SAFETY: the function takes one pointer, and the thread is joined.
+    // SAFETY: the function takes one pointer, and the thread is joined before this function
+    // returns.
     unsafe {
         assert_eq!(libc::pthread_create(&mut thread, ptr::null(), function, data), 0);
         assert_eq!(libc::pthread_join(thread, &mut value), 0);
@@ -152,16 +166,16 @@ fn a_thread_of_c_runs_a_closure_once() {
     let (function, data, destroy) = (body.data_first(), body.data(), body.destroy());
     assert_eq!(on_thread(function, body.into_data()).addr(), 42);
     assert_eq!(drops.load(SeqCst), 1);
-    // SAFETY: the function looks up what it gets.
+    // SAFETY: the function looks up its data, so any pointer is allowed.
     assert!(unsafe { function(data) }.is_null());
     assert!(
         last_panic().contains("a_thread_of_c_runs_a_closure_once::{{closure}} is gone"),
         "{}",
         last_panic()
     );
-    // A library that has a destroy hook calls it after the call too.
+    // A library with a destroy hook calls it after the closure's call, too.
     assert!(upcall::enter(|| panic!("something else")).is_err());
-    // SAFETY: as above.
+    // SAFETY: the function looks up its data, so a stale pointer is allowed.
     unsafe { destroy(data) };
     assert_eq!(last_panic(), "something else");
 }
@@ -172,7 +186,7 @@ fn once_is_dropped_by_the_hook_when_it_was_not_called() {
     let counted = Counted(drops.clone());
     let never = callback::once(move |_: c_int| drop(counted), || ());
     let destroy = never.destroy();
-    // SAFETY: the function looks up what it gets.
+    // SAFETY: the function looks up its data, so any pointer is allowed.
     unsafe { destroy(never.into_data()) };
     assert_eq!(drops.load(SeqCst), 1);
 }
@@ -195,7 +209,8 @@ fn a_shared_closure_runs_on_several_threads_at_once() {
             std::thread::scope(|scope| {
                 for number in 0..THREADS as c_int {
                     scope.spawn(move || {
-                        // SAFETY: the function looks up what it gets.
+                        // SAFETY: the function looks up its data, so any pointer and any thread are
+                        // allowed.
                         let answer = unsafe { function(number, ptr::without_provenance_mut(data)) };
                         assert_eq!(answer, number);
                     });
@@ -227,7 +242,8 @@ fn the_end_of_a_scope_waits_for_calls_on_other_threads() {
                 || -1,
                 |waits| {
                     let (function, data) = (waits.data_first(), waits.data().addr());
-                    // SAFETY: the function looks up what it gets.
+                    // SAFETY: the function looks up its data, so any pointer and any thread are
+                    // allowed.
                     let thread =
                         std::thread::spawn(move || unsafe { function(ptr::without_provenance_mut(data)) });
                     wait_entered.recv().unwrap();
@@ -238,7 +254,7 @@ fn the_end_of_a_scope_waits_for_calls_on_other_threads() {
             let there = shared.lock().unwrap().2.borrow().load(SeqCst);
             (there, thread.join().unwrap())
         };
-        let ended = if on_fiber { upcall::wait(upcall::Fiber::new(body)) } else { body() };
+        let ended = if on_fiber { upcall::wait(FIBERS.fiber(body)) } else { body() };
         assert_eq!((ended, returned.load(SeqCst)), ((1, 1), 1));
     }
 }
@@ -254,7 +270,7 @@ fn eight_arguments_arrive_in_their_order() {
         all.data_first();
     let last: unsafe extern "C" fn(u8, i16, u32, i64, f32, f64, *const u8, bool, *mut c_void) -> u64 =
         all.data_last();
-    // SAFETY: the functions look up what they get.
+    // SAFETY: the functions look up their data, and have the declared argument types.
     unsafe {
         assert_eq!(first(all.data(), 1, -2, 3, -4, 5.5, -6.5, ptr::null(), true), 8);
         assert_eq!(last(1, -2, 3, -4, 5.5, -6.5, ptr::null(), true, all.data()), 8);
@@ -263,7 +279,7 @@ fn eight_arguments_arrive_in_their_order() {
 
 #[test]
 fn a_callback_may_wait() {
-    let sorted = upcall::Fiber::new(|| {
+    let sorted = FIBERS.fiber(|| {
         let mut numbers = [3, 1, 2];
         sort(&mut numbers, |a, b| {
             upcall::yield_now();
@@ -285,12 +301,12 @@ fn closures_run_at_exit() {
     }
     let say = |what: std::fmt::Arguments<'_>| {
         let line = format!("{what}\n");
-        // SAFETY: the line is readable for its length.
+        // SAFETY: `line` is readable for its length.
         unsafe { libc::write(2, line.as_ptr().cast(), line.len()) };
     };
     let with_status = callback::once(move |status: c_int| say(format_args!("on_exit with {status}")), || ());
     let without = callback::once(move || say(format_args!("__cxa_atexit")), || ());
-    // SAFETY: the functions have the types that C calls them by.
+    // SAFETY: both functions have the types by which C calls them.
     unsafe {
         __cxa_atexit(without.data_first(), without.into_data(), ptr::null_mut());
         on_exit(with_status.data_last(), with_status.into_data());

@@ -1,4 +1,4 @@
-//! Closures that C calls late, twice, at once, inside themselves, and with the wrong pointer.
+//! Closures called late, twice, concurrently, inside themselves, and with a wrong pointer.
 
 mod common;
 
@@ -22,7 +22,7 @@ thread_local! {
 
 fn call_back(number: c_int) -> c_int {
     let (function, data) = CALLED_BACK.get().unwrap();
-    // SAFETY: the function looks up what it gets.
+    // SAFETY: the function looks up its data, so any pointer is allowed.
     downcall(|| unsafe { function(data, number) })
 }
 
@@ -41,7 +41,7 @@ fn data_that_is_none_of_the_callbacks_is_refused() {
         (handle, "got the data of i32"),
     ];
     for (data, message) in cases {
-        // SAFETY: the functions look up what they get.
+        // SAFETY: both functions look up their data, so any pointer is allowed.
         unsafe {
             assert_eq!(function(data, 0), -1);
             assert!(last_panic().contains(message), "{}", last_panic());
@@ -49,7 +49,7 @@ fn data_that_is_none_of_the_callbacks_is_refused() {
             assert!(last_panic().contains(message), "{}", last_panic());
         }
     }
-    // SAFETY: as above.
+    // SAFETY: the functions look up their data.
     assert_eq!(unsafe { (function(one.data(), 0), two.data_first()(two.data(), 0)) }, (1, 2));
     assert_eq!(Handle::from_raw(handle), Ok(3));
 }
@@ -67,7 +67,7 @@ fn a_closure_is_destroyed_once_and_then_gone() {
     let add = callback::new(add, || -1);
     let (first, last, destroy) = (add.data_first(), add.data_last(), add.destroy());
     let data = add.into_data();
-    // SAFETY: the functions look up what they get.
+    // SAFETY: the functions look up their data, so a stale pointer is allowed.
     unsafe {
         assert_eq!((first(data, 1, 2.0), last(1, 2.0, data)), (3, 6));
         destroy(data);
@@ -110,14 +110,14 @@ fn a_closure_destroyed_while_it_runs_lives_until_it_returns() {
     let counted = Counted(drops.clone());
     let destroy = Rc::new(Cell::new(None));
     struct Destroy(Rc<Cell<Option<(unsafe extern "C" fn(*mut c_void), *mut c_void)>>>);
-    // SAFETY: all of this is on one thread.
+    // SAFETY: the `Rc` and the pointer never leave this test's thread.
     unsafe impl Send for Destroy {}
     let its = Destroy(destroy.clone());
     let ends = callback::new(
         move |number: c_int| -> c_int {
             let its = &its;
             let (destroy, data) = its.0.get().unwrap();
-            // SAFETY: the function looks up what it gets.
+            // SAFETY: the function looks up its data, so a call inside the closure is allowed.
             downcall(|| unsafe { destroy(data) });
             assert_eq!((counted.0.load(SeqCst), call_back(1)), (0, -1));
             number
@@ -142,7 +142,7 @@ fn destructors_that_panic_do_so_in_an_upcall() {
         || (),
     );
     let (destroy, data) = (callback.destroy(), callback.into_data());
-    // SAFETY: the function looks up what it gets.
+    // SAFETY: the function looks up its data.
     unsafe { destroy(data) };
     assert_eq!(last_panic(), "a bomb");
     let bomb = AtDrop(|| panic!("another bomb"));
@@ -153,7 +153,7 @@ fn destructors_that_panic_do_so_in_an_upcall() {
         || (),
     );
     let (destroy, data) = (callback.destroy(), callback.into_data());
-    // SAFETY: as above.
+    // SAFETY: the function looks up its data.
     let raised = catch_unwind(|| downcall(|| unsafe { destroy(data) }));
     assert_eq!(common::message(raised.unwrap_err()), "another bomb");
 }
@@ -170,7 +170,7 @@ fn a_closure_in_use_by_one_thread_is_refused_to_another() {
     };
     let waits = callback::new(waits, || -1);
     let (function, data) = (waits.data_first(), waits.data().addr());
-    // SAFETY: the function looks up what it gets.
+    // SAFETY: the function looks up its data, so any pointer and any thread are allowed.
     let call = move |wait| unsafe { function(ptr::without_provenance_mut(data), wait) };
     let thread = std::thread::spawn(move || call(1));
     wait_entered.recv().unwrap();
@@ -193,13 +193,14 @@ fn a_closure_of_a_scope_is_for_its_thread() {
         |count| {
             let (function, data) = (count.data_first(), count.data().addr());
             let other = std::thread::spawn(move || {
-                // SAFETY: the function looks up what it gets.
+                // SAFETY: the function looks up its data, so a call on a wrong thread is an error
+                // at worst.
                 (unsafe { function(ptr::without_provenance_mut(data)) }, last_panic())
             });
             let (answer, message) = other.join().unwrap();
             assert_eq!(answer, -1);
             assert!(message.contains("on another thread than that of its scope"), "{message}");
-            // SAFETY: as above.
+            // SAFETY: the function looks up its data.
             assert_eq!(unsafe { function(count.data()) }, 1);
         },
     );
@@ -221,7 +222,7 @@ fn a_scope_that_panics_ends() {
     }));
     assert!(raised.is_err());
     let (function, data) = kept.get().unwrap();
-    // SAFETY: the function looks up what it gets.
+    // SAFETY: the function looks up its data, so a stale pointer is allowed.
     assert_eq!(unsafe { function(data) }, -1);
 }
 
@@ -231,10 +232,10 @@ fn a_callback_that_is_dropped_takes_its_closure_along() {
     let counted = Counted(drops.clone());
     let callback = callback::shared(move || -> c_int { counted.0.load(SeqCst) as c_int }, || -1);
     let (function, data) = (callback.data_first(), callback.data());
-    // SAFETY: the function looks up what it gets.
+    // SAFETY: the function looks up its data.
     assert_eq!(unsafe { function(data) }, 0);
     drop(callback);
     assert_eq!(drops.load(SeqCst), 1);
-    // SAFETY: as above.
+    // SAFETY: the function looks up its data, so a stale pointer is allowed.
     assert_eq!(unsafe { function(data) }, -1);
 }

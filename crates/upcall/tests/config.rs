@@ -1,4 +1,4 @@
-//! Settings, in an order that one process can go through once.
+//! Settings, in one possible order: a process can install them only once.
 
 use upcall::{ConfigError, ForeignStacks, config, enter};
 
@@ -8,7 +8,8 @@ fn settings_are_installed_once_and_before_use() {
     assert_eq!(config().min_stack(2 << 30).install(), Err(ConfigError::MinStack { bytes: 2 << 30 }));
     config().min_stack(1 << 20).foreign_stacks(ForeignStacks::Report).install().unwrap();
     assert_eq!(config().install(), Err(ConfigError::AlreadyInstalled));
-    // Test threads have 2 MiB; a thread with less takes a pooled stack of what was asked for.
+    // The test's own thread has 2 MiB. A smaller thread's upcall gets a pooled stack of the size
+    // requested.
     let small = std::thread::Builder::new().stack_size(256 << 10);
     let left = small.spawn(|| enter(|| stackbounds::remaining().unwrap()).unwrap()).unwrap().join().unwrap();
     assert!(left >= 1 << 20, "{left} bytes left");

@@ -1,4 +1,4 @@
-//! The crossing as Rust code sees it; `hosts/` has it as C sees it.
+//! The crossing as seen by Rust code; `hosts/` has C's view.
 
 use std::cell::Cell;
 use std::hint::black_box;
@@ -11,7 +11,7 @@ use upcall::{Refusal, StackChoice, downcall, enter, entry, snapshot, with_stack}
 
 const QUERIED: bool = !cfg!(stackbounds_no_query);
 
-/// Drops with it, to see where a closure went.
+/// Counts its drops, and so shows a closure's end.
 struct CountsDrops<'a>(&'a Cell<u32>);
 
 impl Drop for CountsDrops<'_> {
@@ -59,11 +59,10 @@ fn an_error_has_the_message_and_the_payload() {
 }
 
 #[test]
-fn an_enclosing_downcall_has_the_payload_and_the_error_the_message() {
+fn an_enclosing_downcall_gets_the_payload_of_an_error_that_is_dropped() {
     let raised = catch_unwind(|| {
         downcall(|| {
-            let error = enter(|| panic_any(7u16)).unwrap_err();
-            assert!(error.into_payload().is_none());
+            drop(enter(|| panic_any(7u16)).unwrap_err());
             "C goes on until it returns"
         })
     });
@@ -79,7 +78,8 @@ fn the_value_of_a_downcall_is_dropped_when_a_panic_takes_its_place() {
             CountsDrops(&drops)
         })
     };
-    // On a thread new to us, on its own stack, and from a pooled stack.
+    // On a thread without earlier upcalls, on an attached thread's own stack, and on a pooled
+    // stack.
     assert!(catch_unwind(AssertUnwindSafe(|| drop(replaced()))).is_err());
     assert!(enter(|| drop(replaced())).is_err());
     assert!(entry().stack(StackChoice::Pooled).enter(|| drop(replaced())).is_err());
@@ -97,7 +97,7 @@ impl Drop for Bomb {
 
 #[test]
 fn drops_that_panic_in_the_wrong_moment_harm_nobody() {
-    // A value that a panic takes the place of; on the own stack, and from a pooled one.
+    // The value replaced by a panic, on the thread's own stack and on a pooled stack.
     let replaced = || {
         downcall(|| {
             let _ = enter(|| panic!("inner"));
@@ -108,11 +108,11 @@ fn drops_that_panic_in_the_wrong_moment_harm_nobody() {
     assert_eq!(raised.message(), "inner");
     let raised = entry().stack(StackChoice::Pooled).enter(|| std::mem::forget(replaced())).unwrap_err();
     assert_eq!(raised.message(), "inner");
-    // A closure that is refused.
+    // The closure of a refused upcall.
     let bomb = Bomb;
     let refused = entry().min_stack(usize::MAX).enter(move || std::mem::forget(bomb)).unwrap_err();
     assert!(refused.refusal().is_some());
-    // A payload.
+    // A panic's payload.
     drop(enter(|| panic_any(Bomb)).unwrap_err());
 }
 
@@ -145,7 +145,7 @@ fn a_downcall_from_a_pooled_stack_is_on_the_callers_stack_below_its_frames() {
             assert_ne!(current(), own);
             let inside = downcall(stack_pointer);
             assert!(inside < outside && outside - inside < 64 << 10);
-            // And so with another pooled stack in between.
+            // A pooled stack in between makes no difference.
             let inside = with_stack(4 << 20, || downcall(stack_pointer));
             assert!(inside < outside && outside - inside < 64 << 10);
         })
@@ -212,7 +212,7 @@ fn a_snapshot_of_busy_threads_is_whole() {
     let busy = || {
         while !stop.load(std::sync::atomic::Ordering::Relaxed) {
             enter(|| downcall(|| enter(|| downcall(|| ())))).unwrap().unwrap();
-            // Its stacks go to other threads.
+            // Stacks of the pool move to other threads.
             let pooled = || entry().stack(StackChoice::Pooled).enter(|| downcall(|| ()));
             std::thread::spawn(pooled).join().unwrap().unwrap();
         }
@@ -228,7 +228,7 @@ fn a_snapshot_of_busy_threads_is_whole() {
     });
 }
 
-/// Compilers push what does not fit into registers, so that SP is another one when C is called.
+/// C with more arguments than registers: compilers push the rest, so SP has moved when C is called.
 #[test]
 fn a_panic_crosses_c_functions_with_many_arguments() {
     type Many =

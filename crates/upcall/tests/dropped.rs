@@ -1,4 +1,4 @@
-//! Fibers dropped before they end, and the variables of fibers, which are dropped with them.
+//! Fibers dropped before they end, and the fiber-local variables dropped with them.
 
 mod common;
 
@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use common::FIBERS;
 use common::{AtDrop, Comparator, Log, child, message, part, poll, time_limit};
 use futures_lite::future::yield_now;
 use upcall::{Fiber, FiberLocal, downcall, downcall_on_fiber, enter, sleep, wait, with_stack};
@@ -18,9 +19,9 @@ fn for_ever() {
     wait(std::future::pending::<()>());
 }
 
-/// A fiber that has run `f` as far as its first wait.
+/// A fiber suspended in the first wait of `f`.
 fn begun<T>(f: impl FnOnce() -> T + 'static) -> Pin<Box<Fiber<T>>> {
-    let mut fiber = Box::pin(Fiber::new(f));
+    let mut fiber = Box::pin(FIBERS.fiber(f));
     assert!(poll(&mut fiber).is_pending());
     fiber
 }
@@ -29,7 +30,7 @@ fn begun<T>(f: impl FnOnce() -> T + 'static) -> Pin<Box<Fiber<T>>> {
 fn before_its_first_poll() {
     let log = Log::default();
     let (said, inner) = (log.at_drop("closure"), log.clone());
-    drop(Fiber::new(move || {
+    drop(FIBERS.fiber(move || {
         inner.add("ran");
         drop(said);
     }));
@@ -165,9 +166,9 @@ fn fibers_that_wait_for_fibers_are_dropped_with_them() {
     let inner = log.clone();
     drop(begun(move || {
         let _outer = inner.at_drop("outer");
-        wait(Fiber::new(move || {
+        wait(FIBERS.fiber(move || {
             let _middle = inner.at_drop("middle");
-            wait(Fiber::new(move || {
+            wait(FIBERS.fiber(move || {
                 let _inner = inner.at_drop("inner");
                 for_ever();
             }));
@@ -176,7 +177,9 @@ fn fibers_that_wait_for_fibers_are_dropped_with_them() {
     assert_eq!(log.take(), ["inner", "middle", "outer"]);
 }
 
-/// Has C sort on the fiber's own stack with a comparator that waits for ever at its third call. C asks further, and returns.
+/// Sorts in C on the fiber's own stack. The comparator's third call waits for ever.
+///
+/// After the fiber is dropped, C makes further upcalls, all refused, and returns.
 fn sort_until_dropped(log: &Log, innermost: &dyn Fn()) {
     let _outside = log.at_drop("outside");
     let calls = Cell::new(0);
@@ -267,8 +270,8 @@ fn every_nesting_of_crossings() {
         drop(begun(move || nest(&inner, &chosen)));
         assert_eq!(log.take(), ["left"; 6], "nesting {code}");
     }
-    // What other fibers and upcalls do is as before.
-    wait(Fiber::new(|| enter(|| wait(yield_now())).unwrap()));
+    // Other fibers and upcalls still work.
+    wait(FIBERS.fiber(|| enter(|| wait(yield_now())).unwrap()));
 }
 
 #[test]
@@ -278,7 +281,7 @@ fn a_downcall_to_the_system_stack_blocks_in_there() {
         sleep(Duration::from_millis(1));
         a.cmp(&b)
     };
-    let mut fiber = Box::pin(Fiber::new(move || {
+    let mut fiber = Box::pin(FIBERS.fiber(move || {
         let mut numbers = [2, 3, 1];
         downcall(|| Comparator::new(&compare).sort(&mut numbers));
         numbers
@@ -308,10 +311,10 @@ fn a_variable_is_of_a_fiber_or_of_a_thread() {
     assert_eq!(OWN.with(Cell::get), 100);
 }
 
-/// What the variables of the next test said.
+/// The events of `Says` in the next test.
 static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Says when it is made and when it is dropped.
+/// Records its creation and its drop in `SAID`.
 struct Says(&'static str);
 
 impl Says {
@@ -328,7 +331,7 @@ impl Drop for Says {
 }
 
 static FIRST: FiberLocal<Says> = FiberLocal::new(|| Says::new("first"));
-/// Its init uses another.
+/// `SECOND`, with an initialiser that uses `FIRST`.
 static SECOND: FiberLocal<Says> = FiberLocal::new(|| {
     FIRST.with(|first| assert_eq!(first.0, "first"));
     Says::new("second")
@@ -345,7 +348,7 @@ fn use_variables() {
 fn variables_are_dropped_in_the_order_in_which_they_were_made() {
     let expected = ["make first", "make second", "make third", "drop first", "drop second", "drop third"];
     let said = || std::mem::take(&mut *SAID.lock().unwrap());
-    wait(Fiber::new(use_variables));
+    wait(FIBERS.fiber(use_variables));
     assert_eq!(said(), expected, "at the end of a fiber");
     drop(begun(|| {
         use_variables();
@@ -366,7 +369,7 @@ fn a_variables_destructor_uses_another_that_was_made_later() {
         USES.with(|_| ());
         USED.with(|used| used.set(7));
     };
-    wait(Fiber::new(use_both));
+    wait(FIBERS.fiber(use_both));
     assert_eq!(SEEN.swap(0, Relaxed), 7, "in a fiber, what is dropped later is as it was");
     std::thread::spawn(use_both).join().unwrap();
     assert_eq!(SEEN.swap(0, Relaxed), 7, "on a thread too");
@@ -377,7 +380,7 @@ fn a_variable_made_in_a_destructor_is_dropped_too() {
     static USES: FiberLocal<AtDrop<fn()>> = FiberLocal::new(|| AtDrop(|| LATE.with(|_| ())));
     static LATE: FiberLocal<AtDrop<fn()>> = FiberLocal::new(|| AtDrop(|| DROPPED.store(1, Relaxed)));
     static DROPPED: AtomicU32 = AtomicU32::new(0);
-    wait(Fiber::new(|| USES.with(|_| ())));
+    wait(FIBERS.fiber(|| USES.with(|_| ())));
     assert_eq!(DROPPED.swap(0, Relaxed), 1, "in a fiber");
     std::thread::spawn(|| USES.with(|_| ())).join().unwrap();
     assert_eq!(DROPPED.swap(0, Relaxed), 1, "on a thread");
@@ -386,7 +389,7 @@ fn a_variable_made_in_a_destructor_is_dropped_too() {
 #[test]
 fn a_variables_destructor_that_panics_is_the_fibers_panic() {
     static PANICS: FiberLocal<AtDrop<fn()>> = FiberLocal::new(|| AtDrop(|| panic!("a variable's")));
-    let mut fiber = Box::pin(Fiber::new(|| PANICS.with(|_| ())));
+    let mut fiber = Box::pin(FIBERS.fiber(|| PANICS.with(|_| ())));
     let payload = catch_unwind(AssertUnwindSafe(|| poll(&mut fiber))).unwrap_err();
     assert_eq!(message(payload), "a variable's");
     assert_eq!(format!("{fiber:?}"), "Fiber { state: \"finished\" }");
@@ -396,7 +399,7 @@ fn a_variables_destructor_that_panics_is_the_fibers_panic() {
 fn so_is_one_that_was_made_in_a_destructor() {
     static USES: FiberLocal<AtDrop<fn()>> = FiberLocal::new(|| AtDrop(|| LATE.with(|_| ())));
     static LATE: FiberLocal<AtDrop<fn()>> = FiberLocal::new(|| AtDrop(|| panic!("a late variable's")));
-    let mut fiber = Box::pin(Fiber::new(|| USES.with(|_| ())));
+    let mut fiber = Box::pin(FIBERS.fiber(|| USES.with(|_| ())));
     let payload = catch_unwind(AssertUnwindSafe(|| poll(&mut fiber))).unwrap_err();
     assert_eq!(message(payload), "a late variable's");
     assert_eq!(format!("{fiber:?}"), "Fiber { state: \"finished\" }");

@@ -1,5 +1,7 @@
-//! Nothing of a call remains, on every path of a crossing, whatever becomes of it: what closures hold, results and payloads are dropped, and once; no call is
-//! open, and no stack in use.
+//! Every path of a crossing cleans up.
+//!
+//! Captured values, results and payloads are dropped exactly once. Afterwards, no call is open and
+//! no stack is in use.
 
 mod common;
 
@@ -9,11 +11,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 
 use common::AtDrop;
+use common::FIBERS;
 use corosensei::stack::{Stack, StackPointer};
 use upcall::report::{StackKind, Thread};
-use upcall::{Fiber, StackChoice, downcall, downcall_on_fiber, enter, entry, snapshot, wait};
+use upcall::{StackChoice, downcall, downcall_on_fiber, enter, entry, snapshot, wait};
 
-/// How often each of the things that a case made was dropped.
+/// The number of drops of each item of a case.
 #[derive(Clone, Default)]
 struct Ledger(Arc<Mutex<Vec<(&'static str, u32)>>>);
 
@@ -36,7 +39,7 @@ impl Ledger {
         resume_unwind(Box::new(self.item(what)))
     }
 
-    /// What a payload of `raise` is.
+    /// The name of a payload raised by `raise`.
     fn name(&self, payload: Box<dyn std::any::Any + Send>) -> &'static str {
         let item = payload.downcast::<Item>().expect("an item");
         let items = self.0.lock().unwrap();
@@ -44,7 +47,7 @@ impl Ledger {
     }
 }
 
-/// What a crossing returns.
+/// A result type of crossings: small, large, aligned or empty.
 trait Shape {
     fn of(item: Item) -> Self;
     fn is_whole(&self) -> bool;
@@ -87,7 +90,7 @@ impl Shape for Aligned {
     }
 }
 
-/// Has no bytes. Used by one test.
+/// A result of zero size. Only one test uses it, because its live values are counted in a static.
 struct Nothing;
 
 static NOTHINGS: AtomicIsize = AtomicIsize::new(0);
@@ -109,7 +112,7 @@ impl Shape for Nothing {
     }
 }
 
-/// Where C is.
+/// The stack of the C code.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Place {
     Own,
@@ -123,10 +126,11 @@ const PLACES: [Place; 5] =
     [Place::Own, Place::NewThread, Place::Undescribed, Place::Registered, Place::Fiber];
 const CHOICES: [StackChoice; 3] = [StackChoice::Auto, StackChoice::Caller, StackChoice::Pooled];
 
-/// A host's.
+/// Memory of a host, for a stack.
 struct Memory(Vec<u8>);
 
-// SAFETY: it is memory that nothing else uses. What is run on it needs much less.
+// SAFETY: nothing else uses the memory between `limit` and `base`, and the code run on it needs
+// much less.
 unsafe impl Stack for &mut Memory {
     fn base(&self) -> StackPointer {
         let end = self.0.as_ptr_range().end as usize;
@@ -138,7 +142,7 @@ unsafe impl Stack for &mut Memory {
     }
 }
 
-/// How many calls of this thread are open, and how many of its pooled stacks are in use.
+/// The calling thread's numbers of open calls and of pooled stacks in use.
 fn in_use() -> (usize, usize) {
     let threads = snapshot().threads;
     let stacks =
@@ -146,7 +150,7 @@ fn in_use() -> (usize, usize) {
     threads.iter().find(|thread| thread.current).map_or((0, 0), |thread| (thread.calls.len(), stacks(thread)))
 }
 
-/// Runs something after which as much is in use as before.
+/// Runs `f`, and asserts that its calls and stacks are no longer in use.
 fn undone(f: impl FnOnce()) {
     let before = in_use();
     f();
@@ -154,7 +158,7 @@ fn undone(f: impl FnOnce()) {
 }
 
 impl Place {
-    /// Runs it twice: a thread learns from its first upcall where the next one from there goes.
+    /// Runs `f` here, twice: the first upcall teaches the thread a range for the second.
     fn run(self, f: impl Fn() + Send + 'static) {
         let f = move || {
             undone(&f);
@@ -169,15 +173,18 @@ impl Place {
             Place::Undescribed => corosensei::on_stack(&mut memory, f),
             Place::Registered => {
                 let (low, size) = (memory.0.as_mut_ptr(), memory.0.len());
-                // SAFETY: it is a stack, and stays one until this is dropped.
+                // SAFETY: the memory is a stack, and outlives the registration.
                 let _registered = unsafe { stackbounds::register(low, size) }.unwrap();
                 corosensei::on_stack(&mut memory, f);
             }
-            Place::Fiber => wait(Fiber::new(f)),
+            Place::Fiber => wait(FIBERS.fiber(f)),
         }
     }
 
-    /// Whether nobody knows how much room there is: where it runs, or where its downcalls do, which are of a thread's own stack if it is a fiber.
+    /// Whether the bounds are estimated: here, or with `in_downcall`, on the stack of its
+    /// downcalls.
+    ///
+    /// A fiber's downcalls run on the thread's own stack.
     fn is_estimated(self, in_downcall: bool) -> bool {
         self == Place::Undescribed || cfg!(stackbounds_no_query) && (self != Place::Fiber || in_downcall)
     }
@@ -222,10 +229,11 @@ fn upcall<S: Shape>(ledger: &Ledger, place: Place, choice: StackChoice, becomes:
         Err(error) => {
             assert_eq!(error.refusal().is_some(), becomes == Becomes::Refused);
             if choice == StackChoice::Auto {
-                return; // dropped with what it has
+                return; // the error is dropped with its payload
             }
+            assert_eq!(error.goes_on(), becomes == Becomes::Panic && enclosed);
             let payload = error.into_payload().map(|payload| ledger.name(payload));
-            assert_eq!(payload, (becomes == Becomes::Panic && !enclosed).then_some("payload"));
+            assert_eq!(payload, (becomes == Becomes::Panic).then_some("payload"));
         }
     }
 }
@@ -244,7 +252,9 @@ fn upcalls<S: Shape>() {
                             }
                             let raised = catch_unwind(AssertUnwindSafe(|| downcall(call)));
                             let name = raised.err().map(|payload| ledger.name(payload));
-                            assert_eq!(name, (becomes == Becomes::Panic).then_some("payload"));
+                            // With the other choices, the payload has been taken out of the error.
+                            let goes_on = becomes == Becomes::Panic && choice == StackChoice::Auto;
+                            assert_eq!(name, goes_on.then_some("payload"));
                         });
                     });
                 }
@@ -253,16 +263,16 @@ fn upcalls<S: Shape>() {
     }
 }
 
-/// What the C code of a downcall does.
+/// The actions of a downcall's C code.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Does {
     Returns,
     Panics,
-    /// Makes an upcall that panics.
+    /// Makes an upcall, and the upcall panics.
     Leaves,
     LeavesAndPanics,
     LeavesTwo,
-    /// Makes such an upcall while the thread is panicking.
+    /// Makes such an upcall while the thread panics.
     LeavesInDrop,
 }
 
@@ -305,7 +315,7 @@ fn downcall_that<S: Shape>(ledger: &Ledger, make: fn(&mut dyn FnMut() -> S) -> S
             };
             for what in leaves {
                 let error = enter(|| ledger.raise(what)).unwrap_err();
-                assert!(error.into_payload().is_none());
+                assert!(error.goes_on());
             }
             if matches!(does, Does::Panics | Does::LeavesAndPanics) {
                 ledger.raise("own");

@@ -1,4 +1,4 @@
-//! Values that C keeps as a `void *`, and what C does wrong with them.
+//! Values kept by C as a `void *`, and misuse of them.
 
 mod common;
 
@@ -13,13 +13,13 @@ use std::sync::{Arc, Barrier};
 use common::{AtDrop, Counted};
 use upcall::{Handle, HandleError};
 
-/// A pointer for another thread.
+/// A pointer to send to another thread.
 #[derive(Clone, Copy)]
 struct Sent(*mut c_void);
 
-// SAFETY: a handle is for any thread.
+// SAFETY: a handle is a number and may be used by any thread.
 unsafe impl Send for Sent {}
-// SAFETY: as above.
+// SAFETY: a handle is a number and may be used by any thread.
 unsafe impl Sync for Sent {}
 
 impl Sent {
@@ -45,6 +45,7 @@ fn what_is_no_handle_is_an_error() {
     let raw = Handle::into_raw(7u32);
     let on_heap = Box::new(7u32);
     let local = 7u32;
+    const PART: u32 = if usize::BITS == 64 { 24 } else { 15 };
     let values = [
         1,
         8,
@@ -53,12 +54,12 @@ fn what_is_no_handle_is_an_error() {
         ptr::from_ref(&*on_heap).addr(),
         ptr::from_ref(&local).addr(),
         (what_is_no_handle_is_an_error as fn()) as usize,
-        raw.addr() ^ 1 << 63,
-        raw.addr() & (usize::MAX >> 16),
-        // Other places of the table, and numbers that have not come yet.
-        raw.addr() ^ 1 << 40,
-        raw.addr() ^ 1 << 47,
-        raw.addr() ^ 1 << 23,
+        raw.addr() ^ 1 << (usize::BITS - 1),
+        raw.addr() & ((1 << (2 * PART)) - 1),
+        // Other places of the table, and numbers not yet given out.
+        raw.addr() ^ 1 << (2 * PART - 8),
+        raw.addr() ^ 1 << (2 * PART - 1),
+        raw.addr() ^ 1 << (PART - 1),
     ];
     for value in values {
         let error = Handle::with(ptr::without_provenance_mut(value), |_: &u32| ()).unwrap_err();
@@ -111,7 +112,7 @@ fn numbers_are_never_used_again() {
             assert_eq!(Handle::from_raw(raw), Ok(number));
         }
     }
-    // Far more than a chunk of the table, and each still its own.
+    // Many more than a chunk of the table holds; each handle still has its own value.
     for (raw, number) in live {
         assert_eq!(Handle::from_raw(raw), Ok(number));
     }

@@ -1,5 +1,7 @@
-//! A fiber's life, enumerated: what it is doing × what is done with its handle × where it runs × how it ends. A model says what must come of
-//! it.
+//! A fiber's life, enumerated, and compared with a model.
+//!
+//! The cases are all combinations of the fiber's state, the actions on its handle, its executor,
+//! and its end.
 
 mod common;
 
@@ -11,9 +13,9 @@ use std::thread::{self, ThreadId};
 
 use async_channel::{Receiver, Sender};
 use common::{AtDrop, poll, time_limit};
-use upcall::{JoinError, JoinHandle, LocalRuntime, snapshot, spawn, wait};
+use upcall::{JoinError, JoinHandle, snapshot, wait};
 
-/// What the fiber is doing when its handle is used.
+/// The fiber's state when its handle is used.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum State {
     NotBegun,
@@ -28,12 +30,12 @@ enum Runs {
     OnLocalRuntime,
 }
 
-/// What it does after that.
+/// The fiber's end after that.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum End {
     Returns,
     Panics,
-    /// Waits until it is aborted, or the case is over.
+    /// Waits for ever, until the fiber is aborted or the case is over.
     Waits,
 }
 
@@ -41,17 +43,18 @@ enum End {
 enum Action {
     Abort,
     IsFinished,
-    /// The others use the handle up.
+    /// This action and the next two consume the handle.
     DropHandle,
     Join,
     AwaitOnceAndDrop,
 }
 
 use Action::*;
+use common::FIBERS;
 
 type Case = (State, Runs, End, Vec<Action>);
 
-/// What was observed of one fiber.
+/// Observations of one fiber.
 #[derive(Default)]
 struct Observed {
     began_on: Mutex<Option<ThreadId>>,
@@ -61,7 +64,7 @@ struct Observed {
     dropped: AtomicU32,
 }
 
-/// What a fiber returns or panics with: counted.
+/// A counted result or payload of a fiber.
 struct Value(Arc<Observed>);
 
 impl Value {
@@ -77,13 +80,13 @@ impl Drop for Value {
     }
 }
 
-/// What holds a fiber up: it goes on when the senders are gone.
+/// Channels that hold a fiber up. It continues when their senders are dropped.
 struct Gates {
-    /// Told when the state is reached.
+    /// Receives a message when the fiber has reached its state.
     reached: mpsc::Receiver<()>,
-    /// Ends its state.
+    /// Its drop ends the fiber's state.
     go: Sender<()>,
-    /// Ends its waiting for ever.
+    /// Its drop ends the final wait.
     release: Sender<()>,
 }
 
@@ -106,7 +109,7 @@ fn body(state: State, end: End, observed: Arc<Observed>) -> (impl FnOnce() -> Va
         }
         match end {
             End::Returns => {}
-            // As a panic does that no hook sees.
+            // As `panic!` does, without the panic hook.
             End::Panics => resume_unwind(Box::new(Value::new(&observed))),
             End::Waits => assert!(wait(released.recv()).is_err()),
         }
@@ -121,8 +124,10 @@ fn until(is: impl Fn() -> bool) {
     }
 }
 
-/// Does the actions, and compares with the model; has a fiber that has not begun `begin` when it is joined. Says whether that held: a worker's
-/// fiber may be begun by another one.
+/// Does the actions of `case`, and compares the results with the model.
+///
+/// `begin` lets a fiber begin that has not begun yet, before it is joined. Returns false if such a
+/// fiber began on another thread: another worker may take it.
 fn act(
     case: &Case,
     handle: JoinHandle<Value>,
@@ -142,7 +147,7 @@ fn act(
                 aborted |= state != State::Ended;
             }
             IsFinished if !aborted => assert_eq!(now.is_finished(), state == State::Ended),
-            // It may have ended by now.
+            // Aborted: the fiber may have ended by now.
             IsFinished => _ = now.is_finished(),
             DropHandle => handle = None,
             AwaitOnceAndDrop => {
@@ -156,7 +161,7 @@ fn act(
                 go = None;
                 begin();
                 if end == End::Waits && !aborted && joined.is_pending() {
-                    // Nobody else will end it.
+                    // Nothing else will end the fiber.
                     (0..3).for_each(|_| upcall::yield_now());
                     joined = poll(now);
                     assert!(joined.is_pending());
@@ -191,9 +196,9 @@ fn act(
     !raced
 }
 
-/// The model: what joining gives.
+/// The model of a join's result.
 fn check(state: State, end: End, aborted: bool, result: Result<Value, JoinError>) {
-    // It may end before it learns of the abort.
+    // A running fiber may end before it notices the abort.
     let either = state == State::Running;
     match (result, end) {
         (Err(error), _) if error.is_aborted() => assert!(aborted, "aborted by nobody"),
@@ -206,20 +211,20 @@ fn check(state: State, end: End, aborted: bool, result: Result<Value, JoinError>
     }
 }
 
-/// A case from beginning to end; says whether it was as it should be.
+/// Runs one case. Returns false if a fiber that had not begun was begun by another worker.
 fn run(case: &Case) -> bool {
     let &(state, runs, end, _) = case;
     let observed = Arc::new(Observed::default());
     let (body, gates) = body(state, end, observed.clone());
     match runs {
         Runs::OnWorker if state == State::NotBegun => {
-            // Kept by the worker, which has something else to do.
+            // The only worker is busy with the driver, so the fiber stays in its queue.
             let (case, observed) = (case.clone(), observed.clone());
-            let driver = spawn(move || act(&case, spawn(body), gates, &observed, &|| ()));
+            let driver = FIBERS.spawn(move || act(&case, FIBERS.spawn(body), gates, &observed, &|| ()));
             driver.join().unwrap()
         }
         Runs::OnWorker => {
-            let handle = spawn(body);
+            let handle = FIBERS.spawn(body);
             gates.reached.recv().unwrap();
             if state == State::Ended {
                 until(|| handle.is_finished());
@@ -231,7 +236,7 @@ fn run(case: &Case) -> bool {
             let (over, is_over) = async_channel::bounded::<()>(1);
             let (begin, begins) = mpsc::channel::<()>();
             scope.spawn(move || {
-                let runtime = LocalRuntime::new().unwrap();
+                let runtime = FIBERS.local_runtime().unwrap();
                 send.send(runtime.spawn_local(body)).unwrap();
                 if state == State::NotBegun {
                     assert!(begins.recv().is_err());
@@ -239,14 +244,14 @@ fn run(case: &Case) -> bool {
                     runtime.run_ready(usize::MAX);
                 }
                 drop(send);
-                // Meanwhile, it runs what there is.
+                // While it waits, the thread runs its fibers.
                 assert!(wait(is_over.recv()).is_err());
             });
             let handle = receive.recv().unwrap();
             match state {
                 State::NotBegun => {}
                 State::Running => gates.reached.recv().unwrap(),
-                // It waits, or has ended, when the runtime has nothing more to do.
+                // When the runtime has nothing more to do, the fiber waits or has ended.
                 State::Waiting | State::Ended => assert!(receive.recv().is_err()),
             }
             let begin = Mutex::new(Some(begin));
@@ -257,7 +262,7 @@ fn run(case: &Case) -> bool {
     }
 }
 
-/// All sequences of up to three actions; what comes after one that uses the handle up would have none to use.
+/// All sequences of up to three actions. An action that consumes the handle can only be the last.
 fn sequences() -> Vec<Vec<Action>> {
     let mut all = vec![vec![]];
     for length in 1..=3 {
@@ -278,7 +283,7 @@ fn sequences() -> Vec<Vec<Action>> {
     all
 }
 
-/// Stacks in use beyond those that attached threads may keep.
+/// Stacks in use, without the possible spares of the attached threads.
 fn stacks_left() -> usize {
     const SPARES: usize = 8;
     let snapshot = snapshot();
@@ -288,7 +293,7 @@ fn stacks_left() -> usize {
 #[test]
 fn every_life() {
     let _limit = time_limit("every_life");
-    // One worker, so that what it has to do first is certain.
+    // One worker, so the order of its fibers is certain.
     upcall::config().workers(1).install().unwrap();
     let mut cases = 0;
     for state in [State::NotBegun, State::Running, State::Waiting, State::Ended] {

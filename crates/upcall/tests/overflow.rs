@@ -1,14 +1,15 @@
-//! Stack overflows in Rust programs, where the standard library has a handler of its own.
+//! Stack overflows in Rust programs, beside the standard library's handler.
 
 mod common;
 
 use std::hint::black_box;
 use std::os::unix::process::ExitStatusExt;
 
+use common::FIBERS;
 use common::{child, part};
-use upcall::{Fiber, StackChoice, downcall, enter, entry, report};
+use upcall::{StackChoice, downcall, enter, entry, report};
 
-/// What std says of the overflow of a thread's own stack.
+/// Part of std's message for an overflow of a thread's own stack.
 const STD: &str = "has overflowed its stack";
 
 #[inline(never)]
@@ -24,13 +25,13 @@ fn on_a_thread(f: impl FnOnce() -> u64 + Send) {
     });
 }
 
-/// On the thread's own stack, also where nobody knows that it is.
+/// Overflows the thread's own stack, also if its bounds are unknown.
 fn nested() -> u64 {
     let here = || entry().stack(StackChoice::Caller);
     here().enter(|| downcall(|| here().enter(|| recurse(0)).unwrap())).unwrap()
 }
 
-/// The signal that a part of `test` died of, and what it said.
+/// Runs a part of `test`. Returns the signal that ended it, and its stderr.
 fn dies(test: &str, part: &str) -> (Option<i32>, String) {
     let output = child(test, part, &[]);
     (output.status.signal(), String::from_utf8_lossy(&output.stderr).into_owned())
@@ -67,7 +68,7 @@ fn both_reports_are_made_of_a_thread_s_own_stack() {
 fn std_takes_no_fiber_s_stack_for_the_thread_s() {
     if part().is_some() {
         report::install().unwrap();
-        return on_a_thread(|| upcall::wait(Fiber::builder().name("tower").build(|| recurse(0)).unwrap()));
+        return on_a_thread(|| upcall::wait(FIBERS.builder().name("tower").build(|| recurse(0)).unwrap()));
     }
     let (signal, said) = dies("std_takes_no_fiber_s_stack_for_the_thread_s", "tower");
     assert_eq!(signal, Some(libc::SIGSEGV), "{said}");
@@ -76,16 +77,65 @@ fn std_takes_no_fiber_s_stack_for_the_thread_s() {
 }
 
 #[test]
-fn a_fault_that_is_no_overflow_is_not_ours() {
+fn a_fault_that_is_no_overflow_tells_the_calls() {
+    const NAME: &str = "a_fault_that_is_no_overflow_tells_the_calls";
+    if let Some(part) = part() {
+        if part == "overflows" {
+            upcall::config().reports(upcall::Reports::Overflows).install().unwrap();
+        }
+        report::install().unwrap();
+        return on_a_thread(|| {
+            enter(|| {
+                downcall(|| {
+                    enter(|| {
+                        if part == "abort" {
+                            std::process::abort();
+                        }
+                        // SAFETY: none. The fault is the purpose of this test.
+                        unsafe { black_box(16 as *const u64).read_volatile() }
+                    })
+                    .unwrap()
+                })
+            })
+            .unwrap()
+        });
+    }
+    for (part, signal, what) in
+        [("null", libc::SIGSEGV, "SIGSEGV (invalid"), ("abort", libc::SIGABRT, "SIGABRT (abort)")]
+    {
+        let (died_of, said) = dies(NAME, part);
+        assert_eq!(died_of, Some(signal), "{said}");
+        assert_eq!(said.matches(&format!("upcall: {what}")).count(), 1, "{said}");
+        if cfg!(not(stackbounds_no_query)) {
+            assert_eq!(said.matches("C → Rust, called from the thread's own stack").count(), 2, "{said}");
+            assert_eq!(said.matches("Rust → C, C runs on the thread's own stack").count(), 1, "{said}");
+        }
+    }
+    let (signal, said) = dies(NAME, "overflows");
+    assert_eq!(signal, Some(libc::SIGSEGV), "{said}");
+    assert!(!said.contains("upcall:"), "{said}");
+}
+
+/// The report also names the upcall that polls the faulting fiber.
+#[test]
+fn the_upcall_that_polls_a_fiber_is_told() {
+    const NAME: &str = "the_upcall_that_polls_a_fiber_is_told";
     if part().is_some() {
         report::install().unwrap();
         return on_a_thread(|| {
-            enter(|| ()).unwrap();
-            // SAFETY: none: it is a fault.
-            unsafe { black_box(16 as *const u64).read_volatile() }
+            enter(|| {
+                upcall::wait(FIBERS.fiber(|| {
+                    // SAFETY: none. The fault is the purpose of this test.
+                    enter(|| unsafe { black_box(16 as *const u64).read_volatile() }).unwrap()
+                }))
+            })
+            .unwrap()
         });
     }
-    let (signal, said) = dies("a_fault_that_is_no_overflow_is_not_ours", "null");
+    let (signal, said) = dies(NAME, "null");
     assert_eq!(signal, Some(libc::SIGSEGV), "{said}");
-    assert!(!said.contains("upcall:"), "{said}");
+    assert_eq!(said.matches("C → Rust, called from a pooled stack").count(), 1, "{said}");
+    if cfg!(not(stackbounds_no_query)) {
+        assert_eq!(said.matches("C → Rust, called from the thread's own stack").count(), 1, "{said}");
+    }
 }

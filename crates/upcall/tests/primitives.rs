@@ -1,4 +1,6 @@
-//! Channels and locks of other libraries, through `wait`: between fibers of one thread, fibers of workers, and threads.
+//! Channels and locks of other libraries, used through `wait`.
+//!
+//! The users are fibers of one thread, fibers of workers, and threads, in all pairs.
 
 mod common;
 
@@ -9,11 +11,12 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 use std::time::Duration;
 
+use common::FIBERS;
 use common::time_limit;
 use futures::future::{self, Either};
-use upcall::{LocalRuntime, sleep, spawn, wait, yield_now};
+use upcall::{LocalRuntime, sleep, wait, yield_now};
 
-/// Where code runs that waits.
+/// The place of the waiting code.
 #[derive(Clone, Copy, Debug)]
 enum Place {
     /// A fiber of the test's own thread.
@@ -27,7 +30,7 @@ const PLACES: [Place; 3] = [Place::Local, Place::Worker, Place::Thread];
 type Joins<T> = Box<dyn FnOnce() -> T>;
 
 impl Place {
-    /// Starts `f` there; what this returns waits for its end.
+    /// Starts `f` here. The returned closure waits for its result.
     fn start<T: Send + 'static>(
         self,
         runtime: &LocalRuntime,
@@ -39,22 +42,22 @@ impl Place {
                 Box::new(|| fiber.join().unwrap())
             }
             Place::Worker => {
-                let fiber = spawn(f);
+                let fiber = FIBERS.spawn(f);
                 Box::new(|| fiber.join().unwrap())
             }
             Place::Thread => {
                 let (sender, receiver) = async_channel::bounded(1);
                 thread::spawn(move || sender.try_send(f()));
-                // The test's thread has fibers to run meanwhile.
+                // Meanwhile, the test's thread has fibers to run.
                 Box::new(move || wait(receiver.recv()).expect("the thread has not panicked"))
             }
         }
     }
 }
 
-/// Calls `test` for each two places.
+/// Calls `test` for each pair of places.
 fn between_places(test: impl Fn(Place, Place, &LocalRuntime)) {
-    let runtime = LocalRuntime::new().unwrap();
+    let runtime = FIBERS.local_runtime().unwrap();
     for a in PLACES {
         for b in PLACES {
             let said =
@@ -65,7 +68,10 @@ fn between_places(test: impl Fn(Place, Place, &LocalRuntime)) {
     }
 }
 
-/// Three senders and a receiver; `make` gives how to send, cloned for each, and how to receive until all of them are gone.
+/// Tests a channel with three senders and one receiver.
+///
+/// `make` returns a function that sends, cloned for each sender, and a function that receives. The
+/// latter returns `None` after the last sender is gone.
 fn channel<S, R>(name: &'static str, make: impl Fn() -> (S, R))
 where
     S: FnMut(usize) + Clone + Send + 'static,
@@ -144,7 +150,7 @@ channels! {
     };
 }
 
-/// Declares a test for each lock: `make` gives a lock of a `Cell<usize>`, `lock` how to wait for it.
+/// Declares a test for each lock. `make` makes a lock around a number, and `lock` waits for it.
 macro_rules! locks {
     ($($name:ident: $make:expr, $lock:expr;)*) => { $(
         #[test]
@@ -177,7 +183,7 @@ locks! {
     tokio_rwlock: tokio::sync::RwLock::new(Sendable::default()), |lock| wait(tokio::sync::RwLock::write(lock));
 }
 
-/// A number that may be shared, with the interface of a `Cell`.
+/// A shareable number with the interface of a `Cell`.
 #[derive(Default)]
 struct Sendable(AtomicUsize);
 
@@ -191,7 +197,7 @@ impl Sendable {
     }
 }
 
-/// Has eight of them hold two permits at a time, and no more.
+/// Declares a test for each semaphore: at most two of eight hold a permit at a time.
 macro_rules! semaphores {
     ($($name:ident: $make:expr, $acquire:expr;)*) => { $(
         #[test]

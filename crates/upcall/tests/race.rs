@@ -1,4 +1,4 @@
-//! Two fibers race on purpose, for the lane `ci/tsan.sh`, which must see ThreadSanitizer report it.
+//! Two fibers race on purpose. The lane `ci/tsan.sh` expects ThreadSanitizer's report.
 #![cfg(upcall_tsan)]
 
 use std::hint::spin_loop;
@@ -6,24 +6,32 @@ use std::ptr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-use upcall::{config, enter, spawn, yield_now};
+use upcall::{config, enter, yield_now};
+
+// SAFETY: no code on these fibers holds a borrow of a thread-local across a wait, and no
+// initialiser of a thread-local waits.
+const FIBERS: upcall::Fibers = unsafe { upcall::Fibers::promise() };
 
 static mut RACED: usize = 0;
 static MET: AtomicUsize = AtomicUsize::new(0);
 
 #[inline(never)]
 fn first_racer() {
-    // SAFETY: none: the other fiber writes it, too.
+    // SAFETY: none. The other fiber writes it at the same time: the race is the purpose of this
+    // test.
     unsafe { ptr::write_volatile(&raw mut RACED, 1) };
 }
 
 #[inline(never)]
 fn second_racer() {
-    // SAFETY: none: as in `first_racer`.
+    // SAFETY: none. The other fiber writes it at the same time: the race is the purpose of this
+    // test.
     unsafe { ptr::write_volatile(&raw mut RACED, 2) };
 }
 
-/// Returns when both have come for the `times`th time. Nothing orders them that a sanitizer sees.
+/// Returns after both fibers have called it for the `times`th time.
+///
+/// A sanitizer sees no order between them, since all operations are relaxed.
 fn meet(times: usize) {
     MET.fetch_add(1, Relaxed);
     while MET.load(Relaxed) < 2 * times {
@@ -31,7 +39,7 @@ fn meet(times: usize) {
     }
 }
 
-/// Runs `f` in an upcall of a fiber that is on a worker of its own, and has been suspended.
+/// Runs `f` in an upcall of a fiber, after a suspension. Each fiber has a worker of its own.
 fn run(f: fn()) {
     meet(1);
     yield_now();
@@ -45,8 +53,8 @@ fn run(f: fn()) {
 #[test]
 fn two_fibers_on_two_workers() {
     config().workers(2).install().unwrap();
-    let first = spawn(|| run(first_racer));
-    let second = spawn(|| run(second_racer));
+    let first = FIBERS.spawn(|| run(first_racer));
+    let second = FIBERS.spawn(|| run(second_racer));
     first.join().unwrap();
     second.join().unwrap();
 }

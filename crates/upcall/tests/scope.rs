@@ -1,16 +1,20 @@
-//! Scopes: fibers that borrow end before what they borrow does.
+//! Scopes: fibers end before the values they borrow.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use upcall::{Fiber, LocalRuntime, scope, sleep, spawn, wait, yield_now};
+use upcall::{sleep, wait, yield_now};
+
+// SAFETY: no code on these fibers holds a borrow of a thread-local across a wait, and no
+// initialiser of a thread-local waits.
+const FIBERS: upcall::Fibers = unsafe { upcall::Fibers::promise() };
 
 #[test]
 fn borrowed_by_many() {
     let count = AtomicUsize::new(0);
     let numbers: Vec<usize> = (0..100).collect();
-    let sum: usize = scope(|scope| {
+    let sum: usize = FIBERS.scope(|scope| {
         let fibers: Vec<_> = numbers
             .iter()
             .map(|n| {
@@ -31,7 +35,7 @@ fn borrowed_by_many() {
 #[test]
 fn ends_after_those_that_nobody_joins() {
     let count = AtomicUsize::new(0);
-    let by_fiber = scope(|scope| {
+    let by_fiber = FIBERS.scope(|scope| {
         let waits = || {
             sleep(Duration::from_millis(20));
             count.fetch_add(1, SeqCst);
@@ -47,7 +51,7 @@ fn panics_are_told_once_all_have_ended() {
     let count = AtomicUsize::new(0);
     let panics = |joined: bool| {
         let result = std::panic::catch_unwind(|| {
-            scope(|scope| {
+            FIBERS.scope(|scope| {
                 let fiber = scope.spawn(|| std::panic::resume_unwind(Box::new("its own")));
                 scope.spawn(|| {
                     sleep(Duration::from_millis(5));
@@ -66,15 +70,16 @@ fn panics_are_told_once_all_have_ended() {
     assert_eq!(count.into_inner(), 2);
 }
 
-/// A fiber on one thread that holds a scope is dropped: its drop waits for what borrows from its stack, here and elsewhere.
+/// A fiber inside a scope is dropped. Its drop waits for all borrowers of its stack, on this thread
+/// and others.
 #[test]
 fn dropped_while_it_waits_for_its_scope() {
     let (sender, receiver) = async_channel::bounded::<()>(1);
     let ended = std::sync::Arc::new(AtomicUsize::new(0));
     let (its_ended, its_receiver) = (ended.clone(), receiver.clone());
-    let mut fiber = Box::pin(Fiber::new(move || {
+    let mut fiber = Box::pin(FIBERS.fiber(move || {
         let borrowed = AtomicUsize::new(0);
-        scope(|scope| {
+        FIBERS.scope(|scope| {
             scope.spawn(|| {
                 let _ = wait(its_receiver.recv());
                 borrowed.store(7, SeqCst);
@@ -94,15 +99,15 @@ fn dropped_while_it_waits_for_its_scope() {
     waker.join().unwrap();
 }
 
-/// The fibers of the scope may be on the worker of the one that is aborted.
+/// The scope's fibers may be on the same worker as the aborted fiber.
 #[test]
 fn aborted_while_it_waits_for_its_scope() {
     for _ in 0..200 {
         let count = std::sync::Arc::new(AtomicUsize::new(0));
         let its = count.clone();
-        let parent = spawn(move || {
+        let parent = FIBERS.spawn(move || {
             let borrowed = [1; 8];
-            scope(|scope| {
+            FIBERS.scope(|scope| {
                 for n in &borrowed {
                     let its = &its;
                     drop(scope.spawn(move || {
@@ -123,10 +128,10 @@ fn aborted_while_it_waits_for_its_scope() {
 
 #[test]
 fn from_a_local_runtime() {
-    let runtime = LocalRuntime::new().unwrap();
+    let runtime = FIBERS.local_runtime().unwrap();
     let fiber = runtime.spawn_local(|| {
         let borrowed = String::from("borrowed");
-        scope(|scope| scope.spawn(|| borrowed.len()).join().unwrap())
+        FIBERS.scope(|scope| scope.spawn(|| borrowed.len()).join().unwrap())
     });
     assert_eq!(fiber.join().unwrap(), 8);
 }

@@ -1,4 +1,4 @@
-//! The end of the workers, which a process has once: each case is a process of its own.
+//! The end of the workers. A process has it once, so each case runs in its own process.
 
 mod common;
 
@@ -8,20 +8,23 @@ use std::thread;
 use std::time::Duration;
 
 use async_channel::Receiver;
+use common::FIBERS;
 use common::{child, part, stderr_of_success, time_limit};
-use upcall::{Fiber, LocalRuntime, blocking, shutdown, sleep, spawn, wait};
+use upcall::{blocking, shutdown, sleep, wait};
 
-/// What the process does when it is shut down, in the case `activity`, until `go` comes. In the end, the line that is to be told of it.
+/// Starts the work of the case `activity`, in progress until `go` is closed.
+///
+/// Returns the source line expected in the message, if any.
 fn begin(activity: &str, go: Receiver<()>) -> Option<String> {
     let (reaches, reached) = mpsc::channel();
     let here = |line: u32| Some(format!("{}:{line}:", file!()));
     let line = match activity {
         "idle" => {
-            spawn(|| wait(async {})).join().unwrap();
+            FIBERS.spawn(|| wait(async {})).join().unwrap();
             None
         }
         "running" => {
-            drop(spawn(move || {
+            drop(FIBERS.spawn(move || {
                 reaches.send(()).unwrap();
                 assert!(go.recv_blocking().is_err());
             }));
@@ -32,7 +35,7 @@ fn begin(activity: &str, go: Receiver<()>) -> Option<String> {
                 reaches.send(()).unwrap();
                 assert!(wait(go.recv()).is_err());
             };
-            drop(Fiber::builder().name("Penelope").spawn(waits));
+            drop(FIBERS.builder().name("Penelope").spawn(waits));
             here(line!() - 3)
         }
         "blocking" => {
@@ -44,10 +47,10 @@ fn begin(activity: &str, go: Receiver<()>) -> Option<String> {
             None
         }
         _ => {
-            // More than there may be workers.
+            // More fibers than the largest number of workers.
             for _ in 0..600 {
                 let go = go.clone();
-                drop(spawn(move || assert!(go.recv_blocking().is_err())));
+                drop(FIBERS.spawn(move || assert!(go.recv_blocking().is_err())));
             }
             return here(line!() - 2);
         }
@@ -58,7 +61,7 @@ fn begin(activity: &str, go: Receiver<()>) -> Option<String> {
     line
 }
 
-/// What is to be told of it when the time is too short.
+/// The messages expected for the case `activity` if the time is too short.
 fn told(activity: &str) -> &'static [&'static str] {
     match activity {
         "idle" => &[],
@@ -110,7 +113,7 @@ fn shut_down_in_every_state() {
             }
         }
         assert!(
-            spawn(|| ()).join().unwrap_err().is_refused(),
+            FIBERS.spawn(|| ()).join().unwrap_err().is_refused(),
             "nothing is spawned any more, also if it failed"
         );
         Some(release)
@@ -118,13 +121,13 @@ fn shut_down_in_every_state() {
     drop(release);
     shutdown(ENOUGH).unwrap();
     shutdown(Duration::ZERO).expect("it may be called again");
-    let refused = spawn(|| unreachable!()).join().unwrap_err();
+    let refused = FIBERS.spawn(|| unreachable!()).join().unwrap_err();
     assert!(refused.is_refused());
     assert!(refused.to_string().contains("upcall::shutdown has been called"), "{refused}");
-    // What needs no worker works as before.
+    // Calls without a worker still work.
     assert_eq!(blocking(|| thread::current().id()), thread::current().id());
-    wait(Fiber::new(|| sleep(Duration::from_millis(1))));
-    assert_eq!(LocalRuntime::new().unwrap().spawn_local(|| 5).join().unwrap(), 5);
+    wait(FIBERS.fiber(|| sleep(Duration::from_millis(1))));
+    assert_eq!(FIBERS.local_runtime().unwrap().spawn_local(|| 5).join().unwrap(), 5);
 }
 
 #[test]
@@ -137,10 +140,10 @@ fn what_fibers_spawn_before_it_ends_is_refused_and_they_end() {
     let _limit = time_limit(NAME);
     let fibers: Vec<_> = (0..50)
         .map(|_| {
-            spawn(|| {
+            FIBERS.spawn(|| {
                 let spawned = (0..).map_while(|_| {
                     sleep(Duration::from_micros(100));
-                    spawn(|| ()).join().ok()
+                    FIBERS.spawn(|| ()).join().ok()
                 });
                 spawned.count()
             })

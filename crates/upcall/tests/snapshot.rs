@@ -1,9 +1,13 @@
-//! What a snapshot tells, as a tree, as a picture and serialised.
+//! Contents of a snapshot: as a tree, as a picture, and serialised.
 
 use std::sync::mpsc;
 
 use upcall::report::{Direction, Stack, StackKind, Thread};
-use upcall::{Fiber, LocalRuntime, Snapshot, downcall, downcall_on_fiber, enter, entry, snapshot, wait};
+use upcall::{Snapshot, downcall, downcall_on_fiber, enter, entry, snapshot, wait};
+
+// SAFETY: no code on these fibers holds a borrow of a thread-local across a wait, and no
+// initialiser of a thread-local waits.
+const FIBERS: upcall::Fibers = unsafe { upcall::Fibers::promise() };
 
 fn current(snapshot: &Snapshot) -> &Thread {
     snapshot.threads.iter().find(|thread| thread.current).expect("the thread is attached")
@@ -50,21 +54,21 @@ fn stacks_have_bounds_headroom_and_their_deepest_use() {
     let stacks = &current(&snapshot).stacks;
     let here = &raw const snapshot as usize;
     if cfg!(stackbounds_no_query) {
-        assert!(stacks.iter().any(|stack| stack.kind == StackKind::Undescribed && stack.left.is_none()));
+        assert!(stacks.iter().any(|stack| stack.kind == StackKind::Undescribed && stack.remaining.is_none()));
     } else {
         let own = &stacks[0];
         assert_eq!(own.kind, StackKind::Own);
         assert!(own.contains(here), "{snapshot}");
-        let left = own.left.expect("the thread's own call is on it");
-        assert!(left < own.high - own.low && own.low + left < here, "{snapshot}");
+        let remaining = own.remaining.expect("the thread's own call is on it");
+        assert!(remaining < own.high - own.low && own.low + remaining < here, "{snapshot}");
         assert!(own.deepest.expect("pages are in memory") >= own.high - here, "{snapshot}");
     }
     let pooled: Vec<&Stack> = stacks.iter().filter(|stack| stack.kind == StackKind::Pooled).collect();
     assert_eq!(pooled.len(), 1, "{snapshot}");
-    assert!(pooled[0].left.is_some_and(|left| left >= 128 << 10), "{snapshot}");
+    assert!(pooled[0].remaining.is_some_and(|remaining| remaining >= 128 << 10), "{snapshot}");
 }
 
-/// On the thread's own stack, where that is known.
+/// On the thread's own stack, if its bounds are known.
 #[test]
 #[cfg(not(stackbounds_no_query))]
 fn deep_use_is_seen_after_it_is_over() {
@@ -87,7 +91,7 @@ fn deep_use_is_seen_after_it_is_over() {
 fn fibers_have_their_names_and_what_they_wait_for() {
     let (sender, receiver) = async_channel::bounded::<u8>(1);
     let (seen, sees) = mpsc::channel();
-    let reader = Fiber::builder().name("the <reader>").spawn(move || {
+    let reader = FIBERS.builder().name("the <reader>").spawn(move || {
         seen.send(()).unwrap();
         enter(|| downcall_on_fiber(|| enter(|| wait(receiver.recv()).unwrap()).unwrap())).unwrap()
     });
@@ -113,6 +117,85 @@ fn fibers_have_their_names_and_what_they_wait_for() {
     assert!(!upcall::snapshot().to_string().contains("the <reader>"));
 }
 
+/// The open upcalls of functions whose names end with `name`, on all threads: number and kind of
+/// stack.
+fn upcalls_of(snapshot: &Snapshot, name: &str) -> Vec<(usize, StackKind)> {
+    let calls = snapshot.threads.iter().flat_map(|thread| thread.calls.iter().enumerate());
+    let named = calls.filter(|(_, call)| {
+        call.direction == Direction::Upcall && call.function.is_some_and(|function| function.ends_with(name))
+    });
+    named.map(|(i, call)| (i + 1, call.stack)).collect()
+}
+
+fn shop_waits(receiver: &async_channel::Receiver<u8>) -> u8 {
+    enter(|| wait(receiver.recv()).unwrap()).unwrap()
+}
+
+#[test]
+fn suspended_upcalls_are_named_after_the_downcalls_that_enclose_them() {
+    const FIBERS_THERE: usize = 5;
+    let runtime = FIBERS.local_runtime().unwrap();
+    let (sender, receiver) = async_channel::bounded::<u8>(FIBERS_THERE);
+    let fibers: Vec<_> = (0..FIBERS_THERE)
+        .map(|_| {
+            let receiver = receiver.clone();
+            runtime.spawn_local(move || downcall_on_fiber(|| shop_waits(&receiver)))
+        })
+        .collect();
+    // Runs the fibers in an upcall. It has returned before the snapshot, so the snapshot lacks it.
+    entry().stack(upcall::StackChoice::Caller).enter(|| runtime.run_ready(usize::MAX)).unwrap();
+    let snapshot = snapshot();
+    let calls = &current(&snapshot).calls;
+    let upcalls = upcalls_of(&snapshot, "::shop_waits");
+    assert_eq!(upcalls, [2, 4, 6, 8, 10].map(|number| (number, StackKind::Pooled)), "{snapshot}");
+    assert_eq!(calls.len(), 2 * FIBERS_THERE, "only those\n{snapshot}");
+    for (number, _) in upcalls {
+        let (down, up) = (&calls[number - 2], &calls[number - 1]);
+        let stack = current(&snapshot).stacks.iter().find(|stack| stack.contains(up.sp)).unwrap();
+        assert!(stack.fiber.as_ref().unwrap().waits.is_some(), "{snapshot}");
+        assert!(stack.contains(down.sp) && up.sp < down.sp, "{snapshot}");
+    }
+    let text = snapshot.to_string();
+    assert!(text.contains("2. C → Rust, snapshot::shop_waits"), "{text}");
+    assert_eq!(snapshot.to_svg().matches("snapshot::shop_waits").count(), FIBERS_THERE);
+    (0..FIBERS_THERE).for_each(|i| sender.try_send(i as u8).unwrap());
+    let sum: u8 = fibers.into_iter().map(|fiber| fiber.join().unwrap()).sum();
+    assert_eq!(sum, 10);
+    assert_eq!(upcalls_of(&upcall::snapshot(), "shop_waits"), []);
+}
+
+/// Each waiting fiber is in the middle of one upcall; the fiber running during the wait is in
+/// another.
+#[test]
+fn upcalls_under_a_nested_wait_are_named() {
+    #[allow(clippy::redundant_closure)] // gives the upcall this function's name
+    fn shop_innermost() -> Snapshot {
+        enter(|| snapshot()).unwrap()
+    }
+    fn shop_inner() -> Snapshot {
+        enter(|| wait(FIBERS.fiber(shop_innermost))).unwrap()
+    }
+    fn shop_outer() -> Snapshot {
+        enter(|| {
+            wait(FIBERS.fiber(|| {
+                upcall::yield_now();
+                shop_inner()
+            }))
+        })
+        .unwrap()
+    }
+    let snapshot = shop_outer();
+    for (name, number) in [("shop_outer", 1), ("shop_inner", 2), ("shop_innermost", 3)] {
+        let found = upcalls_of(&snapshot, &format!("::{name}"));
+        assert_eq!(
+            found.iter().map(|&(number, _)| number).collect::<Vec<_>>(),
+            [number],
+            "{name}\n{snapshot}"
+        );
+    }
+    assert_eq!(current(&upcall::snapshot()).calls, []);
+}
+
 #[test]
 fn a_thread_that_a_wait_blocks_says_for_what() {
     let (sender, receiver) = async_channel::bounded::<u8>(1);
@@ -132,17 +215,17 @@ fn a_thread_that_a_wait_blocks_says_for_what() {
     assert_eq!(current(&snapshot()).waits, None);
 }
 
-/// Names come and go while others look at them.
+/// Names appear and disappear while other threads read them.
 #[test]
 fn fibers_begin_and_end_meanwhile() {
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..2)
             .map(|_| {
                 scope.spawn(|| {
-                    let runtime = LocalRuntime::new().unwrap();
+                    let runtime = FIBERS.local_runtime().unwrap();
                     for i in 0..3000 {
                         let name = format!("fiber {i} with a name that is on the heap");
-                        let fiber = Fiber::builder().name(name).build(upcall::yield_now).unwrap();
+                        let fiber = FIBERS.builder().name(name).build(upcall::yield_now).unwrap();
                         wait(fiber);
                     }
                     drop(runtime);
@@ -171,7 +254,7 @@ fn the_map_is_well_formed() {
         assert_eq!(opened, map.matches(&format!("</{tag}>")).count(), "{tag}");
         assert!(opened > 0, "{tag}");
     }
-    // Other tests' threads are on it, too.
+    // Threads of other tests are in the picture, too.
     assert!(map.matches("class=\"up\"").count() >= 2, "{map}");
     assert!(map.contains("4. Rust → C  snapshot::shop_price</text>"), "{map}");
 }

@@ -1,4 +1,4 @@
-//! Upcalls, downcalls and waits as spans, as a subscriber sees them.
+//! Upcalls, downcalls and waits as spans, as seen by a subscriber.
 #![cfg(feature = "tracing")]
 
 use std::sync::{Arc, Mutex};
@@ -7,9 +7,13 @@ use tracing::{Event, Id, Subscriber, span};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
-use upcall::{LocalRuntime, downcall, downcall_on_fiber, enter, wait, yield_now};
+use upcall::{downcall, downcall_on_fiber, enter, wait, yield_now};
 
-/// Notes which spans are entered and left, and in which ones events happen.
+// SAFETY: no code on these fibers holds a borrow of a thread-local across a wait, and no
+// initialiser of a thread-local waits.
+const FIBERS: upcall::Fibers = unsafe { upcall::Fibers::promise() };
+
+/// Records the spans entered and exited, and the spans around each event.
 #[derive(Clone, Default)]
 struct Notes(Arc<Mutex<Vec<String>>>);
 
@@ -78,7 +82,7 @@ fn nested_calls_are_nested_spans() {
 #[test]
 fn a_fiber_leaves_its_spans_when_it_is_suspended() {
     let notes = noted(|notes| {
-        let runtime = LocalRuntime::new().unwrap();
+        let runtime = FIBERS.local_runtime().unwrap();
         let work = |what: &'static str| {
             let notes = notes.clone();
             move || {
@@ -113,9 +117,8 @@ fn a_fiber_leaves_its_spans_when_it_is_suspended() {
 #[test]
 fn panics_leave_their_spans() {
     let notes = noted(|_| {
-        let caught =
-            std::panic::catch_unwind(|| downcall(|| enter(|| std::panic::resume_unwind(Box::new(1)))));
-        assert!(caught.is_err());
+        let upcall = || drop(enter(|| std::panic::resume_unwind(Box::new(1))));
+        assert!(std::panic::catch_unwind(|| downcall(upcall)).is_err());
     });
     let told: Vec<_> = notes.iter().filter(|note| !note.starts_with("new")).collect();
     assert_eq!(told, ["+downcall", "+upcall", "-upcall", "-downcall"]);

@@ -1,4 +1,4 @@
-//! `spawn` and its handles; calls that block, sleeping, yielding.
+//! `spawn` and its handles; blocking calls, sleeping, yielding.
 
 mod common;
 
@@ -9,9 +9,10 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::FIBERS;
 use common::{AtDrop, message, poll, time_limit};
 use futures_lite::future::block_on;
-use upcall::{Fiber, JoinHandle, StackChoice, blocking, enter, entry, sleep, spawn, wait, yield_now};
+use upcall::{JoinHandle, StackChoice, blocking, enter, entry, sleep, wait, yield_now};
 
 /// Waits until `is` holds.
 fn until(is: impl Fn() -> bool) {
@@ -20,10 +21,10 @@ fn until(is: impl Fn() -> bool) {
     }
 }
 
-/// A fiber of a worker that has got as far as to wait for ever, nearly: it has told so.
+/// Spawns a fiber with an endless wait. It has begun, and has reached its wait or soon will.
 fn waiting() -> JoinHandle<()> {
     let (sender, receiver) = mpsc::channel();
-    let handle = spawn(move || {
+    let handle = FIBERS.spawn(move || {
         sender.send(()).unwrap();
         wait(std::future::pending::<()>());
     });
@@ -35,7 +36,7 @@ fn waiting() -> JoinHandle<()> {
 fn joined_from_everywhere() {
     let _limit = time_limit("joined_from_everywhere");
     let answer = || {
-        spawn(|| {
+        FIBERS.spawn(|| {
             sleep(Duration::from_millis(2));
             42
         })
@@ -44,8 +45,8 @@ fn joined_from_everywhere() {
     assert_eq!(thread::spawn(move || by_thread.join().unwrap()).join().unwrap(), 42, "a plain thread");
     assert_eq!(block_on(in_context).unwrap(), 42, "another executor");
     assert_eq!(answer().join().unwrap(), 42);
-    assert_eq!(wait(Fiber::new(move || answer().join().unwrap())), 42, "a fiber of nobody's");
-    assert_eq!(spawn(move || answer().join().unwrap()).join().unwrap(), 42, "a worker's fiber");
+    assert_eq!(wait(FIBERS.fiber(move || answer().join().unwrap())), 42, "a fiber of nobody's");
+    assert_eq!(FIBERS.spawn(move || answer().join().unwrap()).join().unwrap(), 42, "a worker's fiber");
     for choice in [StackChoice::Auto, StackChoice::Caller, StackChoice::Pooled] {
         let joined = entry().stack(choice).enter(|| enter(|| answer().join().unwrap()).unwrap());
         assert_eq!(joined.unwrap(), 42, "an upcall");
@@ -56,7 +57,7 @@ fn joined_from_everywhere() {
 fn finished_when_it_says_so() {
     let _limit = time_limit("finished_when_it_says_so");
     let (sender, receiver) = async_channel::bounded::<()>(1);
-    let handle = spawn(move || wait(receiver.recv()).unwrap());
+    let handle = FIBERS.spawn(move || wait(receiver.recv()).unwrap());
     assert!(!handle.is_finished());
     sender.send_blocking(()).unwrap();
     until(|| handle.is_finished());
@@ -66,11 +67,11 @@ fn finished_when_it_says_so() {
 
 #[test]
 fn a_panic_arrives_with_its_payload() {
-    let error = spawn(|| panic_any(7u8)).join().unwrap_err();
+    let error = FIBERS.spawn(|| panic_any(7u8)).join().unwrap_err();
     assert!(error.is_panic() && !error.is_aborted() && !error.is_refused());
     assert_eq!(error.to_string(), "the fiber panicked: a panic whose payload is not a string");
     assert_eq!(*error.into_panic().unwrap().downcast::<u8>().unwrap(), 7);
-    let error = spawn(|| panic!("at {}", 3)).join().unwrap_err();
+    let error = FIBERS.spawn(|| panic!("at {}", 3)).join().unwrap_err();
     assert_eq!(format!("{error:?}"), "JoinError(the fiber panicked: at 3)");
     assert_eq!(message(error.into_panic().unwrap()), "at 3");
 }
@@ -82,7 +83,7 @@ fn aborted() {
     for aborts in 1..3 {
         let dropped = drops.clone();
         let (sender, receiver) = mpsc::channel();
-        let handle = spawn(move || {
+        let handle = FIBERS.spawn(move || {
             let _count = AtDrop(|| _ = dropped.fetch_add(1, Relaxed));
             sender.send(()).unwrap();
             sleep(Duration::MAX);
@@ -94,7 +95,7 @@ fn aborted() {
         assert!(error.into_panic().is_err());
         assert_eq!(drops.swap(0, Relaxed), 1, "join returns when the destructors have run");
     }
-    let finished = spawn(|| 5);
+    let finished = FIBERS.spawn(|| 5);
     until(|| finished.is_finished());
     finished.abort();
     assert_eq!(finished.join().unwrap(), 5, "what had ended has its result");
@@ -117,14 +118,14 @@ fn what_was_aborted_is_finished_when_it_has_ended() {
 fn dropping_the_handle_lets_it_go_on() {
     let _limit = time_limit("dropping_the_handle_lets_it_go_on");
     let (sender, receiver) = mpsc::channel();
-    drop(spawn(move || {
+    drop(FIBERS.spawn(move || {
         sleep(Duration::from_millis(5));
         sender.send("went on").unwrap();
     }));
     assert_eq!(receiver.recv().unwrap(), "went on");
 }
 
-/// Counts when it is dropped, and panics.
+/// Counts its drop, and then panics.
 struct PanicsInDrop(Arc<AtomicU32>);
 
 impl Drop for PanicsInDrop {
@@ -142,27 +143,28 @@ fn a_result_whose_drop_panics_harms_nobody() {
         let result = || PanicsInDrop(drops.clone());
         let (detached, kept, payload) = (result(), result(), result());
         let (sender, receiver) = async_channel::bounded::<()>(1);
-        drop(spawn(move || (wait(receiver.recv()), detached)));
+        drop(FIBERS.spawn(move || (wait(receiver.recv()), detached)));
         drop(sender);
-        let kept = spawn(|| kept);
+        let kept = FIBERS.spawn(|| kept);
         until(|| kept.is_finished());
-        // Where the handle is the last to have it, that thread may see the panic.
+        // If this handle is the last owner of the result, its thread may see the panic.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(kept)));
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(spawn(|| panic_any(payload)))));
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(FIBERS.spawn(|| panic_any(payload)))));
         until(|| drops.load(Relaxed) == 3);
     }
-    assert_eq!(spawn(|| 1).join().unwrap(), 1);
+    assert_eq!(FIBERS.spawn(|| 1).join().unwrap(), 1);
 }
 
 #[test]
 fn a_closure_whose_drop_panics_harms_nobody() {
     let _limit = time_limit("a_closure_whose_drop_panics_harms_nobody");
     let drops = Arc::new(AtomicU32::new(0));
-    // Spawned in a fiber, each has its worker to itself before the next can begin, mostly: some are aborted before that.
+    // Spawned by a fiber, a child usually waits for the spawner's worker. So some are aborted
+    // before they begin.
     let closures: Vec<_> = (0..20).map(|_| PanicsInDrop(drops.clone())).collect();
-    let spawner = spawn(|| {
+    let spawner = FIBERS.spawn(|| {
         for closure in closures {
-            let handle = spawn(move || drop(closure));
+            let handle = FIBERS.spawn(move || drop(closure));
             handle.abort();
             assert!(handle.join().is_err());
         }
@@ -171,14 +173,15 @@ fn a_closure_whose_drop_panics_harms_nobody() {
     assert_eq!(drops.load(Relaxed), 20);
 }
 
-/// A fiber that joins itself waits for ever, and so do two that join each other; they hold nobody else up.
+/// A fiber that joins itself waits for ever. So do two fibers that join each other. They hold up no
+/// other fiber.
 #[test]
 fn fibers_that_join_themselves_or_each_other() {
     let _limit = time_limit("fibers_that_join_themselves_or_each_other");
     let joins_what_it_gets = || {
         let (sender, receiver) = async_channel::bounded::<JoinHandle<()>>(1);
         let (began, begins) = mpsc::channel();
-        let handle = spawn(move || {
+        let handle = FIBERS.spawn(move || {
             let other = wait(receiver.recv()).unwrap();
             began.send(()).unwrap();
             other.join().unwrap();
@@ -196,7 +199,7 @@ fn fibers_that_join_themselves_or_each_other() {
     second_begun.recv().unwrap();
     let others: Vec<_> = (0..100)
         .map(|n| {
-            spawn(move || {
+            FIBERS.spawn(move || {
                 sleep(Duration::from_millis(1));
                 n
             })
@@ -210,13 +213,13 @@ fn a_fiber_that_has_begun_stays_on_its_thread() {
     let _limit = time_limit("a_fiber_that_has_begun_stays_on_its_thread");
     let fibers: Vec<_> = (0..64)
         .map(|n| {
-            spawn(move || {
+            FIBERS.spawn(move || {
                 let here = thread::current().id();
                 for turn in 0..100 {
                     match (n + turn) % 4 {
                         0 => sleep(Duration::from_micros(50)),
                         1 => blocking(|| ()),
-                        2 => spawn(|| ()).join().unwrap(),
+                        2 => FIBERS.spawn(|| ()).join().unwrap(),
                         _ => yield_now(),
                     }
                     assert_eq!(thread::current().id(), here);
@@ -238,9 +241,9 @@ fn blocking_gives_values_and_panics() {
         assert_eq!(*raised.downcast::<u8>().unwrap(), 9);
     };
     both();
-    wait(Fiber::new(both));
-    spawn(both).join().unwrap();
-    blocking(|| spawn(|| blocking(|| ())).join().unwrap());
+    wait(FIBERS.fiber(both));
+    FIBERS.spawn(both).join().unwrap();
+    blocking(|| FIBERS.spawn(|| blocking(|| ())).join().unwrap());
 }
 
 #[test]
@@ -249,7 +252,7 @@ fn a_blocking_call_goes_on_without_the_fiber_that_waited() {
     let (go, goes) = mpsc::channel::<()>();
     let (began, begins) = mpsc::channel();
     let (sender, receiver) = mpsc::channel();
-    let mut fiber = Box::pin(Fiber::new(move || {
+    let mut fiber = Box::pin(FIBERS.fiber(move || {
         blocking(move || {
             began.send(()).unwrap();
             goes.recv().unwrap();
@@ -270,10 +273,10 @@ fn stuck_fibers_do_not_hold_back_those_that_have_not_begun() {
     let stuck: Vec<_> = (0..16)
         .map(|_| {
             let released = released.clone();
-            spawn(move || assert!(released.recv_blocking().is_err()))
+            FIBERS.spawn(move || assert!(released.recv_blocking().is_err()))
         })
         .collect();
-    assert_eq!(spawn(|| 1).join().unwrap(), 1);
+    assert_eq!(FIBERS.spawn(|| 1).join().unwrap(), 1);
     drop(release);
     stuck.into_iter().for_each(|fiber| fiber.join().unwrap());
 }
@@ -288,8 +291,8 @@ fn sleeps_of_every_length() {
         assert!(start.elapsed() >= Duration::from_millis(15));
     };
     sleeps();
-    wait(Fiber::new(sleeps));
-    spawn(sleeps).join().unwrap();
+    wait(FIBERS.fiber(sleeps));
+    FIBERS.spawn(sleeps).join().unwrap();
 }
 
 #[test]
@@ -299,15 +302,15 @@ fn fibers_that_yield_for_ever_hold_nobody_back() {
     let yielding: Vec<_> = (0..16)
         .map(|_| {
             let enough = enough.clone();
-            spawn(move || {
+            FIBERS.spawn(move || {
                 while !enough.load(Relaxed) {
                     yield_now()
                 }
             })
         })
         .collect();
-    let sleeps_between = spawn(|| (0..10).for_each(|_| sleep(Duration::from_millis(1))));
-    let spawns = spawn(|| spawn(|| spawn(|| 7).join().unwrap()).join().unwrap());
+    let sleeps_between = FIBERS.spawn(|| (0..10).for_each(|_| sleep(Duration::from_millis(1))));
+    let spawns = FIBERS.spawn(|| FIBERS.spawn(|| FIBERS.spawn(|| 7).join().unwrap()).join().unwrap());
     sleeps_between.join().unwrap();
     assert_eq!(spawns.join().unwrap(), 7);
     enough.store(true, Relaxed);

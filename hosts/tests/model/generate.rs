@@ -1,10 +1,13 @@
 //! Random programs.
 
+use std::sync::OnceLock;
+
+use super::host::can_build;
 use super::machine::{COROUTINES, FIBERS, RunsOn};
 use super::programs::{Program, World};
-use super::steps::{Choice, HOWS, How, MEMORIES};
+use super::steps::{Choice, HOWS, How, MEMORIES, WAYS_OF_THREAD_LOCALS};
 
-/// splitmix64.
+/// The generator splitmix64.
 pub struct Random(pub u64);
 
 impl Random {
@@ -20,10 +23,16 @@ impl Random {
     }
 }
 
-/// The program of a seed. Each has tastes of its own: of the kinds of steps, some are left out, some come often.
+/// Checks whether the C++ part of the host can be built.
+fn has_cpp() -> bool {
+    static HAS_CPP: OnceLock<bool> = OnceLock::new();
+    *HAS_CPP.get_or_init(|| can_build("model_catch"))
+}
+
+/// Makes the program of a seed. Each program leaves some kinds of steps out and prefers others.
 pub fn program(seed: u64) -> Program {
     let random = &mut Random(seed);
-    // AddressSanitizer cannot follow one from stack to stack.
+    // AddressSanitizer cannot follow a `longjmp` from stack to stack.
     let jumps = random.below(4) == 0 && std::env::var_os("MODEL_WITHOUT_JUMPS").is_none();
     let mut threads = vec![RunsOn::Thread];
     let kinds = if jumps { 1 } else { 3 };
@@ -31,14 +40,20 @@ pub fn program(seed: u64) -> Program {
         threads.push([RunsOn::Thread, RunsOn::Fiber, RunsOn::Worker][random.below(kinds)]);
     }
     let weights = USUAL.map(|usual| usual * [0, 1, 1, 2, 4, 8][random.below(6)]);
-    // What a skipped call has left where another will be made, but is not yet, cannot be told from a call.
-    let possible = |how| !(jumps && how == How::PlainThen);
+    // `PlainThen` makes its downcall late. Until then, the remains of a skipped downcall in the
+    // same place look like a live one.
+    let cpp = has_cpp();
+    let possible = |how| match how {
+        How::PlainThen => !jumps,
+        How::Catching | How::Destroying => cpp,
+        _ => true,
+    };
     let hows: Vec<_> = HOWS.into_iter().filter(|&how| random.below(3) > 0 && possible(how)).collect();
     let length = (20 + random.below(100)) * threads.len();
     let mut program = Program { seed, threads, choices: Vec::new() };
     let mut world = World::new(&program);
     let total: usize = weights.iter().sum();
-    // Most of what is tried is possible.
+    // Most of the choices tried are possible.
     for _ in 0..4 * length {
         if program.choices.len() == length || total == 0 {
             break;
@@ -59,7 +74,8 @@ pub fn program(seed: u64) -> Program {
             5 => Choice::Where,
             6 => Choice::CountCalls,
             7 => Choice::RegisterBriefly,
-            8 | 22 if !jumps => continue,
+            8 | 22 | 26 if !jumps => continue,
+            27 if !cpp => continue,
             8 => Choice::Jump(1 + random.below(4)),
             9 => Choice::Start(random.below(COROUTINES), MEMORIES[random.below(MEMORIES.len())]),
             10 | 11 => Choice::Resume(random.below(COROUTINES)),
@@ -73,7 +89,12 @@ pub fn program(seed: u64) -> Program {
             19 => Choice::Send(random.below(program.threads.len())),
             20 => Choice::Receive(random.below(program.threads.len())),
             21 => Choice::Spawn(random.below(program.threads.len())),
-            _ => Choice::Discard(random.below(COROUTINES)),
+            22 => Choice::Discard(random.below(COROUTINES)),
+            23 => Choice::UseThreadLocal(random.below(WAYS_OF_THREAD_LOCALS)),
+            24 => Choice::UseFiberLocal,
+            25 => Choice::YieldUsingFiberLocal,
+            26 => Choice::JumpOutOfWait,
+            _ => Choice::Exceptions,
         };
         if world.take(thread, choice) {
             program.choices.push((thread, choice));
@@ -91,7 +112,9 @@ pub fn program(seed: u64) -> Program {
     program
 }
 
-/// A program of which another thread resumes a coroutine at the end; none if there is nothing to resume.
+/// Makes a program that ends with one thread resuming another's coroutine.
+///
+/// Returns `None` if no coroutine can be resumed.
 pub fn moved(seed: u64) -> Option<Program> {
     let mut program = program(seed);
     let moves = (0..COROUTINES).flat_map(|slot| {
@@ -102,5 +125,6 @@ pub fn moved(seed: u64) -> Option<Program> {
     Some(program)
 }
 
-/// How often each kind of choice comes if there is no taste.
-const USUAL: [usize; 23] = [4, 4, 4, 3, 1, 1, 1, 1, 2, 4, 4, 4, 4, 3, 3, 3, 4, 4, 3, 2, 4, 3, 2];
+/// The weight of each kind of choice in a program without preferences.
+const USUAL: [usize; 28] =
+    [4, 4, 4, 3, 1, 1, 1, 1, 2, 4, 4, 4, 4, 3, 3, 3, 4, 4, 3, 2, 4, 3, 2, 2, 2, 3, 2, 2];

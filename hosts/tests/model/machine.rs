@@ -1,4 +1,6 @@
-//! The plain model of what must happen to one thread, or to one fiber of a worker.
+//! A plain model of one thread, or of one worker's fiber: it predicts what must happen.
+//!
+//! The file is long because its middle, a match, has an arm for every step of a random program.
 
 mod calls;
 mod fibers;
@@ -11,54 +13,63 @@ use calls::FAILED;
 pub const COROUTINES: usize = 5;
 pub const FIBERS: usize = 4;
 
-/// The number of a panic, which is its message.
+/// The number of a panic, used as its message.
 type Panic = u32;
-/// The one that every thread begins with.
+/// The last panic of every thread at its start.
 const FIRST: Panic = 1;
 
-/// What a thread of a program runs on.
+/// Where a thread of a program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunsOn {
     Thread,
-    /// A worker's fiber, C being on the fiber's stack.
+    /// A worker's fiber, with C on the fiber's stack.
     Fiber,
-    /// The same, C being on the worker's.
+    /// A worker's fiber, with C on the worker's stack.
     Worker,
 }
 
 /// A frame of C.
 struct Frame {
     id: usize,
-    /// How it was called; `None` for a coroutine's first.
+    /// The kind of call that began the frame; `None` for the first frame of a coroutine or fiber.
     how: Option<How>,
-    /// It was called by a downcall.
+    /// A downcall called the frame.
     downcall: bool,
-    /// That downcall was made on a stack of a fiber's.
+    /// Its downcall was made on a fiber's stack.
     from_fiber: bool,
-    /// It is itself on one.
+    /// The frame itself is on a fiber's stack.
     on_fiber: bool,
-    /// The panic that its downcall will raise.
+    /// The panic pending at its downcall.
     pending: Option<Panic>,
-    /// The one that unwinds around it.
+    /// The panic unwinding around it.
     dropping: Panic,
-    /// What the first part of a call gave that has two.
+    /// The answer of the first part of a call in two parts.
     sum: i64,
+    /// The owner of the fiber-local variable used by its upcall.
+    uses: Option<usize>,
+}
+
+impl Frame {
+    /// Returns whether `longjmp` must not skip the caller of this frame.
+    fn must_return(&self) -> bool {
+        matches!(self.how, Some(How::Dropping | How::Catching | How::Destroying))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Unused,
-    /// Runs, or waits for what it resumed.
+    /// Running, or waiting for the return of a context resumed by it.
     Active,
-    /// A coroutine that yielded.
+    /// A coroutine after a yield.
     Suspended,
-    /// A fiber in the queue.
+    /// A fiber in the run queue.
     Ready,
-    /// A fiber that waits to be fed.
+    /// A fiber waiting to be fed.
     Eating,
-    /// A fiber that waits for another one's end.
+    /// A fiber waiting for the end of another.
     Joining(usize),
-    /// A fiber that has ended and not been joined.
+    /// A fiber after its end, not joined yet.
     Ended(Result<i64, Panic>),
 }
 
@@ -69,7 +80,7 @@ enum Kind {
     Fiber,
 }
 
-/// What an inner context is inside of: what its resumer did.
+/// The call of the resumer: how the inner context was resumed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Inside {
     Resume,
@@ -77,29 +88,31 @@ enum Inside {
     Join(usize),
 }
 
-/// What a wait gives.
+/// The result of a wait.
 #[derive(Clone, Copy)]
 enum Gives {
     Number(i64),
-    /// What the fiber ended with.
+    /// The result of the fiber that ended.
     EndOf(usize),
 }
 
-/// Something with frames of its own.
+/// A coroutine, a fiber, or the thread itself: whatever has frames of its own.
 struct Context {
     kind: Kind,
     state: State,
     frames: Vec<Frame>,
     resumer: usize,
     inside: Inside,
-    /// A fiber's: it was polled on the thread's own stack.
+    /// For a fiber: it was polled on the thread's own stack.
     polled_on_own: bool,
-    /// A fiber's: what it was fed.
+    /// For a fiber: the number fed to it, not eaten yet.
     fed: Option<i64>,
-    /// What a fiber's wait gives when it runs the next time.
+    /// For a fiber: the result of its wait at the next resumption.
     gives: Option<Gives>,
-    /// Somebody joins the fiber, or has to.
+    /// Another context joins the fiber, or is bound to.
     claimed: bool,
+    /// The context's fiber-local variable. The thread's variable is that of its own context.
+    value: i64,
 }
 
 pub struct Machine {
@@ -108,20 +121,23 @@ pub struct Machine {
     current: usize,
     last: Panic,
     unwinding: usize,
-    /// The newest frame called by a downcall that was skipped on the thread's own stack.
+    /// The newest skipped frame on the thread's own stack. Only frames called by downcalls count.
     skipped: usize,
-    /// A fiber has skipped downcalls: nothing tells those of its stacks from live ones, so that no coroutine runs from then on.
+    /// A fiber has skipped downcalls. No coroutine runs from then on, since nothing tells skipped
+    /// downcalls of a fiber's stacks from live ones.
     fiber_jumped: bool,
     queue: VecDeque<usize>,
+    /// The thread-local variable.
+    value: i64,
     frames: usize,
     numbers: i64,
     panics: Panic,
     pub ended: bool,
-    /// Whether calls were skipped or left suspended, so that not all that they had need come back.
+    /// Calls were skipped or left suspended. Their resources need not all come back.
     pub leaves: bool,
 }
 
-/// The step under way.
+/// The effects of the current step.
 struct Effect {
     enters: usize,
     answer: i64,
@@ -140,6 +156,7 @@ impl Machine {
             fed: None,
             gives: None,
             claimed: false,
+            value: 0,
         };
         let own = context(if runs_on == RunsOn::Thread { Kind::Own } else { Kind::Fiber });
         let coroutines = (0..COROUTINES).map(|_| context(Kind::Coroutine(None)));
@@ -153,6 +170,7 @@ impl Machine {
             skipped: 0,
             fiber_jumped: false,
             queue: VecDeque::new(),
+            value: 0,
             frames: 0,
             numbers: 0,
             panics: FIRST,
@@ -179,9 +197,25 @@ impl Machine {
         self.contexts[context].kind == Kind::Fiber
     }
 
-    /// Whether C here is on a fiber's stack, so that a wait suspends the fiber.
+    /// Returns whether C is on a fiber's stack here, so a wait suspends the fiber.
     fn suspends(&mut self) -> bool {
         self.is_fiber(self.current) && self.top().on_fiber
+    }
+
+    /// Returns whether a signal handler runs here. A wait then blocks the thread, and no fiber runs
+    /// meanwhile.
+    fn in_handler(&mut self) -> bool {
+        self.here().frames.iter().any(|frame| frame.how == Some(How::InHandler))
+    }
+
+    /// The owner of the fiber-local variable for upcalls from here, if known.
+    fn owner_of_local(&mut self) -> Option<usize> {
+        if self.suspends() { Some(self.current) } else { (self.runs_on == RunsOn::Thread).then_some(0) }
+    }
+
+    fn add_to_local(&mut self, owner: usize, number: i64) -> i64 {
+        self.contexts[owner].value += number;
+        self.contexts[owner].value
     }
 
     pub fn number(&mut self) -> i64 {
@@ -189,7 +223,7 @@ impl Machine {
         self.numbers
     }
 
-    /// A frame of C that begins, which `how` called, or nobody.
+    /// Makes a frame of C called by `how`, or the first frame of a context if `how` is `None`.
     fn new_frame(&mut self, how: Option<How>, downcall: bool, from_fiber: bool, on_fiber: bool) -> Frame {
         self.frames += 1;
         Frame {
@@ -201,25 +235,27 @@ impl Machine {
             pending: None,
             dropping: self.panics,
             sum: 0,
+            uses: None,
         }
     }
 
-    /// Adds a frame to what runs.
+    /// Pushes a frame onto the current context.
     fn begin(&mut self, frame: Frame, effect: &mut Effect) {
         effect.enters = frame.id;
         self.here().frames.push(frame);
     }
 
-    /// The first frame of a context.
+    /// Pushes the first frame of a context.
     fn begin_context(&mut self, context: usize) -> usize {
         let fiber = self.is_fiber(context);
         let frame = self.new_frame(None, fiber, fiber, fiber);
         let id = frame.id;
+        self.contexts[context].value = 0;
         self.contexts[context].frames.push(frame);
         id
     }
 
-    /// Whether the system stack of what runs in this context is the thread's own.
+    /// Returns whether the context's code has the thread's own stack as its system stack.
     fn is_on_own(&self, context: usize) -> bool {
         match self.contexts[context].kind {
             Kind::Own => true,
@@ -228,7 +264,9 @@ impl Machine {
         }
     }
 
-    /// The step that `choice` is now, or none if it is not possible. `received` is what a message from another thread says.
+    /// Takes the step of `choice`, or returns `None` if the step is not possible now.
+    ///
+    /// `received` is the number in a message from another thread.
     pub fn step(&mut self, choice: Choice, received: i64) -> Option<Step> {
         if self.ended {
             return None;
@@ -249,6 +287,8 @@ impl Machine {
                 self.upcall(how, effect)?;
                 let number = match how {
                     How::Dropping => i64::from(self.panics),
+                    How::Catching => 1,
+                    How::Destroying => 0,
                     How::WithStack | How::WithStackOnFiber => 300 << 10,
                     _ => 40 << 10,
                 };
@@ -281,8 +321,19 @@ impl Machine {
                 let frames = self.contexts.iter().flat_map(|context| &context.frames);
                 (b'o', frames.filter(|frame| frame.downcall).count() as i64, 0)
             }
+            Choice::Exceptions => {
+                let (caught, uncaught) = self.exceptions();
+                (b'X', caught, uncaught)
+            }
             Choice::RegisterBriefly => (b'g', 0, 0),
             Choice::Jump(levels) => (b'j', self.jump(levels)?, 0),
+            Choice::JumpOutOfWait => {
+                if self.unwinding > 0 {
+                    return None;
+                }
+                self.leaves = true;
+                (b'J', 0, 0)
+            }
             Choice::Start(number, memory) => {
                 let (context, a) = slot(1, number);
                 if self.contexts[context].state != State::Unused || self.is_unknown() || self.fiber_jumped {
@@ -359,12 +410,13 @@ impl Machine {
                 }
                 match self.here().fed.take() {
                     Some(food) => effect.answer = food,
+                    None if self.in_handler() => return None,
                     None => self.suspend(State::Eating, effect)?,
                 }
                 (b'a', (current - 1 - COROUTINES) as i64, 0)
             }
             Choice::YieldFiber => {
-                if current <= COROUTINES || !self.suspends() || self.unwinding > 0 {
+                if current <= COROUTINES || !self.suspends() || self.in_handler() || self.unwinding > 0 {
                     return None;
                 }
                 self.here().gives = Some(Gives::Number(0));
@@ -376,6 +428,28 @@ impl Machine {
                 let (context, a) = slot(1 + COROUTINES, number);
                 self.join(context, effect)?;
                 (b'b', a, 0)
+            }
+            Choice::UseThreadLocal(way) => {
+                let number = self.number();
+                self.value += number;
+                effect.answer = if self.runs_on == RunsOn::Thread { self.value } else { number };
+                (b'l', way as i64, number)
+            }
+            Choice::UseFiberLocal => {
+                let (owner, number) = (self.owner_of_local()?, self.number());
+                effect.answer = self.add_to_local(owner, number);
+                (b'L', number, 0)
+            }
+            Choice::YieldUsingFiberLocal => {
+                if current <= COROUTINES || !self.suspends() || self.in_handler() || self.unwinding > 0 {
+                    return None;
+                }
+                let number = self.number();
+                let value = self.add_to_local(current, number);
+                self.here().gives = Some(Gives::Number(value));
+                self.queue.push_back(current);
+                self.suspend(State::Ready, effect)?;
+                (b'Z', number, 0)
             }
             Choice::ResumeElsewhere(number) => {
                 let (context, a) = slot(1, number);
@@ -399,7 +473,8 @@ impl Machine {
             Choice::Receive(from) => {
                 let possible = match self.runs_on {
                     RunsOn::Thread => !self.suspends() && self.queue.is_empty(),
-                    _ => current == 0 && self.suspends(),
+                    // In a handler, the wait would block the worker, perhaps the sender's own.
+                    _ => current == 0 && self.suspends() && !self.in_handler(),
                 };
                 if !possible || self.unwinding > 0 {
                     return None;
@@ -419,7 +494,7 @@ impl Machine {
         self.current = context;
     }
 
-    /// What brings the thread nearer to its end, the best first.
+    /// The choices that bring the thread nearer to its end, the best first.
     pub fn ending(&mut self) -> Vec<Choice> {
         let mut choices = Vec::new();
         let current = self.current;

@@ -1,13 +1,15 @@
-//! The model test: random programs for a C host with threads, coroutines and fibers, run against the library and against a plain model of
-//! what must happen (`machine.rs`).
+//! The model test: random programs of a C host with threads, coroutines and fibers.
 //!
-//! `MODEL_SEED` and `MODEL_STEPS` say with which program to begin, and how many steps to take. Programs that fail are shrunk and shown;
-//! `MODEL_SEED=… MODEL_STEPS=1` runs one of them alone.
-//! `MODEL_WITHOUT_JUMPS`, which is for AddressSanitizer, leaves `longjmp` out.
+//! Each program runs against the library, and its result must be that of a plain model
+//! (`machine.rs`).
+//!
+//! `MODEL_SEED` is the seed of the first program, and `MODEL_STEPS` the number of steps to take.
+//! The test shrinks and shows a failing program. `MODEL_SEED=… MODEL_STEPS=1` runs one program
+//! alone. `MODEL_WITHOUT_JUMPS`, for AddressSanitizer, leaves `longjmp` out.
 
 mod generate;
 #[path = "../program/mod.rs"]
-#[allow(dead_code, unused_macros)] // it is what all tests of C programs share
+#[allow(dead_code, unused_macros)] // shared by all tests of C programs
 mod host;
 mod machine;
 mod programs;
@@ -23,16 +25,16 @@ use std::time::Instant;
 
 use programs::Program;
 
-/// Programs that one process runs.
+/// The number of programs run by one process.
 const BATCH: u64 = 200;
 
-/// What `MODEL_*` asks for.
+/// The number in a variable `MODEL_*`, or `default` if it is not set.
 fn asked(name: &str, default: u64) -> u64 {
     let text = std::env::var(name).unwrap_or_default();
     if text.is_empty() { default } else { text.parse().unwrap_or_else(|_| panic!("{name} is a number")) }
 }
 
-/// Whether there is nothing that must happen; says so.
+/// Returns whether the test cannot predict results on this platform. Reports the skip.
 fn skipped() -> bool {
     if cfg!(stackbounds_no_query) {
         println!("SKIPPED: where a panic arrives depends on the thread's own stack, which is not known here");
@@ -93,7 +95,7 @@ fn coroutines_that_go_on_on_another_thread_are_stopped() {
     }
 }
 
-/// The next programs to run, if steps are left to take.
+/// The next programs to run, until enough steps have been taken.
 fn next(taken: &Mutex<(u64, usize)>, steps: u64) -> Option<Vec<Program>> {
     let mut programs = Vec::new();
     while (programs.len() as u64) < BATCH {
@@ -112,11 +114,11 @@ fn next(taken: &Mutex<(u64, usize)>, steps: u64) -> Option<Vec<Program>> {
     (!programs.is_empty()).then_some(programs)
 }
 
-/// Shrinks programs that failed, and says what there is to know.
+/// Shrinks failing programs, and describes the failure.
 fn told(host: &Path, mut programs: Vec<Program>, failure: run::Failure) -> String {
     programs.truncate(failure.before + 1);
     let seed = programs[failure.before].seed;
-    // Threads may be in another order each time.
+    // The order of the threads differs from run to run.
     let fails = |programs: &[Program]| (0..3).any(|_| run::run(host, programs, 1).is_err());
     let alone = vec![programs[failure.before].clone()];
     let programs = if fails(&alone) { alone } else { programs };

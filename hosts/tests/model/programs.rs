@@ -1,4 +1,4 @@
-//! A program: what its threads choose, one after the other, and what must come of it.
+//! Programs: the choices of their threads, one after the other, and the expected results.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -7,8 +7,10 @@ use std::fmt::Write;
 use super::machine::{Machine, RunsOn};
 use super::steps::{Choice, Step};
 
-/// The choices are in an order in which they could happen. The threads' own order is all that is kept of it, and that nothing is received
-/// before it was sent.
+/// A program: threads, and their choices in one possible order.
+///
+/// A run keeps each thread's own order, and receives nothing before it is sent. Otherwise the order
+/// is free.
 #[derive(Clone)]
 pub struct Program {
     pub seed: u64,
@@ -16,11 +18,11 @@ pub struct Program {
     pub choices: Vec<(usize, Choice)>,
 }
 
-/// The models of a program's threads, and what is between them.
+/// The models of a program's threads, and their messages under way.
 pub struct World {
     machines: Vec<Machine>,
     steps: Vec<Vec<Step>>,
-    /// Who spawned a thread that is a fiber.
+    /// Whether each thread runs already. A thread that is a fiber must be spawned first.
     spawned: Vec<bool>,
     finishing: bool,
     /// Numbers under way, by receiver and sender.
@@ -39,7 +41,7 @@ impl World {
         }
     }
 
-    /// Has a thread take a step, if that is possible.
+    /// Lets a thread take a step. Returns false if the step is not possible.
     pub fn take(&mut self, thread: usize, choice: Choice) -> bool {
         let mut number = 0;
         match choice {
@@ -89,14 +91,14 @@ impl World {
 }
 
 impl Program {
-    /// The steps of each thread, to the end, leaving out what is not possible.
+    /// Runs the models to the end. Impossible choices are left out.
     fn steps(&self) -> World {
         let mut world = self.world();
         world.finish();
         world
     }
 
-    /// As it is when all choices have been made, leaving out what is not possible.
+    /// The models after all choices. Impossible choices are left out.
     pub fn world(&self) -> World {
         let mut world = World::new(self);
         for &(thread, choice) in &self.choices {
@@ -105,7 +107,7 @@ impl Program {
         world
     }
 
-    /// Whether no choice is about a thread that is not there.
+    /// Returns whether every thread named by a choice has a number below `count`.
     pub fn names_no_thread_from(&self, count: usize) -> bool {
         self.choices.iter().all(|(_, choice)| match choice {
             Choice::Send(other) | Choice::Receive(other) | Choice::Spawn(other) => *other < count,
@@ -117,7 +119,7 @@ impl Program {
         self.steps().steps.iter().map(Vec::len).sum()
     }
 
-    /// As `c/model.c` reads it.
+    /// The program in the format of `c/model.c`.
     pub fn text(&self, number: usize) -> String {
         let World { machines, steps, .. } = self.steps();
         let leaves = machines.iter().any(|machine| machine.leaves);
@@ -135,7 +137,7 @@ impl Program {
     }
 }
 
-/// For people.
+/// The program in a format for people.
 impl fmt::Display for Program {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, (steps, runs_on)) in self.steps().steps.iter().zip(&self.threads).enumerate() {

@@ -6,18 +6,22 @@ use std::process::{Command, Stdio};
 
 use super::programs::Program;
 
-/// How programs failed, and how many before.
+/// A failure: its message, and the number of programs that passed before it.
 #[derive(Debug)]
 pub struct Failure {
     pub before: usize,
     pub says: String,
 }
 
-/// Runs programs one after the other in one process. None may take longer than so many seconds.
+/// Runs programs in one process, one after the other. Each may take at most `seconds`.
 pub fn run(host: &Path, programs: &[Program], seconds: u32) -> Result<(), Failure> {
     let mut command = Command::new(host);
     command.arg(seconds.to_string());
-    command.env("RUST_BACKTRACE", "0").env_remove("LD_LIBRARY_PATH");
+    command
+        .env("RUST_BACKTRACE", "0")
+        .env("UPCALL_MIN_STACK", "131072")
+        .env("UPCALL_TOKIO_RUNTIME", "none")
+        .env_remove("LD_LIBRARY_PATH");
     if cfg!(debug_assertions) {
         command.env("HOST_UNOPTIMISED", "1");
     }
@@ -31,7 +35,7 @@ pub fn run(host: &Path, programs: &[Program], seconds: u32) -> Result<(), Failur
         scope.spawn(|| stdout.read_to_string(done));
         scope.spawn(|| stderr.read_to_string(says));
         for (number, program) in programs.iter().enumerate() {
-            // One that has failed reads no more.
+            // After a failure, the process reads no more.
             if stdin.write_all(program.text(number).as_bytes()).is_err() {
                 break;
             }

@@ -1,13 +1,13 @@
-//! From programs that fail to the least of them that do.
+//! Shrinks failing programs.
 
 use std::time::{Duration, Instant};
 
 use super::programs::Program;
 
-/// How long to look for less.
+/// The time limit for shrinking.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Removes what can be left out of `programs`, which fail as `fails` says: whole programs, then choices.
+/// Removes programs and then choices from `programs`, as long as `fails` returns true for the rest.
 pub fn shrink(programs: Vec<Program>, fails: impl Fn(&[Program]) -> bool) -> Vec<Program> {
     let end = Instant::now() + LIMIT;
     let mut programs = without(programs, end, |fewer| fails(fewer));
@@ -19,7 +19,7 @@ pub fn shrink(programs: Vec<Program>, fails: impl Fn(&[Program]) -> bool) -> Vec
             fails(&smaller)
         });
         programs[i].choices = choices;
-        // Threads that choose nothing.
+        // Removes threads without choices.
         while programs[i].threads.len() > 1 {
             let mut smaller = programs.clone();
             let last = smaller[i].threads.len() - 1;
@@ -35,7 +35,9 @@ pub fn shrink(programs: Vec<Program>, fails: impl Fn(&[Program]) -> bool) -> Vec
     programs
 }
 
-/// Less of `all` of which `fails` is true: parts are left out, of half its length at first, and less and less.
+/// Removes parts of `all` as long as `fails` returns true for the rest.
+///
+/// The first parts have half its length. They get shorter and shorter.
 fn without<T: Clone>(mut all: Vec<T>, end: Instant, fails: impl Fn(&[T]) -> bool) -> Vec<T> {
     let mut part = all.len() / 2;
     while part > 0 {

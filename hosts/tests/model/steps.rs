@@ -1,28 +1,40 @@
-//! What programs are made of: what is chosen, and what becomes of it.
+//! The parts of programs: choices, and the steps that result from them.
 
-/// How C calls Rust that calls C back. The letters are those of `c/model.c`.
+/// A way for C to call Rust code that calls C back. The letters are those of `c/model.c`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
     Call,
     Holding,
     Pooled,
     Caller,
-    /// Without a downcall.
+    /// Calls C without a downcall.
     Plain,
-    /// Without a downcall, and then with one.
+    /// Calls C without a downcall, and then with one.
     PlainThen,
     WithStack,
     UseStack,
-    /// With a downcall on the fiber's stack, where it is a fiber.
+    /// Uses the variable of the fiber or thread during the call.
+    UsingLocal,
+    /// Calls C in the poll of a wait.
+    Polling,
+    /// Makes a downcall on the fiber's stack, if there is a fiber.
     OnFiber,
     WithStackOnFiber,
-    /// With a downcall in a destructor, while a panic unwinds.
+    /// Makes a downcall in a destructor, while a panic unwinds.
     Dropping,
     Catch,
     CatchOnFiber,
+    /// Calls Rust in a C++ `catch` block.
+    Catching,
+    /// Calls Rust in a destructor run by a C++ exception.
+    Destroying,
+    /// Calls C from a signal handler. The signal interrupts the Rust code of an upcall.
+    InHandler,
 }
 
-pub const HOWS: [How; 13] = {
+pub const WAYS_OF_THREAD_LOCALS: usize = 5;
+
+pub const HOWS: [How; 18] = {
     use How::*;
     [
         Call,
@@ -33,58 +45,76 @@ pub const HOWS: [How; 13] = {
         PlainThen,
         WithStack,
         UseStack,
+        UsingLocal,
+        Polling,
         OnFiber,
         WithStackOnFiber,
         Dropping,
         Catch,
         CatchOnFiber,
+        Catching,
+        Destroying,
+        InHandler,
     ]
 };
 
 impl How {
     pub fn letter(self) -> u8 {
-        b"chpontwufxdkK"[self as usize]
+        b"chpontwulPfxdkKees"[self as usize]
     }
 }
 
-/// What C does next. Slots are those of coroutines, local fibers and threads, each kind numbered by itself.
+/// The next action of C.
+///
+/// Its numbers are slots of coroutines, of local fibers, or of threads. Each kind counts from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
     Upcall(How),
-    /// The innermost frame of C returns.
+    /// Returns from the innermost frame of C.
     Return,
     Panic,
     Increment,
     Where,
     CountCalls,
+    /// Reads the handled C++ exception, and the number of exceptions being thrown.
+    Exceptions,
     RegisterBriefly,
-    /// `longjmp` to the frame of C that is so many further out.
+    /// Jumps by `longjmp`, this many frames of C outwards.
     Jump(usize),
+    /// Jumps out of a wait: a signal handler jumps to the caller of the wait.
+    JumpOutOfWait,
     Start(usize, Memory),
     Resume(usize),
     Yield,
-    /// The stack of a suspended coroutine is freed, with what is on it.
+    /// Frees the stack of a suspended coroutine, with all frames on it.
     Discard(usize),
     SpawnLocal(usize),
     RunReady,
-    /// Gives a local fiber what it waits or will wait for.
+    /// Feeds a number to a local fiber, before or during its wait.
     Feed(usize),
-    /// A local fiber waits to be fed.
+    /// Waits to be fed, in a local fiber.
     Eat,
     YieldFiber,
     Join(usize),
-    /// To another thread, from another thread.
+    /// Adds to a thread-local, in the way of this number.
+    UseThreadLocal(usize),
+    /// Adds to the variable of the fiber, or of the thread outside fibers.
+    UseFiberLocal,
+    /// Reads the variable of the fiber or thread, yields, and adds to it.
+    YieldUsingFiberLocal,
+    /// Sends to another thread. `Receive` receives from another thread.
     Send(usize),
     Receive(usize),
-    /// A suspended coroutine is resumed by another thread, and returns into Rust there: the process is stopped.
+    /// Resumes another thread's suspended coroutine. The coroutine returns into Rust, and upcall
+    /// aborts.
     ResumeElsewhere(usize),
-    /// The thread ends though coroutines of it are suspended.
+    /// Ends the thread although its coroutines are suspended.
     Exit,
-    /// A fiber of a worker, whose steps are those of a thread of the program.
+    /// Spawns a worker's fiber. Its steps are those of a thread of the program.
     Spawn(usize),
 }
 
-/// A coroutine's stack.
+/// The stack of a coroutine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Memory {
     Malloced,
@@ -97,22 +127,22 @@ pub enum Memory {
 pub const MEMORIES: [Memory; 4] =
     [Memory::Malloced, Memory::Guarded, Memory::Registered, Memory::RegisteredSmall];
 
-/// A step of a thread of C, and what must come of it.
+/// A step of a C thread, with its expected result.
 #[derive(Clone, Debug)]
 pub struct Step {
     pub choice: Choice,
     pub what: u8,
     pub a: i64,
     pub b: i64,
-    /// The frame of C that takes it.
+    /// The frame of C that takes the step.
     pub frame: usize,
-    /// The frame that begins by it, or 0.
+    /// The frame begun by the step, or 0.
     pub enters: usize,
-    /// What the call answers that ends by it.
+    /// The answer of the call ended by the step.
     pub answer: i64,
-    /// The panic that is caught by it, or 0.
+    /// The panic caught by the step, or 0.
     pub caught: u32,
-    /// The thread's last panic then, or 0 if it is not known.
+    /// The thread's last panic after the step, or 0 if unknown.
     pub last: u32,
 }
 

@@ -1,6 +1,6 @@
-//! Builds a C program against the guest library and runs one of its cases.
+//! Builds a C program against the guest library and runs its cases.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -8,7 +8,10 @@ use std::sync::{Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Declares a test for each case of a C program, where `program`, `Outcome` and `Program` are in scope; `=> Outcome` for those that do more than exit with 0.
+/// Declares a test for each case of a C program; `=> Outcome` for a case that does more than exit
+/// with 0.
+///
+/// `program`, `Outcome` and `Program` must be in scope.
 macro_rules! cases {
     ($($program:ident { $($case:ident $([$($variable:ident = $value:literal)+])? $(=> $outcome:expr)?,)* })*) => { $(
         mod $program {
@@ -24,7 +27,7 @@ macro_rules! cases {
     )* };
 }
 
-/// How the guest library is linked, or loaded by `dlopen`.
+/// How the program gets the guest library: linked, or loaded by `dlopen`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Link {
     Static,
@@ -35,37 +38,44 @@ pub enum Link {
     Global,
 }
 
-/// The ways in which a program has the guest library.
+/// The ways to link the guest library for the program `name`: statically, and with
+/// `HOST_LINKS=all` as a shared library, too.
 pub fn links_of(name: &str) -> &'static [Link] {
-    if name == "plugins" { &[Link::Local, Link::Global] } else { &[Link::Static, Link::Shared] }
+    static ALL: OnceLock<bool> = OnceLock::new();
+    let is_all = || std::env::var_os("HOST_LINKS").is_some_and(|links| links == "all");
+    match name {
+        "plugins" => &[Link::Local, Link::Global],
+        _ if *ALL.get_or_init(is_all) => &[Link::Static, Link::Shared],
+        _ => &[Link::Static],
+    }
 }
 
-/// What a case is expected to do.
+/// The expected end of a case.
 #[derive(Clone, Copy)]
 #[allow(dead_code, reason = "not each test file expects them all")]
 pub enum Outcome {
-    /// Exit with 0.
+    /// Exits with 0.
     Success,
-    /// Exit with 0, having printed this.
+    /// Exits with 0, having printed this.
     Prints(&'static str),
-    /// Exit with 0, having said this exactly once on stderr.
+    /// Exits with 0, having written this exactly once to stderr.
     SaysOnce(&'static str),
-    /// Be stopped by SIGABRT, having said this on stderr.
+    /// Is killed by SIGABRT, having written this to stderr.
     Aborts(&'static str),
-    /// Be stopped by SIGABRT, having said all of this on stderr, in this order.
+    /// Is killed by SIGABRT, having written all of these to stderr, in this order.
     AbortsSaying([&'static str; 5]),
-    /// Exit with this status, having said this on stderr.
+    /// Exits with this status, having written this to stderr.
     Exits(i32, &'static str),
-    /// Be stopped by SIGSEGV, having said this exactly once on stderr.
+    /// Is killed by SIGSEGV, having written this exactly once to stderr.
     Segfaults(&'static str),
-    /// Be stopped by SIGSEGV, having said nothing.
+    /// Is killed by SIGSEGV, having written nothing to stderr.
     SegfaultsSilently,
 }
 
-/// A time limit for a case: an endless loop is a failure, not a hang.
+/// The time limit of a case. It turns an endless loop into a failure.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A C program, built.
+/// A C program, already built.
 pub struct Program {
     name: &'static str,
     pub path: PathBuf,
@@ -73,7 +83,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// Builds `c/<name>.c` or `c/<name>.cpp`, the first time it is asked for.
+    /// Builds `c/<name>.c` or `c/<name>.cpp`. Later calls for the same program reuse the result.
     pub fn built(name: &'static str, link: Link) -> Program {
         static BUILT: Mutex<Option<HashMap<(&'static str, Link), PathBuf>>> = Mutex::new(None);
         let mut built = BUILT.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -82,7 +92,7 @@ impl Program {
         Program { name, path, link }
     }
 
-    /// Runs a case with `variables` added to its environment.
+    /// Runs a case with `variables` added to its environment, and checks its end.
     pub fn run(&self, case: &str, variables: &[(&str, &str)], expected: Outcome) {
         let mut command = started(&self.path);
         command.arg(case).envs(variables.iter().copied());
@@ -94,18 +104,24 @@ impl Program {
     }
 }
 
-/// The command that starts a program, by the emulator in TEST_RUNNER if it is for another architecture.
+/// The command for a program, run by the emulator named in TEST_RUNNER, if any.
 fn started(program: &Path) -> Command {
     let mut command = Command::new("env");
     command.args(std::env::var("TEST_RUNNER").unwrap_or_default().split_whitespace()).arg(program);
     command
 }
 
-/// Runs a program that uses the guest library.
+/// Runs a program that uses the guest library, and checks its end.
 pub fn run(command: &mut Command, what: &str, expected: Outcome) {
     command.env("RUST_BACKTRACE", "0");
-    // Cargo's points to where another build may have left an older guest library.
+    // The stacks of these programs are small, and many of their upcalls must run in place.
+    if !command.get_envs().any(|(name, _)| name == "UPCALL_MIN_STACK") {
+        command.env("UPCALL_MIN_STACK", "131072");
+    }
+    // Cargo's value points to a folder where another build may have left an older guest library.
     command.env_remove("LD_LIBRARY_PATH");
+    // The guest does not use tokio. A runtime would add threads, and signals may arrive on those.
+    command.env("UPCALL_TOKIO_RUNTIME", "none");
     if cfg!(stackbounds_no_query) {
         command.env("HOST_NO_QUERY", "1");
     }
@@ -136,12 +152,12 @@ pub fn run(command: &mut Command, what: &str, expected: Outcome) {
     println!("{what}: {}", stdout.lines().last().unwrap_or("ok"));
 }
 
-/// Whether it was this signal that stopped a process.
+/// A check whether `signal` killed a process.
 fn by(signal: i32) -> impl Fn(std::process::ExitStatus) -> bool {
     move |status| std::os::unix::process::ExitStatusExt::signal(&status) == Some(signal)
 }
 
-/// Reads a pipe to its end beside the child, which must not block on a full one.
+/// Reads a pipe to its end on another thread, so the child never blocks on a full pipe.
 fn collect(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
@@ -150,7 +166,7 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
     })
 }
 
-/// Waits for the child; kills it when its time is over.
+/// Waits for the child. After the time limit, kills it and returns `None`.
 fn wait(child: &mut Child) -> Option<std::process::ExitStatus> {
     let end = Instant::now() + LIMIT;
     while Instant::now() < end {
@@ -168,23 +184,24 @@ fn build(name: &str, link: Link) -> PathBuf {
     let program = folder("c-hosts").join(format!("{name}-{link:?}"));
     let mut cc = compiler_of(name, &program);
     link_guest(&mut cc, link);
-    compile(cc.args(libraries_of(name)));
+    let cpp = format!("{name}_catch");
+    if source(&cpp).0.exists() && can_build(&cpp) {
+        let object = program.with_extension("o");
+        compile(compiler_of(&cpp, &object).arg("-c"));
+        cc.arg(object).arg("-lstdc++");
+    }
+    compile(&mut cc);
     program
 }
 
-/// Adds what links the guest library.
+/// The dependencies of a static library on Linux, from `rustc --print native-static-libs`.
+pub const SYSTEM: [&str; 6] = ["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl"];
+
+/// Adds the arguments for linking the guest library.
 pub fn link_guest(cc: &mut Command, link: Link) {
     let libraries = libraries();
     match link {
-        // What `rustc --print native-static-libs` lists for Linux.
-        Link::Static => cc.arg(libraries.join("libguest.a")).args([
-            "-lgcc_s",
-            "-lutil",
-            "-lrt",
-            "-lpthread",
-            "-lm",
-            "-ldl",
-        ]),
+        Link::Static => cc.arg(libraries.join("libguest.a")).args(SYSTEM),
         Link::Shared => {
             cc.arg("-L").arg(&libraries).arg("-lguest").arg(format!("-Wl,-rpath,{}", libraries.display()))
         }
@@ -192,13 +209,14 @@ pub fn link_guest(cc: &mut Command, link: Link) {
     };
 }
 
-/// The command that compiles a source of `c/`, all but its libraries.
-fn compiler_of(name: &str, to: &Path) -> Command {
+/// The compiler command for a source of `c/`, without libraries.
+pub fn compiler_of(name: &str, to: &Path) -> Command {
     let (source, _, mut cc) = source(name);
     cc.args(["-O2", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", "-o"]).arg(to);
-    // A sanitizer's, in its lane.
+    // The flags of a sanitizer, in its lane.
     cc.args(std::env::var("CFLAGS").unwrap_or_default().split_whitespace());
-    // Bound at the start: a case that leaves 1 KiB of stack is about our need of it, not the dynamic linker's.
+    // Binds symbols at the start. So a case with 1 KiB of stack remaining measures our need of
+    // stack, not the dynamic linker's.
     cc.arg("-Wl,-z,now").arg(source);
     cc
 }
@@ -208,7 +226,8 @@ pub fn compile(cc: &mut Command) {
     assert!(output.status.success(), "{cc:?}\n{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// The folder with what `c/plugins.c` loads: two copies of the guest library, and a shared object that loads one.
+/// The folder for `c/plugins.c`: two copies of the guest library, and a shared object that loads
+/// one of them.
 fn plugins() -> &'static Path {
     static PLUGINS: OnceLock<PathBuf> = OnceLock::new();
     PLUGINS.get_or_init(|| {
@@ -221,25 +240,38 @@ fn plugins() -> &'static Path {
     })
 }
 
-/// A folder beside the guest library.
+/// The symbols exported by a shared library, if `nm` is installed.
+#[allow(dead_code, reason = "not each test file asks")]
+pub fn exported_by(library: &Path) -> Option<BTreeSet<String>> {
+    let Ok(nm) = Command::new("nm").args(["-D", "--defined-only"]).arg(library).output() else {
+        skipped("the list of exported symbols", "nm");
+        return None;
+    };
+    assert!(nm.status.success(), "{nm:?}");
+    let listed = String::from_utf8(nm.stdout).unwrap();
+    Some(listed.lines().map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect())
+}
+
+/// A folder beside the guest library, created if needed.
 pub fn folder(name: &str) -> PathBuf {
     let folder = libraries().join(name);
     std::fs::create_dir_all(&folder).unwrap();
     folder
 }
 
-/// Where `upcall.h` is.
+/// The folder of `upcall.h`.
 pub fn headers() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/upcall/include")
 }
 
-/// Where the guest library is: where HOST_LIBRARIES says, or beside this test's own executable, where Cargo leaves it.
+/// The folder of the guest library: HOST_LIBRARIES, or the folder of this test's executable, where
+/// Cargo leaves it.
 pub fn libraries() -> PathBuf {
     let beside = || std::env::current_exe().unwrap().parent().unwrap().to_owned();
     std::env::var_os("HOST_LIBRARIES").map_or_else(beside, PathBuf::from)
 }
 
-/// The source of a host program, its language, and the command that compiles that.
+/// The source of a host program, its language, and the compiler command for that language.
 fn source(name: &str) -> (PathBuf, &'static str, Command) {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("c").join(name);
     let is_cpp = source.with_extension("cpp").exists();
@@ -253,27 +285,18 @@ fn source(name: &str) -> (PathBuf, &'static str, Command) {
     (source.with_extension(extension), language, command)
 }
 
-/// What the host program links besides the guest library.
-fn libraries_of(name: &str) -> &'static [&'static str] {
-    if name == "uv" { &["-luv"] } else { &[] }
-}
-
-/// Whether the program `name` can be built here: there is a compiler for it, and `<name>.h` if it links a library; says so if not.
+/// Checks whether there is a compiler for the program `name`, and reports it if not.
 pub fn can_build(name: &str) -> bool {
     let (_, language, mut compiler) = source(name);
-    compiler.args(["-shared", "-o", "/dev/null"]);
-    if !libraries_of(name).is_empty() {
-        compiler.arg("-include").arg(format!("{name}.h"));
-    }
-    compiler.args(["-x", language, "/dev/null"]).args(libraries_of(name));
+    compiler.args(["-shared", "-o", "/dev/null", "-x", language, "/dev/null"]);
     let can = compiler.output().is_ok_and(|output| output.status.success());
     if !can {
-        skipped(name, "a compiler or library for it");
+        skipped(name, "a compiler for it");
     }
     can
 }
 
-/// Says that something is not tested for want of something, past the capture of what tests print.
+/// Reports a skipped test and the missing tool, past the test harness's capture of output.
 pub fn skipped(what: &str, wants: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED {what}: {wants} is not installed (ci/packages.sh does)");
 }

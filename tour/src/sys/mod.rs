@@ -1,4 +1,4 @@
-//! The host's coroutines, where the platform has what they need.
+//! The host's coroutines, on platforms with `ucontext`.
 
 #[cfg_attr(
     all(target_os = "linux", target_env = "gnu", any(target_arch = "x86_64", target_arch = "aarch64")),

@@ -1,4 +1,5 @@
-//! Coroutines as a C host has them: stacks from the heap, switched by `swapcontext`, described to nobody.
+//! Coroutines of a C host: stacks from the heap, switched by `swapcontext`, and not described to
+//! upcall.
 
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::{c_int, c_void};
@@ -13,14 +14,14 @@ use libc::{getcontext, makecontext, swapcontext, ucontext_t};
 const STACK_SIZE: usize = 256 << 10;
 
 thread_local! {
-    /// The coroutine that this thread is in.
+    /// The coroutine running on this thread.
     static RUNNING: Cell<*const Coroutine> = const { Cell::new(ptr::null()) };
 }
 
 struct Coroutine {
-    /// Where it goes on. In a box, since a context holds its own address.
+    /// The coroutine's point of resumption. It is boxed, since a context contains its own address.
     context: Box<UnsafeCell<ucontext_t>>,
-    /// Where its resumer goes on.
+    /// The resumer's point of resumption.
     resumer: Box<UnsafeCell<ucontext_t>>,
     _stack: Box<[u8]>,
     job: Cell<Option<Box<dyn FnOnce()>>>,
@@ -28,7 +29,8 @@ struct Coroutine {
 }
 
 /// Does each job on a coroutine of its own. They take turns until all are done.
-/// Returns their results, and how many turns it took.
+///
+/// Returns their results, and the number of turns.
 pub fn take_turns<T: 'static>(jobs: &[fn() -> T]) -> Result<(Vec<T>, usize), &'static str> {
     let (coroutines, results): (Vec<_>, Vec<_>) = jobs.iter().map(|job| start(*job)).unzip();
     let mut turns = 0;
@@ -45,16 +47,17 @@ pub fn take_turns<T: 'static>(jobs: &[fn() -> T]) -> Result<(Vec<T>, usize), &'s
     Ok((results.into_iter().map(finished).collect(), turns))
 }
 
-/// A coroutine for `job`, and where it leaves the result. A panic does not leave a coroutine, so it is a result too.
+/// Makes a coroutine for `job`, and a place for its result. A panic cannot leave a coroutine, so it
+/// is a result, too.
 fn start<T: 'static>(job: fn() -> T) -> (Coroutine, Rc<Cell<Option<thread::Result<T>>>>) {
     let result = Rc::new(Cell::new(None));
     let slot = result.clone();
     (Coroutine::new(Box::new(move || slot.set(Some(catch_unwind(job))))), result)
 }
 
-/// The progress handler: lets the next coroutine run. Outside coroutines there is nothing to do.
+/// The progress handler: lets the next coroutine run. Outside coroutines, it does nothing.
 pub extern "C" fn give_way(_: *mut c_void) -> c_int {
-    // SAFETY: the coroutine runs, so it is alive, and its resumer waits in `resume`.
+    // SAFETY: the running coroutine is alive, and its resumer is suspended in `resume`.
     unsafe {
         if let Some(coroutine) = RUNNING.get().as_ref() {
             swapcontext(coroutine.context.get(), coroutine.resumer.get());
@@ -68,7 +71,8 @@ impl Coroutine {
         // SAFETY: all-zero is a valid `ucontext_t`: integers, and pointers that may be null.
         let [context, resumer] = [(); 2].map(|()| Box::new(UnsafeCell::new(unsafe { mem::zeroed() })));
         let mut stack = vec![0; STACK_SIZE].into_boxed_slice();
-        // SAFETY: the context lives in its box, and stack and resumer as long as it does.
+        // SAFETY: the context has a stable address in its box, and its stack and resumer live as
+        // long as it does.
         unsafe {
             let context: *mut ucontext_t = context.get();
             getcontext(context);
@@ -80,18 +84,18 @@ impl Coroutine {
         Self { context, resumer, _stack: stack, job: Cell::new(Some(job)), done: Cell::new(false) }
     }
 
-    /// Goes on in the coroutine until it gives way or is done.
+    /// Resumes the coroutine until it gives way or is done.
     fn resume(&self) {
         RUNNING.set(self);
-        // SAFETY: the context was made by `new`, or by `give_way` when it left the coroutine.
+        // SAFETY: `new` made the context, or `give_way` saved it when it left the coroutine.
         unsafe { swapcontext(self.resumer.get(), self.context.get()) };
         RUNNING.set(ptr::null());
     }
 }
 
-/// The first frame of a coroutine. When it returns, the resumer goes on: `uc_link`.
+/// The first frame of a coroutine. After its return, `uc_link` resumes the resumer.
 extern "C" fn main() {
-    // SAFETY: `resume` has just set it to the coroutine that begins here.
+    // SAFETY: `resume` has just set `RUNNING` to the coroutine that begins here.
     let coroutine = unsafe { &*RUNNING.get() };
     if let Some(job) = coroutine.job.take() {
         job();

@@ -1,13 +1,16 @@
-//! Android (bionic): `pthread_getattr_np`, which on the main thread answers from the stack limit and
-//! `/proc/self/stat`, so its range is what the stack may grow to. Written, not run.
+//! Android (bionic): `pthread_getattr_np`.
+//!
+//! On the main thread it answers from the stack limit and `/proc/self/stat`, so its range includes
+//! the space for growth. Written, not run.
 
 use super::ThreadStack;
-pub(crate) use super::unix::on_alternate_stack;
+pub use super::unix::*;
 
-pub(crate) fn thread_stack(_sp: usize) -> Option<ThreadStack> {
-    let (low, high) = super::unix::range_from_attributes(|attributes| {
-        // SAFETY: `attributes` is valid for writing and `pthread_self` names a live thread: us.
+pub fn thread_stack(_sp: usize) -> Option<ThreadStack> {
+    let (low, high) = range_from_attributes(|attributes| {
+        // SAFETY: `attributes` is valid for writing. `pthread_self` names a live thread, the
+        // calling one.
         unsafe { libc::pthread_getattr_np(libc::pthread_self(), attributes) }
     })?;
-    Some(ThreadStack { low, high, may_grow_to: low })
+    Some(ThreadStack { low, high, may_grow_to: low, limit: None })
 }

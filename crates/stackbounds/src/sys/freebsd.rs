@@ -1,12 +1,12 @@
-//! FreeBSD: `pthread_attr_get_np`, which wants its attributes initialised first. Written, not run.
+//! FreeBSD: `pthread_attr_get_np`. It expects initialised attributes. Written, not run.
 
 use super::ThreadStack;
-pub(crate) use super::unix::on_alternate_stack;
+pub use super::unix::*;
 
-pub(crate) fn thread_stack(_sp: usize) -> Option<ThreadStack> {
-    let (low, high) = super::unix::range_from_attributes(|attributes| {
-        // SAFETY: `attributes` is valid for writing and is initialised before it is filled;
-        // `pthread_self` names a live thread: us.
+pub fn thread_stack(_sp: usize) -> Option<ThreadStack> {
+    let (low, high) = range_from_attributes(|attributes| {
+        // SAFETY: `attributes` is valid for writing, and is initialised before it is filled.
+        // `pthread_self` names a live thread, the calling one.
         unsafe {
             match libc::pthread_attr_init(attributes) {
                 0 => libc::pthread_attr_get_np(libc::pthread_self(), attributes),
@@ -14,5 +14,5 @@ pub(crate) fn thread_stack(_sp: usize) -> Option<ThreadStack> {
             }
         }
     })?;
-    Some(ThreadStack { low, high, may_grow_to: low })
+    Some(ThreadStack { low, high, may_grow_to: low, limit: None })
 }

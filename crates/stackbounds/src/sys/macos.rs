@@ -1,15 +1,16 @@
-//! macOS and Apple's other systems: `pthread_get_stackaddr_np` (the high end) and
-//! `pthread_get_stacksize_np`. Neither makes a system call. Written, not run.
+//! macOS and Apple's other systems: `pthread_get_stackaddr_np` and `pthread_get_stacksize_np`.
+//!
+//! The first gives the high end. Neither makes a system call. Written, not run.
 
 use super::ThreadStack;
-pub(crate) use super::unix::on_alternate_stack;
+pub use super::unix::*;
 
-pub(crate) fn thread_stack(_sp: usize) -> Option<ThreadStack> {
-    // SAFETY: both read fields of a live thread: us.
+pub fn thread_stack(_sp: usize) -> Option<ThreadStack> {
+    // SAFETY: both calls read fields of a live thread, the calling one.
     let (high, size) = unsafe {
         let me = libc::pthread_self();
         (libc::pthread_get_stackaddr_np(me) as usize, libc::pthread_get_stacksize_np(me))
     };
     let low = high.checked_sub(size)?;
-    Some(ThreadStack { low, high, may_grow_to: low })
+    Some(ThreadStack { low, high, may_grow_to: low, limit: None })
 }

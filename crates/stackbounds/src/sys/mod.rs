@@ -1,34 +1,95 @@
-//! The operating system's word on the calling thread: the one place to edit for a port.
+//! The answers of the operating system and of the processor: the one place to edit for a port.
 //!
-//! A platform is one file here plus its line below. Its contract is three items:
+//! A system is one file here and its line below. The file imports all functions of `unix`, or of
+//! `portable` if the system is no Unix, and defines anew those with a better answer. An
+//! architecture is one file in [`isa`]. Caching, estimates, registered stacks and locks are
+//! implemented above this folder, for all platforms alike.
 //!
-//! - `thread_stack(sp)`: the range of the calling thread's own stack, or `None` where the system does
-//!   not say. `sp` is the stack pointer of the call, for systems that need it to bound their answer; the answer need
-//!   not contain it. Guard pages are left out. Called once a thread (again only when SP is found in the range of
-//!   [`ThreadStack::may_grow_to`]); may allocate and may be slow.
-//! - `on_alternate_stack(sp)`: whether `sp` lies on the stack that signal handlers run on. Must be safe
-//!   to call from a signal handler. Called only when `thread_stack` would be called next.
-//! - Nothing else: forks are told of in the same way on every Unix; caching, estimates and registered stacks are done above this folder, for all alike.
+//! # Stacks
+//!
+//! - `thread_stack(sp)`: the range of the calling thread's own stack, without guard pages. `None`
+//!   if the system does not tell. `sp` is the stack pointer of the call, for systems that need it
+//!   to bound their answer. The answer need not contain it. Called once a thread; may allocate and
+//!   be slow.
+//! - `ask_again(known, sp)`: the same range later, when SP is deeper than before.
+//! - `is_one_mapping(low, sp)`: whether all of `low..sp`, with the page of `sp` (in use), is one
+//!   mapping. `true` on platforms without such a check.
+//! - `is_readable(address)`: whether the page is readable. A stack that grows on demand does so at
+//!   this call. `true` on platforms without such a check.
+//! - `page_size()`: in bytes.
+//! - `on_alternate_stack(sp)`: whether `sp` is on the alternate stack, where signal handlers run.
+//!
+//! All but `thread_stack` must be async-signal-safe.
+//!
+//! # Forks, and the locks that take part in them
+//!
+//! - `sleep_while(number, value, deadline)` returns at once if `number` is not `value`. Otherwise
+//!   it returns after a change with `wake` or `wake_all`, after the deadline, after a signal
+//!   handler, or spuriously. `TimedOut` is returned only after the deadline, `Signalled` only after
+//!   a handler. Systems not reporting handlers never return `Signalled`.
+//! - `wake` wakes at least one sleeper, `wake_all` wakes all.
+//! - `activity_of(thread)`: the activity of a thread of this process, given by its number.
+//! - `thread_number()` and `process_number()`: the numbers of the calling thread and of its
+//!   process. In a child, the forking thread has the process's number.
+//! - `thread_handle()`: the calling thread's handle in the threads library.
+//! - `first_thread()`: the handle of the thread with the process's number, if it can be known.
+//! - `watch(..)`: makes the system call three functions before and after each fork.
+//! - `make_wiped_page()`: a word that is 0 in children of forks, if the system supports that.
+
+#![cfg_attr(
+    any(stackbounds_no_query, not(target_os = "linux")),
+    allow(dead_code, reason = "only Linux uses everything")
+)]
 
 pub mod isa;
+#[allow(dead_code, reason = "each platform defines some of its functions anew")]
+mod portable;
+#[cfg(unix)]
+mod unix;
 
-/// What a platform says about the calling thread's own stack.
+/// A platform's description of the calling thread's own stack.
 #[derive(Clone, Copy, Debug)]
-#[cfg_attr(stackbounds_no_query, allow(dead_code, reason = "nothing to report without the query"))]
-pub(crate) struct ThreadStack {
+pub struct ThreadStack {
     /// Lowest usable address.
     pub low: usize,
     /// One past the highest address.
     pub high: usize,
-    /// How far down the stack may reach later, if that is below `low`: when SP is found between the
-    /// two, the system is asked again. Elsewhere the same as `low`.
+    /// The lowest address to which the stack may grow later, at most `low`.
+    ///
+    /// With SP between this and `low`, the caller checks whether the stack has grown.
     pub may_grow_to: usize,
+    /// The stack limit in bytes from which `low` was computed. `None` if no limit applies that
+    /// could change.
+    pub limit: Option<usize>,
+}
+
+/// The reason for which a sleep on a number ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The number has changed, or the wake-up is spurious.
+    Changed,
+    /// The deadline has passed.
+    TimedOut,
+    /// A signal handler has run on the thread.
+    Signalled,
+}
+
+/// The activity of a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// It runs, waits for a core, or is in a system call that does not wait for others.
+    Busy,
+    /// It sleeps until others wake it.
+    Asleep,
+    /// The thread does not exist.
+    Gone,
+    Unknown,
 }
 
 macro_rules! platforms {
     ($($file:literal if $when:meta),* $(,)?) => {
-        $(#[cfg_attr(all($when, not(stackbounds_no_query)), path = $file)])*
-        #[cfg_attr(any(stackbounds_no_query, not(any($($when),*))), path = "unsupported.rs")]
+        $(#[cfg_attr($when, path = $file)])*
+        #[cfg_attr(not(any($($when),*)), path = "unsupported.rs")]
         mod selected;
     };
 }
@@ -42,54 +103,13 @@ platforms! {
     "windows.rs" if windows,
 }
 
-pub(crate) use selected::{on_alternate_stack, thread_stack};
+#[cfg(stackbounds_no_query)]
+use portable as stacks;
+#[cfg(not(stackbounds_no_query))]
+use selected as stacks;
 
-/// Has the system call these before and after each fork, the latter in parent and child. To be called once. If there is no memory for it, forks go untold.
-#[cfg(unix)]
-pub(crate) fn watch_forks(before: extern "C" fn(), after: extern "C" fn()) {
-    // SAFETY: the functions are there for as long as the object that they are in, which takes its handlers with it.
-    unsafe { libc::pthread_atfork(Some(before), Some(after), Some(after)) };
-}
-
-/// There is none.
-#[cfg(not(unix))]
-pub(crate) fn watch_forks(_before: extern "C" fn(), _after: extern "C" fn()) {}
-
-/// `sigaltstack(2)` is the same call on every Unix.
-#[cfg(all(unix, not(stackbounds_no_query)))]
-mod unix {
-    use core::ptr;
-
-    /// Whether `sp` lies on the thread's alternate signal stack. One system call, async-signal-safe.
-    pub(crate) fn on_alternate_stack(sp: usize) -> bool {
-        // SAFETY: all-zero is a valid `stack_t`: a null pointer and integers.
-        let mut alt: libc::stack_t = unsafe { core::mem::zeroed() };
-        // SAFETY: a null first argument changes nothing; the second is valid for writing one `stack_t`.
-        if unsafe { libc::sigaltstack(ptr::null(), &mut alt) } != 0 {
-            return false;
-        }
-        alt.ss_flags & libc::SS_DISABLE == 0 && sp.wrapping_sub(alt.ss_sp as usize) < alt.ss_size
-    }
-
-    /// The range that a `pthread_attr_t` of the calling thread describes. `fill` makes the
-    /// attributes describe the thread and returns 0.
-    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-    pub(crate) fn range_from_attributes(
-        fill: impl FnOnce(*mut libc::pthread_attr_t) -> libc::c_int,
-    ) -> Option<(usize, usize)> {
-        let mut attributes = core::mem::MaybeUninit::<libc::pthread_attr_t>::zeroed();
-        if fill(attributes.as_mut_ptr()) != 0 {
-            return None;
-        }
-        let (mut low, mut size) = (ptr::null_mut(), 0);
-        // SAFETY: `fill` succeeded, so the attributes are initialised, here and for the call that
-        // destroys them; `low` and `size` are valid for writing.
-        let failed = unsafe {
-            let failed = libc::pthread_attr_getstack(attributes.as_ptr(), &mut low, &mut size);
-            libc::pthread_attr_destroy(attributes.as_mut_ptr());
-            failed
-        };
-        let low = low as usize;
-        if failed != 0 || size == 0 { None } else { Some((low, low.checked_add(size)?)) }
-    }
-}
+pub use selected::{
+    activity_of, first_thread, make_wiped_page, process_number, sleep_while, thread_handle, thread_number,
+    wake, wake_all, watch,
+};
+pub use stacks::{ask_again, is_one_mapping, is_readable, on_alternate_stack, page_size, thread_stack};

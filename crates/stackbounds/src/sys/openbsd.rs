@@ -1,16 +1,16 @@
-//! OpenBSD: `pthread_stackseg_np`, whose `ss_sp` is the high end. Written, not run.
+//! OpenBSD: `pthread_stackseg_np`. Its `ss_sp` is the high end. Written, not run.
 
 use super::ThreadStack;
-pub(crate) use super::unix::on_alternate_stack;
+pub use super::unix::*;
 
-pub(crate) fn thread_stack(_sp: usize) -> Option<ThreadStack> {
+pub fn thread_stack(_sp: usize) -> Option<ThreadStack> {
     // SAFETY: all-zero is a valid `stack_t`: a null pointer and integers.
     let mut segment: libc::stack_t = unsafe { core::mem::zeroed() };
-    // SAFETY: `segment` is valid for writing and `pthread_self` names a live thread: us.
+    // SAFETY: `segment` is valid for writing. `pthread_self` names a live thread, the calling one.
     if unsafe { libc::pthread_stackseg_np(libc::pthread_self(), &mut segment) } != 0 {
         return None;
     }
     let high = segment.ss_sp as usize;
     let low = high.checked_sub(segment.ss_size)?;
-    Some(ThreadStack { low, high, may_grow_to: low })
+    Some(ThreadStack { low, high, may_grow_to: low, limit: None })
 }

@@ -1,12 +1,6 @@
-//! A platform that does not say where a thread's stack is, or `--cfg stackbounds_no_query`: bounds
-//! are estimated, except on registered stacks.
+//! Systems without a file of their own.
 
-use super::ThreadStack;
-
-pub(crate) fn thread_stack(_sp: usize) -> Option<ThreadStack> {
-    None
-}
-
-pub(crate) fn on_alternate_stack(_sp: usize) -> bool {
-    false
-}
+#[cfg(not(unix))]
+pub use super::portable::*;
+#[cfg(unix)]
+pub use super::unix::*;

@@ -62,7 +62,7 @@ trait Declares {
     extern "C" fn declared();
 }
 
-// The compiler would have something to say too, but leaves out what is a test.
+// The compiler would report an error too, but it removes `#[test]` functions.
 #[export]
 #[test]
 unsafe extern "C" fn variadic(count: i32, others: ...) {}

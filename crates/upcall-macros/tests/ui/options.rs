@@ -30,7 +30,22 @@ extern "C" fn two_commas() -> i32 {
     0
 }
 
-// What is refused stays, so that this is no error.
+#[export(keep_panic = true, on_panic = -1)]
+extern "C" fn with_a_value() -> i32 {
+    0
+}
+
+#[export(refuse_after_panic, refuse_after_panic)]
+extern "C" fn flag_twice() -> i32 {
+    0
+}
+
+#[export(keep_panic)]
+extern "C" fn keeps_without_a_value_for_c() -> i32 {
+    0
+}
+
+// A refused function stays in the output, so these calls are no errors.
 fn main() {
     misspelt();
     twice();
@@ -38,4 +53,7 @@ fn main() {
     no_such_stack();
     not_quoted();
     two_commas();
+    with_a_value();
+    flag_twice();
+    keeps_without_a_value_for_c();
 }

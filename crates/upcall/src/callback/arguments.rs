@@ -1,36 +1,46 @@
-//! One macro for the tuples of arguments: closures that take them, and functions in C that do so with a `void *` first or last.
+//! Tuples of arguments, by one macro: closures that take them, and C functions that take a
+//! `void *` before or after them.
 
 use std::ffi::c_void;
 
 use super::kinds::Call;
 use super::run;
 
-/// The arguments of a callback that returns `R`: a tuple of up to eight. Closures name them.
+/// The arguments of a callback with result `R`: a tuple of up to eight types. The closure names
+/// them.
 pub trait Arguments<R>: Sized {
-    /// A function that gets the `void *` before these.
+    /// A C function with the `void *` before these arguments.
     type DataFirst;
-    /// A function that gets the `void *` after these.
+    /// A C function with the `void *` after these arguments.
     type DataLast;
 
+    /// Makes the function with the `void *` first.
+    ///
+    /// # Safety
+    /// A value of type `E` exists. `E` has no size, and is `Send` and `'static`.
     #[doc(hidden)]
-    fn data_first<C: Call<Self, R>, E: Fn() -> R + Copy>() -> Self::DataFirst;
+    unsafe fn data_first<C: Call<Self, R>, E: Fn() -> R + Copy>() -> Self::DataFirst;
+    /// Makes the function with the `void *` last.
+    ///
+    /// # Safety
+    /// A value of type `E` exists. `E` has no size, and is `Send` and `'static`.
     #[doc(hidden)]
-    fn data_last<C: Call<Self, R>, E: Fn() -> R + Copy>() -> Self::DataLast;
+    unsafe fn data_last<C: Call<Self, R>, E: Fn() -> R + Copy>() -> Self::DataLast;
 }
 
-/// A closure that can be called once with arguments `A`, and returns `R`: an `FnOnce`.
+/// A closure for one call with arguments `A` and result `R`: an `FnOnce`.
 pub trait CallOnce<A, R> {
     #[doc(hidden)]
     fn call_once(self, arguments: A) -> R;
 }
 
-/// One that can be called again: an `FnMut`.
+/// A closure for many calls, one at a time: an `FnMut`.
 pub trait CallMut<A, R> {
     #[doc(hidden)]
     fn call_mut(&mut self, arguments: A) -> R;
 }
 
-/// One that can be called while it runs: an `Fn`.
+/// A closure for many calls at once: an `Fn`.
 pub trait CallShared<A, R> {
     #[doc(hidden)]
     fn call(&self, arguments: A) -> R;
@@ -42,22 +52,28 @@ macro_rules! arguments {
             type DataFirst = unsafe extern "C" fn(*mut c_void, $($A),*) -> R;
             type DataLast = unsafe extern "C" fn($($A,)* *mut c_void) -> R;
 
-            fn data_first<C: Call<Self, R>, E: Fn() -> R + Copy>() -> Self::DataFirst {
+            unsafe fn data_first<C: Call<Self, R>, E: Fn() -> R + Copy>() -> Self::DataFirst {
                 unsafe extern "C" fn called<C: Call<($($A,)*), R>, E: Fn() -> R + Copy, R, $($A),*>(
                     data: *mut c_void,
                     $($a: $A),*
                 ) -> R {
-                    run::<C, E, ($($A,)*), R>(data, ($($a,)*))
+                    // SAFETY: `data_first` or `data_last` made this function for an `E` and a
+                    // callback of kind `C`. C passes the `void *` of this callback, or one that
+                    // leads to no such closure.
+                    unsafe { run::<C, E, ($($A,)*), R>(data, ($($a,)*)) }
                 }
                 called::<C, E, R, $($A),*>
             }
 
-            fn data_last<C: Call<Self, R>, E: Fn() -> R + Copy>() -> Self::DataLast {
+            unsafe fn data_last<C: Call<Self, R>, E: Fn() -> R + Copy>() -> Self::DataLast {
                 unsafe extern "C" fn called<C: Call<($($A,)*), R>, E: Fn() -> R + Copy, R, $($A),*>(
                     $($a: $A,)*
                     data: *mut c_void,
                 ) -> R {
-                    run::<C, E, ($($A,)*), R>(data, ($($a,)*))
+                    // SAFETY: `data_first` or `data_last` made this function for an `E` and a
+                    // callback of kind `C`. C passes the `void *` of this callback, or one that
+                    // leads to no such closure.
+                    unsafe { run::<C, E, ($($A,)*), R>(data, ($($a,)*)) }
                 }
                 called::<C, E, R, $($A),*>
             }

@@ -1,11 +1,11 @@
-//! How closures are kept and called.
+//! The kinds of closures: how each is kept and called.
 
 use std::any::type_name;
 
 use super::arguments::{CallMut, CallOnce, CallShared};
 use crate::handle::{HandleError, table};
 
-/// Why a call cannot be made.
+/// The reason why a call cannot be made.
 #[derive(Debug)]
 pub enum Refused {
     Data(HandleError),
@@ -19,7 +19,7 @@ impl From<HandleError> for Refused {
 }
 
 impl Refused {
-    /// What C is told of a call of `name`.
+    /// The message for C about a call of `name`.
     pub fn message(&self, name: &str) -> String {
         let why = match self {
             Self::Data(HandleError::Null) => {
@@ -49,85 +49,95 @@ impl Refused {
     }
 }
 
-/// What is in the table for C.
-pub trait Kind: Sized {
-    /// The closure.
+/// A kind of closure, as kept in the table of handles.
+pub trait ClosureKind: Sized {
+    /// The type of the closure.
     type Closure;
 
-    /// Ends what C has in `data`.
-    fn remove(data: usize) -> Result<(), HandleError>;
+    /// Ends the callback behind `data`.
+    ///
+    /// # Safety
+    /// The caller owns the callback: it is its `Drop`, or C calling
+    /// [`destroy`](super::Callback::destroy). Anybody else could end a scope's callback during a
+    /// call of it.
+    unsafe fn remove(data: usize) -> Result<(), HandleError>;
 
     fn name() -> &'static str {
         type_name::<Self::Closure>()
     }
 }
 
-/// A kind of closure that C can call with arguments `A`, for an `R`. They are in this module.
-pub trait Call<A, R>: Kind {
+/// A kind of closure for calls by C with arguments `A` and result `R`. All are in this module.
+pub trait Call<A, R>: ClosureKind {
+    /// Calls the closure.
+    ///
+    /// # Safety
+    /// `data` comes from C, as the `void *` of a function made for this kind, lifetimes included;
+    /// or it leads to no such closure.
     #[doc(hidden)]
-    fn call(data: usize, arguments: A) -> Result<R, Refused>;
+    unsafe fn call(data: usize, arguments: A) -> Result<R, Refused>;
 }
 
-/// A kind of closure that C can have to itself.
-pub trait Kept: Kind {}
+/// A kind of closure that C can own.
+pub trait Repeatable: ClosureKind {}
 
-/// An `FnMut`; see [`new`](super::new).
+/// An `FnMut` callback: see [`new`](super::new).
 #[derive(Debug)]
 pub struct Mutable<F>(pub(super) F);
 
-/// An `Fn`; see [`shared`](super::shared).
+/// An `Fn` callback: see [`shared`](super::shared).
 #[derive(Debug)]
 pub struct Shared<F>(pub(super) F);
 
-/// An `FnOnce`; see [`once`](super::once).
+/// An `FnOnce` callback: see [`once`](super::once).
 #[derive(Debug)]
 pub struct Once<F>(pub(super) F);
 
-impl<F> Kept for Mutable<F> {}
-impl<F> Kept for Shared<F> {}
-impl<F> Kept for Once<F> {}
+impl<F> Repeatable for Mutable<F> {}
+impl<F> Repeatable for Shared<F> {}
+impl<F> Repeatable for Once<F> {}
 
-impl<F> Kind for Mutable<F> {
+impl<F> ClosureKind for Mutable<F> {
     type Closure = F;
 
-    fn remove(data: usize) -> Result<(), HandleError> {
-        // SAFETY: `new` takes what is `Send`.
+    unsafe fn remove(data: usize) -> Result<(), HandleError> {
+        // SAFETY: `new` requires `F: Send`, so any thread may drop the closure.
         unsafe { table::remove::<Self>(data) }
     }
 }
 
 impl<F: CallMut<A, R>, A, R> Call<A, R> for Mutable<F> {
     #[inline(always)]
-    fn call(data: usize, arguments: A) -> Result<R, Refused> {
-        // SAFETY: `new` takes what is `Send`.
+    unsafe fn call(data: usize, arguments: A) -> Result<R, Refused> {
+        // SAFETY: `new` requires `F: Send`, so any thread may call the closure if it is alone.
         Ok(unsafe { table::with_mut(data, |closure: &mut Self| closure.0.call_mut(arguments)) }?)
     }
 }
 
-impl<F> Kind for Shared<F> {
+impl<F> ClosureKind for Shared<F> {
     type Closure = F;
 
-    fn remove(data: usize) -> Result<(), HandleError> {
-        // SAFETY: `shared` takes what is `Send`.
+    unsafe fn remove(data: usize) -> Result<(), HandleError> {
+        // SAFETY: `shared` requires `F: Send`, so any thread may drop the closure.
         unsafe { table::remove::<Self>(data) }
     }
 }
 
 impl<F: CallShared<A, R>, A, R> Call<A, R> for Shared<F> {
     #[inline(always)]
-    fn call(data: usize, arguments: A) -> Result<R, Refused> {
-        // SAFETY: `shared` takes what is `Sync`.
+    unsafe fn call(data: usize, arguments: A) -> Result<R, Refused> {
+        // SAFETY: `shared` requires `F: Sync`, so several threads may call the closure at once.
         Ok(unsafe { table::with(data, |closure: &Self| closure.0.call(arguments)) }?)
     }
 }
 
-impl<F> Kind for Once<F> {
+impl<F> ClosureKind for Once<F> {
     type Closure = F;
 
-    fn remove(data: usize) -> Result<(), HandleError> {
-        // SAFETY: `once` takes what is `Send`.
+    unsafe fn remove(data: usize) -> Result<(), HandleError> {
+        // SAFETY: `once` requires `F: Send`, so any thread may drop the closure.
         match unsafe { table::remove::<Self>(data) } {
-            // Its call freed it.
+            // The call of the closure freed it.
             Err(HandleError::Freed) => Ok(()),
             result => result,
         }
@@ -136,8 +146,8 @@ impl<F> Kind for Once<F> {
 
 impl<F: CallOnce<A, R>, A, R> Call<A, R> for Once<F> {
     #[inline(always)]
-    fn call(data: usize, arguments: A) -> Result<R, Refused> {
-        // SAFETY: `once` takes what is `Send`.
+    unsafe fn call(data: usize, arguments: A) -> Result<R, Refused> {
+        // SAFETY: `once` requires `F: Send`, so the closure may move to this thread.
         let Self(closure) = unsafe { table::take(data) }?;
         Ok(closure.call_once(arguments))
     }

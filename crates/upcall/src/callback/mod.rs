@@ -1,4 +1,4 @@
-//! Rust closures that C calls: a function pointer, and a `void *` that C passes to it first or last.
+//! Rust closures as C callbacks: a function pointer and a `void *`, passed by C first or last.
 //!
 //! | the closure | made by | called |
 //! |---|---|---|
@@ -8,15 +8,20 @@
 //! | `FnMut`, may borrow | [`scope`] | while the scope is open, on its thread, one call at a time |
 //! | `Fn + Sync`, may borrow | [`scope_shared`] | while the scope is open, from any threads, by several at once |
 //!
-//! Each call is an upcall, as by [`enter`](crate::enter). What C gets after a panic, and when the call cannot be made, is said by a second closure,
-//! which captures nothing; the reason is what `upcall_last_panic` tells, and a panic goes on at the [`downcall`](crate::downcall) around C.
+//! Each call is an upcall, as by [`enter`](crate::enter). A second closure, `otherwise`, gives the
+//! value for C after a panic, or if the call cannot be made. It captures nothing that has a size,
+//! is borrowed, or is tied to a thread. C learns the reason from
+//! [`last_message`](crate::c::last_message). A panic goes on at the [`downcall`](crate::downcall)
+//! around C.
 //!
-//! The `void *` is no pointer but a number, as a [`Handle`](crate::Handle) is. When C calls after the closure is gone, or with a `void *` that is null,
-//! another callback's or anything else, that is such a call that cannot be made, and never undefined behaviour. So is a call of a closure that changes
-//! what it has, while it runs. A closure that is destroyed while it runs stays until it has returned.
+//! The `void *` is a number and not a pointer, like a [`Handle`](crate::Handle). Some calls cannot
+//! be made: calls after the closure is gone, calls with null or another callback's `void *` or any
+//! other word, and calls of an `FnMut` while it runs. They get the value of `otherwise`, and are
+//! never undefined behaviour. A closure that is destroyed while it runs stays until it has
+//! returned. Making a callback panics if no number is free.
 //!
-//! The arguments, up to eight, and the result are C's types by value. They are named in the closure; then the function pointer has exactly the type that
-//! bindings declare:
+//! The arguments, up to eight, and the result are C's types by value. Name the types in the
+//! closure. The function pointer then has exactly the type declared by bindings:
 //!
 //! ```
 //! use std::ffi::{c_int, c_void};
@@ -47,7 +52,7 @@
 //! assert!(comparisons > 0);
 //! ```
 //!
-//! A C library that keeps the closure, and calls back when it needs it no more:
+//! A C library may keep the closure, and call back when it needs it no more:
 //!
 //! ```
 //! use std::ffi::{c_int, c_void};
@@ -98,50 +103,103 @@ use std::marker::PhantomData;
 use std::mem::forget;
 use std::ptr::NonNull;
 
-use crate::crossing::checked;
+use crate::crossing::run_c_api;
 use crate::handle::table;
-use kinds::{Kind, Refused};
+use kinds::{ClosureKind, Refused};
 
 pub use arguments::{Arguments, CallMut, CallOnce, CallShared};
-pub use kinds::{Call, Kept, Mutable, Once, Shared};
+pub use kinds::{Call, Mutable, Once, Repeatable, Shared};
 pub use scope::{Borrowed, BorrowedMut, scope, scope_shared};
 
-/// A closure of the kind `C` as C sees it: a function with arguments `A` that returns `R`, what `E` gives in the place of that, and a `void *`.
+/// Safe code can neither end the callback of another scope, nor make its function from a type
+/// alone.
 ///
-/// Dropping it drops the closure, unless that was given to C by [`into_data`](Self::into_data).
-pub struct Callback<C: Kind, E, A, R> {
-    /// What C has for a pointer.
+/// ```compile_fail,E0133
+/// use upcall::callback::{Call, Callback};
+///
+/// fn removes<C: Call<(u32,), u32>, E>(callback: &Callback<C, E, (u32,), u32>) {
+///     let _ = C::remove(callback.data().addr());
+/// }
+/// ```
+///
+/// ```compile_fail,E0133
+/// use upcall::callback::{Arguments, Call};
+///
+/// fn function<C: Call<(u32,), u32>, E: Fn() -> u32 + Copy>() {
+///     let _ = <(u32,) as Arguments<u32>>::data_first::<C, E>();
+/// }
+/// ```
+///
+/// The second closure cannot hold a token of one thread, or of one scope:
+///
+/// ```compile_fail,E0277
+/// use std::marker::PhantomData;
+///
+/// #[derive(Clone, Copy)]
+/// struct OnThisThread(PhantomData<*const ()>);
+/// let token = OnThisThread(PhantomData);
+/// let callback = upcall::callback::new(|_: u32| -> u32 { 1 }, move || { let _token = token; 0 });
+/// ```
+///
+/// ```compile_fail,E0597
+/// use std::marker::PhantomData;
+///
+/// #[derive(Clone, Copy)]
+/// struct InScope<'a>(PhantomData<&'a ()>);
+/// fn of<T>(_: &T) -> InScope<'_> {
+///     InScope(PhantomData)
+/// }
+/// let kept = {
+///     let scope = ();
+///     let token = of(&scope);
+///     upcall::callback::new(|_: u32| -> u32 { 1 }, move || { let _token = token; 0 })
+/// };
+/// drop(kept);
+/// ```
+#[cfg(doctest)]
+struct RefusedByTheCompiler;
+
+/// A closure as seen by C: a function, and a `void *` to pass to it.
+///
+/// `C` is the kind of the closure. The function has arguments `A` and returns `R`. `E` is the type
+/// of `otherwise`.
+///
+/// Dropping a callback drops the closure, unless [`into_data`](Self::into_data) gave it to C.
+pub struct Callback<C: ClosureKind, E, A, R> {
+    /// The number used by C as a pointer.
     data: usize,
     closure: PhantomData<C>,
     otherwise: PhantomData<E>,
     signature: PhantomData<fn(A) -> R>,
 }
 
-/// A closure that changes what it has.
+/// Makes a callback of an `FnMut`, for one call at a time.
 ///
-/// When C calls it while it runs, from another thread or inside itself, that call cannot be made, and gets what `otherwise` returns.
+/// If C calls it while it runs, from another thread or inside itself, that call cannot be made, and
+/// gets the value of `otherwise`.
 pub fn new<F, E, A, R>(f: F, otherwise: E) -> Callback<Mutable<F>, E, A, R>
 where
     F: CallMut<A, R> + Send + 'static,
-    E: Fn() -> R + Copy,
+    E: Fn() -> R + Copy + Send + 'static,
     A: Arguments<R>,
 {
     Callback::of(Mutable(f), otherwise)
 }
 
-/// A closure that several threads may be in at once.
+/// Makes a callback of an `Fn`, for several threads at once.
 pub fn shared<F, E, A, R>(f: F, otherwise: E) -> Callback<Shared<F>, E, A, R>
 where
     F: CallShared<A, R> + Send + Sync + 'static,
-    E: Fn() -> R + Copy,
+    E: Fn() -> R + Copy + Send + 'static,
     A: Arguments<R>,
 {
     Callback::of(Shared(f), otherwise)
 }
 
-/// A closure that is called once. The call frees it; a library that destroys it then does no harm.
+/// Makes a callback of an `FnOnce`, for one call. The call frees the closure.
 ///
-/// A second call cannot be made, and gets what `otherwise` returns.
+/// If a library destroys it after the call, this does no harm. A second call cannot be made, and
+/// gets the value of `otherwise`.
 ///
 /// ```
 /// use std::ffi::c_void;
@@ -157,14 +215,17 @@ where
 pub fn once<F, E, A, R>(f: F, otherwise: E) -> Callback<Once<F>, E, A, R>
 where
     F: CallOnce<A, R> + Send + 'static,
-    E: Fn() -> R + Copy,
+    E: Fn() -> R + Copy + Send + 'static,
     A: Arguments<R>,
 {
     Callback::of(Once(f), otherwise)
 }
 
 impl<C: Call<A, R>, E: Fn() -> R + Copy, A: Arguments<R>, R> Callback<C, E, A, R> {
-    fn of(closure: C, _: E) -> Self {
+    fn of(closure: C, _: E) -> Self
+    where
+        E: Send + 'static,
+    {
         const {
             assert!(
                 size_of::<E>() == 0,
@@ -179,62 +240,82 @@ impl<C: Call<A, R>, E: Fn() -> R + Copy, A: Arguments<R>, R> Callback<C, E, A, R
         }
     }
 
-    /// The function, for C that passes the `void *` first.
+    /// The function for C, with the `void *` as its first argument.
     pub fn data_first(&self) -> A::DataFirst {
-        A::data_first::<C, E>()
+        // SAFETY: `of` was given a value of `E`, and its bounds and assertion require `Send`,
+        // `'static` and no size.
+        unsafe { A::data_first::<C, E>() }
     }
 
-    /// The function, for C that passes the `void *` last.
+    /// The function for C, with the `void *` as its last argument.
     pub fn data_last(&self) -> A::DataLast {
-        A::data_last::<C, E>()
+        // SAFETY: `of` was given a value of `E`, and its bounds and assertion require `Send`,
+        // `'static` and no size.
+        unsafe { A::data_last::<C, E>() }
     }
 }
 
-impl<C: Kind, E, A, R> Callback<C, E, A, R> {
-    /// The `void *`. The closure stays this value's.
+impl<C: ClosureKind, E, A, R> Callback<C, E, A, R> {
+    /// The `void *` for C. This value still owns the closure.
     pub fn data(&self) -> *mut c_void {
         std::ptr::without_provenance_mut(self.data)
     }
 }
 
-impl<C: Kept, E, A, R> Callback<C, E, A, R> {
-    /// The `void *`. The closure is C's from now on: until C calls [`destroy`](Self::destroy) with it, or for ever.
+impl<C: Repeatable, E, A, R> Callback<C, E, A, R> {
+    /// Gives the closure to C, and returns its `void *`.
+    ///
+    /// The closure stays until C calls [`destroy`](Self::destroy) with this `void *`, or for ever.
     pub fn into_data(self) -> *mut c_void {
         let data = self.data();
         forget(self);
         data
     }
 
-    /// A function that drops the closure whose `void *` it gets, in an upcall; for C libraries that ask for one. If the closure runs, it is dropped when it has
-    /// returned. When there is none, as when C calls twice, the function does nothing but say so to `upcall_last_panic`.
+    /// A function for C to drop a closure by its `void *`, for C libraries that ask for one.
+    ///
+    /// It drops the closure in an upcall. If the closure runs, it is dropped after its return. If
+    /// there is none, as after a second call by C, the function only leaves a message for
+    /// [`last_message`](crate::c::last_message).
     pub fn destroy(&self) -> unsafe extern "C" fn(*mut c_void) {
-        unsafe extern "C" fn destroy<C: Kept>(data: *mut c_void) {
-            checked(|| C::remove(data.addr()).map_err(|error| Refused::from(error).message(C::name())));
+        unsafe extern "C" fn destroy<C: Repeatable>(data: *mut c_void) {
+            run_c_api(|| {
+                // SAFETY: C owns the callback, since `into_data` gave it away.
+                unsafe { C::remove(data.addr()) }.map_err(|error| Refused::from(error).message(C::name()))
+            });
         }
         destroy::<C>
     }
 }
 
-impl<C: Kind, E, A, R> Drop for Callback<C, E, A, R> {
+impl<C: ClosureKind, E, A, R> Drop for Callback<C, E, A, R> {
     fn drop(&mut self) {
-        // C may have destroyed it.
-        let _ = C::remove(self.data);
+        // C may have destroyed it already.
+        // SAFETY: the callback is being dropped by its owner.
+        let _ = unsafe { C::remove(self.data) };
     }
 }
 
-impl<C: Kind, E, A, R> fmt::Debug for Callback<C, E, A, R> {
+impl<C: ClosureKind, E, A, R> fmt::Debug for Callback<C, E, A, R> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "Callback({}, {:#x})", C::name(), self.data)
     }
 }
 
-/// A call that C makes.
+/// Runs a call made by C.
+///
+/// # Safety
+/// There was a value of `E`, and `E` has no size and is `Send` and `'static`. `data` is as
+/// [`Call::call`] requires.
 #[inline(always)]
-fn run<C: Call<A, R>, E: Fn() -> R + Copy, A, R>(data: *mut c_void, arguments: A) -> R {
-    match checked(|| C::call(data.addr(), arguments).map_err(|refused| refused.message(C::name()))) {
+unsafe fn run<C: Call<A, R>, E: Fn() -> R + Copy, A, R>(data: *mut c_void, arguments: A) -> R {
+    // SAFETY: the caller guarantees that `data` is as `Call::call` requires.
+    let call = || unsafe { C::call(data.addr(), arguments) }.map_err(|refused| refused.message(C::name()));
+    match run_c_api(call) {
         Some(value) => value,
         None => {
-            // SAFETY: `Callback::of` was given one that can be copied, and it has no size.
+            // SAFETY: the caller guarantees that there was a value. It has no size, so another copy
+            // needs no bytes. It is `Send` and `'static`, so this thread may use the copy now.
             let otherwise = unsafe { NonNull::<E>::dangling().as_ref() };
             otherwise()
         }

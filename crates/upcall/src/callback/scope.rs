@@ -1,4 +1,4 @@
-//! Closures that borrow: C has them until their scope ends, and its late calls lead nowhere.
+//! Closures that borrow: C has them until their scope ends, and later calls reach nothing.
 
 use std::cell::Cell;
 use std::fmt;
@@ -11,18 +11,23 @@ use stackbounds::stack_pointer;
 
 use super::Callback;
 use super::arguments::{Arguments, CallMut, CallShared};
-use super::kinds::{Call, Kind, Refused};
+use super::kinds::{Call, ClosureKind, Refused};
+use crate::drop_guards::AbortOnDrop;
 use crate::fiber::wait::wait_shielded;
 use crate::handle::{HandleError, table};
+use crate::messages::fatal;
 use crate::process::fork;
-use crate::quiet::fatal;
 use crate::sync::lock;
-use crate::thread::{Hot, record};
+use crate::thread::{Attached, ThreadState, waker};
 
-/// Has C call `f`, which may borrow and change what it likes, while `body` runs. Calls from other threads cannot be made, nor calls inside itself.
+/// Lets C call `f` while `body` runs. `f` may borrow, and may change its variables.
+///
+/// Calls from other threads cannot be made, nor calls of `f` inside itself.
 ///
 /// # Aborts
-/// When a call has not returned by the end: on a coroutine of the host's that is suspended, or because C left it by `longjmp`. What it borrows would be gone.
+/// If a call has not returned by the end: its borrows would be gone. The call may be on a suspended
+/// coroutine of the host's. A call abandoned by `longjmp` counts as one, unless it is certain that
+/// its frame is gone: then only 64 bytes or so are leaked.
 pub fn scope<F, E, A, R, T>(
     mut f: F,
     otherwise: E,
@@ -30,24 +35,27 @@ pub fn scope<F, E, A, R, T>(
 ) -> T
 where
     F: CallMut<A, R>,
-    E: Fn() -> R + Copy,
+    E: Fn() -> R + Copy + Send + 'static,
     A: Arguments<R>,
 {
-    let hot = Hot::here();
-    record::attach_if_new(hot, stack_pointer());
+    let thread = ThreadState::current();
+    let _attached = Attached::new(thread, stack_pointer());
     let closure = BorrowedMut {
         f: NonNull::from(&mut f),
-        thread: hot.mark().serial,
-        runs: Cell::new(false),
+        thread: thread.id().serial,
+        runs: Cell::new(0),
+        abandoned: Cell::new(false),
         ended: AtEnd::default(),
     };
-    // Dropped before `f`, however `body` ends.
+    // Dropped before `f`, even if `body` panics.
     let callback = Callback::of(closure, otherwise);
     body(&callback)
 }
 
-/// Has C call `f`, which may borrow, from any threads while `body` runs. Calls that have not returned by then are waited for, as by [`wait`](crate::wait):
-/// for ever, if this thread is in one itself.
+/// Lets C call `f` from any thread while `body` runs. `f` may borrow.
+///
+/// At the end, this waits for calls that have not returned, as [`wait`](crate::wait) does. If this
+/// thread is inside one of them, it waits for ever.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -74,109 +82,129 @@ pub fn scope_shared<F, E, A, R, T>(
 ) -> T
 where
     F: CallShared<A, R> + Sync,
-    E: Fn() -> R + Copy,
+    E: Fn() -> R + Copy + Send + 'static,
     A: Arguments<R>,
 {
     let callback = Callback::of(Borrowed { f: NonNull::from(&f), ended: AtEnd::default() }, otherwise);
     body(&callback)
 }
 
-/// An `FnMut` of a [`scope`].
+/// An `FnMut` callback of a [`scope`].
 pub struct BorrowedMut<F> {
-    /// In the scope's frame.
+    /// The closure, in the scope's frame.
     f: NonNull<F>,
-    /// The scope's.
+    /// The serial of the scope's thread.
     thread: usize,
-    /// For that thread.
-    runs: Cell<bool>,
+    /// SP of the call that has not returned, or 0. Only the scope's thread uses it.
+    runs: Cell<usize>,
+    /// Whether C has abandoned a call by `longjmp`: it will never leave the table's value.
+    abandoned: Cell<bool>,
     ended: AtEnd,
 }
 
-/// An `Fn` of a [`scope_shared`].
+/// An `Fn` callback of a [`scope_shared`].
 pub struct Borrowed<F> {
-    /// In the scope's frame.
+    /// The closure, in the scope's frame.
     f: NonNull<F>,
     ended: AtEnd,
 }
 
-impl<F> Kind for BorrowedMut<F> {
+impl<F> ClosureKind for BorrowedMut<F> {
     type Closure = F;
 
-    fn remove(data: usize) -> Result<(), HandleError> {
+    unsafe fn remove(data: usize) -> Result<(), HandleError> {
         let ended = |closure: &Self| {
-            if closure.runs.get() {
+            if is_in_use(closure.runs.get(), stack_pointer()) {
                 fatal(format_args!(
                     "the scope of the callback {} ended before a call of it returned, and what that borrows would be gone",
                     Self::name()
                 ));
             }
-            closure.ended.0.clone()
+            let abandoned = closure.runs.get() != 0 || closure.abandoned.get();
+            (!abandoned).then(|| closure.ended.0.clone())
         };
-        // SAFETY: this is the scope's thread. Others look at `thread` only, and may drop all but `f`.
+        // SAFETY: this is the scope's thread, and other threads read only `thread`. Any thread may
+        // drop a `Self`: it only points to the closure.
         unsafe { end(data, ended) }
     }
 }
 
 impl<F: CallMut<A, R>, A, R> Call<A, R> for BorrowedMut<F> {
     #[inline(always)]
-    fn call(data: usize, arguments: A) -> Result<R, Refused> {
-        struct Runs<'a>(&'a Cell<bool>);
+    unsafe fn call(data: usize, arguments: A) -> Result<R, Refused> {
+        struct Runs<'a>(&'a Cell<usize>);
         impl Drop for Runs<'_> {
             fn drop(&mut self) {
-                self.0.set(false);
+                self.0.set(0);
             }
         }
         let call = |closure: &Self| {
-            if closure.thread != Hot::here().mark().serial {
+            if closure.thread != ThreadState::current().id().serial {
                 return Err(Refused::OtherThread);
             }
-            if closure.runs.replace(true) {
+            let sp = stack_pointer();
+            if is_in_use(closure.runs.get(), sp) {
                 return Err(Refused::Data(HandleError::InUse));
             }
+            if closure.runs.replace(sp) != 0 {
+                closure.abandoned.set(true);
+            }
             let _runs = Runs(&closure.runs);
-            // SAFETY: the scope is open, and if it ended before this call, that would stop the process; and this is the only call.
+            // SAFETY: the scope is open, since its end during this call would abort the process.
+            // This is the only call.
             Ok(unsafe { &mut *closure.f.as_ptr() }.call_mut(arguments))
         };
-        // SAFETY: other threads than the scope's look at `thread` only.
+        // SAFETY: threads other than the scope's read only `thread`.
         unsafe { table::with(data, call) }?
     }
 }
 
-impl<F> Kind for Borrowed<F> {
+impl<F> ClosureKind for Borrowed<F> {
     type Closure = F;
 
-    fn remove(data: usize) -> Result<(), HandleError> {
-        // SAFETY: threads may drop all but `f`.
-        unsafe { end(data, |closure: &Self| closure.ended.0.clone()) }
+    unsafe fn remove(data: usize) -> Result<(), HandleError> {
+        // SAFETY: any thread may drop a `Self`: it only points to the closure.
+        unsafe { end(data, |closure: &Self| Some(closure.ended.0.clone())) }
     }
 }
 
 impl<F: CallShared<A, R>, A, R> Call<A, R> for Borrowed<F> {
     #[inline(always)]
-    fn call(data: usize, arguments: A) -> Result<R, Refused> {
-        // SAFETY: `scope_shared` takes what is `Sync`; the scope is open, or its end waits for this call.
+    unsafe fn call(data: usize, arguments: A) -> Result<R, Refused> {
+        // SAFETY: `scope_shared` requires `F: Sync`. The scope is open, or its end waits for this
+        // call.
         Ok(unsafe { table::with(data, |closure: &Self| closure.f.as_ref().call(arguments)) }?)
     }
 }
 
-/// Lets no call in any more, and waits for those that have not returned.
+/// Whether a call at `call_sp` is in progress: it has neither returned nor been abandoned by
+/// `longjmp`. If `call_sp` is 0, there is no call.
+fn is_in_use(call_sp: usize, sp: usize) -> bool {
+    call_sp != 0 && !ThreadState::current().is_abandoned(call_sp, sp)
+}
+
+/// Lets no more calls in, and waits for those that have not returned: until the value in the table
+/// is dropped. `ended` gives `None` if that will never be, because C has abandoned all of them.
 ///
 /// # Safety
-/// As for `table::with` and `table::remove`.
-unsafe fn end<T>(data: usize, ended: impl FnOnce(&T) -> Arc<Ended>) -> Result<(), HandleError> {
-    // SAFETY: the caller's promise.
+/// `ended`'s use of the value must be sound on this thread, at the same time as other shared uses.
+/// The value must be allowed to be dropped on this thread, and on the threads of all its users.
+unsafe fn end<T>(data: usize, ended: impl FnOnce(&T) -> Option<Arc<Ended>>) -> Result<(), HandleError> {
+    // SAFETY: the caller guarantees what `table::with` requires.
     let ended = unsafe { table::with(data, ended) }?;
-    // SAFETY: as above.
+    // SAFETY: the caller guarantees what `table::remove` requires.
     unsafe { table::remove::<T>(data) }?;
-    ended.wait();
+    if let Some(ended) = ended {
+        ended.wait();
+    }
     Ok(())
 }
 
-/// Whether what was in the table has been dropped, and who waits for that.
+/// Whether the value in the table has been dropped, and the waker of the scope waiting for this.
 #[derive(Default)]
 struct Ended(Mutex<(bool, Option<Waker>)>);
 
-/// Dropped with what is in the table.
+/// Part of the value in the table: its drop tells the scope.
 #[derive(Default)]
 struct AtEnd(Arc<Ended>);
 
@@ -187,26 +215,34 @@ impl Drop for AtEnd {
         let waker = ended.1.take();
         drop(ended);
         if let Some(waker) = waker {
-            waker.wake();
+            waker::wake(waker);
         }
     }
 }
 
 impl Ended {
+    /// Waits for the drop. Never unwinds, since the borrows of calls must stay.
     fn wait(&self) {
         if lock(&self.0).0 {
             return;
         }
+        let bomb = AbortOnDrop(
+            "a wait at the end of a callback's scope panicked, and what its calls borrow would be gone",
+        );
         let epoch = fork::epoch();
         wait_shielded(poll_fn(|context| {
+            let waker = context.waker().clone();
             let mut ended = lock(&self.0);
-            // Calls that other threads were in when this process was forked are the parent's.
+            // After a fork, calls in progress on other threads exist only in the parent.
             if ended.0 || fork::epoch() != epoch {
                 return Poll::Ready(());
             }
-            ended.1 = Some(context.waker().clone());
+            let before = ended.1.replace(waker);
+            drop(ended);
+            waker::discard(before);
             Poll::Pending
         }));
+        std::mem::forget(bomb);
     }
 }
 

@@ -3,17 +3,25 @@
 use stackbounds::stack_pointer;
 
 use super::Refusal;
-use super::place::from_pool;
-use crate::stack::pool::Purpose;
-use crate::thread::{Hot, record};
+use super::placement::from_pool;
+use crate::stack::pool::{self, Purpose};
+use crate::stack::service;
+use crate::thread::{Attached, ThreadState};
 
-/// Attaches the calling thread now rather than at its first upcall, and keeps a stack and room for some downcalls in reserve, with which
-/// upcalls from its signal handlers can be served: on an alternate stack, where nothing can be allocated, they are
-/// [refused](Refusal::SignalHandler) otherwise.
+/// Attaches the calling thread ahead of its first upcall, and prepares it for signal handlers.
 ///
-/// What a handler's upcall does is its own affair: it may have interrupted code that holds any lock, that of the allocator for instance, which panics
-/// need too. Handlers on the thread's own stack look like any other code: their upcalls run in place, if the thread has attached and there is room, and
-/// otherwise take what locks they need, which the interrupted code may hold.
+/// The thread keeps in reserve a stack and room for some downcalls. They serve upcalls from signal
+/// handlers on an alternate stack. Nothing can be allocated there, so such upcalls are
+/// [refused](Refusal::SignalHandler) without a reserve.
+///
+/// **Locks:** upcall does not protect the body of a handler's upcall. The handler may have
+/// interrupted code that holds any lock, for instance the allocator's, and even a panic needs that
+/// one.
+///
+/// Handlers on the thread's own stack look like any other code. If the thread is attached and there
+/// is enough room, their upcalls run in place. Otherwise they take the locks they need, and the
+/// interrupted code may hold these. On an undescribed coroutine of the host's, they take pooled
+/// stacks: this call maps address space for 16 of them ahead, without memory.
 ///
 /// ```
 /// upcall::attach()?;
@@ -21,19 +29,29 @@ use crate::thread::{Hot, record};
 /// ```
 ///
 /// # Errors
-/// When there is no memory for the stack, or as many are in use as are [allowed](Refusal::TooManyOpen).
+/// If there is no memory for the stack ([`Refusal::OutOfMemory`]).
 pub fn attach() -> Result<(), Refusal> {
-    let sp = stack_pointer();
-    let hot = Hot::here();
-    record::attach_if_new(hot, sp);
-    if !hot.calls.has_places() {
-        record::find_call_places(hot, sp);
+    attach_with_reserve()?;
+    if let Some(slot_size) = pool::slot_size_for(ThreadState::current().spare_stack()) {
+        service::run(|| pool::map_ahead(slot_size));
     }
-    let spare = match hot.take_spare() {
-        Some(spare) => spare,
-        None => from_pool(hot, hot.min_stack(), sp, Purpose::Upcall)?,
-    };
-    hot.put_spare(spare);
-    record::detach_if_exiting(hot);
+    Ok(())
+}
+
+/// Attaches a worker: does the same as [`attach`], but maps no stacks ahead.
+///
+/// All stacks of a worker are known, so its handlers need none.
+pub(crate) fn attach_with_reserve() -> Result<(), Refusal> {
+    let sp = stack_pointer();
+    let thread = ThreadState::current();
+    let _attached = Attached::new(thread, sp);
+    thread.record().inspect(|record| record.reserve_places());
+    if !thread.has_reserve() {
+        let stack = match thread.take_spare() {
+            Some(spare) => spare,
+            None => from_pool(thread, thread.spare_stack(), sp, Purpose::Upcall)?,
+        };
+        thread.put_reserve(stack);
+    }
     Ok(())
 }

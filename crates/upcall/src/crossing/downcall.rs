@@ -1,36 +1,56 @@
-//! Rust calls C back, on the stack that C was on.
+//! Downcalls: Rust calls C back, on the stack of C. Half of the file documents public functions.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering::Relaxed;
 
 use stackbounds::stack_pointer;
 
-use super::body::{Body, Slot};
-use super::foreign::refusing;
+use super::answer::{Ends, Gives, Raises};
+use super::foreign_unwind::abort_on_foreign_unwind;
 use super::run_here;
+use super::thunk::{Body, Thunk};
+use crate::coroutine::FiberContext;
+use crate::coroutine::spans;
+use crate::drop_guards::drop_ignoring_panics;
 use crate::function::Function;
-use crate::quiet::quietly;
-use crate::spans;
-use crate::stack::coroutine::{Cancelled, Running};
-use crate::stack::{Control, control_at, switch};
-use crate::thread::{C_HERE, Closed, Frame, Hot, OpenCall, Payload, Upcall, record};
+use crate::stack::{CStays, StackHeader, header_at, switch};
+use crate::sync::in_own_code;
+use crate::thread::{
+    Attached, C_HERE, CallName, Closed, CurrentUpcall, Frame, OpenCall, Payload, ThreadState, record,
+};
 
-/// Runs `f`, which calls C, on the system stack: the stack that C itself was on when it made the upcall that this code belongs to,
-/// below C's frames. There C finds the room, the guard and the bounds that the host gave it, and hosts that check their
-/// stack find their own.
+/// Runs `f`, which calls C, on the system stack, and raises the panics of upcalls from there.
 ///
-/// Upcalls that C makes from there, on this or on whatever stack it switches to, are *enclosed* by the downcall: if one of
-/// them panics, the panic is raised here with its original payload once C has returned. Only the first such panic is
-/// raised, and none while this thread is unwinding already, when raising a second would abort the process: both are told
-/// to C as the last panic.
+/// The system stack is the stack of the C code that made the current upcall. `f` runs there below
+/// C's frames. C finds the room, the guard and the bounds given by the host, and hosts that check
+/// their stack find their own. Outside any upcall, and in an upcall running in place, `f` runs in
+/// place; panics travel in the same way.
 ///
-/// Which downcall encloses an upcall from a coroutine is found by walking the frames, which takes C code with unwind tables. Where the walk ends early,
-/// and between coroutines, whose resumers nobody knows, it is the innermost downcall on the thread's own stack; downcalls on other
-/// coroutines are passed over, since they may be suspended. Without one there, the panic is told to C only.
+/// A downcall *encloses* the upcalls that C makes from there, on this stack or on another. If one
+/// of them panics, the downcall raises the panic with its original payload once C has returned. It
+/// raises only the first panic, and none while this thread is unwinding: a second panic would abort
+/// the process. Panics not raised are reported to C only, as its last panic.
 ///
-/// Outside any upcall, and in an upcall that runs in place, `f` runs where it is; panics travel all the same.
+/// If an upcall comes from a coroutine, upcall finds its enclosing downcall by walking the frames.
+/// The walk needs C code with unwind tables. It ends early at C code without them, and at the start
+/// of a coroutine, whose resumer nobody knows. The innermost downcall on the thread's own stack
+/// then counts as the enclosing one. Downcalls on other coroutines are passed over, since they may
+/// be suspended. If there is none on the thread's own stack, the panic is reported to C only.
 ///
-/// A fiber's code leaves for the stack of the thread that polls the fiber; in an upcall that C made on the fiber's stack, it stays there, with C.
+/// **Thread-locals:** the C code may switch to another coroutine of the host's. This suspends the
+/// calling Rust frames, and other code of the thread runs; the thread may even end. So hold
+/// no borrow of a thread-local across such a call. This is the rule of
+/// [`Fibers::promise`](crate::Fibers::promise), and it binds whoever declares the C function safe
+/// to call.
+///
+/// **Fibers:** from a fiber, the call goes to the stack of the thread that polls the fiber. A wait
+/// in an upcall from there blocks the thread. The call stays on the fiber's stack in two cases: C
+/// is there already and made the current upcall, or the [maker of the
+/// fiber](crate::Builder::c_on_fiber) chose so. C may then be suspended by a callback that waits,
+/// and the thread may call the same C code meanwhile. C has the fiber's stack then, with 64 KiB of
+/// guard. Whoever declares the C function safe to call answers for both, or calls it by
+/// [`downcall_on_system_stack`].
 ///
 /// ```
 /// extern "C" fn compare(a: *const libc::c_void, b: *const libc::c_void) -> libc::c_int {
@@ -58,29 +78,157 @@ use crate::thread::{C_HERE, Closed, Frame, Hot, OpenCall, Payload, Upcall, recor
 /// ```
 ///
 /// # Panics
-/// When `f` does, and when an enclosed upcall did.
+/// If `f` panics, or if an enclosed upcall did and nobody [took the
+/// panic](crate::UpcallError::into_payload) out of its error. The value of `f` is dropped then. If
+/// it needs more than a drop, such as memory allocated by C, use [`try_downcall`].
 ///
 /// # Aborts
-/// When the call comes back on another thread than it began on, because the host moved a suspended stack there.
+/// If the call returns on another thread, because the host moved a suspended stack there.
 #[inline]
 pub fn downcall<R>(f: impl FnOnce() -> R) -> R {
+    made::<R, _, Raises>(f)
+}
+
+/// Like [`downcall`], for C whose value must not be lost.
+///
+/// If an enclosed upcall panicked, this returns the panic beside the value, and does not raise it.
+///
+/// ```
+/// use std::ffi::{c_char, c_int};
+/// use std::panic::resume_unwind;
+///
+/// # unsafe extern "C" fn duplicate(text: *const c_char, each: extern "C" fn(c_int) -> c_int) -> *mut c_char {
+/// #     unsafe { each(text.read().into()); libc::strdup(text) }
+/// # }
+/// extern "C" fn each(c: c_int) -> c_int {
+///     upcall::enter(|| assert!(c < 128, "not ASCII") ).map_or(-1, |()| 0)
+/// }
+///
+/// fn checked_copy(text: &std::ffi::CStr) -> *mut c_char {
+///     // SAFETY: C that calls `each` for each byte, and returns memory that `malloc` gave.
+///     match upcall::try_downcall(|| unsafe { duplicate(text.as_ptr(), each) }) {
+///         Ok(copy) => copy,
+///         Err((copy, panic)) => {
+///             // SAFETY: the same memory, which nobody else has.
+///             unsafe { libc::free(copy.cast()) };
+///             resume_unwind(panic)
+///         }
+///     }
+/// }
+/// # unsafe { libc::free(checked_copy(c"a").cast()) };
+/// # assert!(std::panic::catch_unwind(|| checked_copy(c"\u{e4}")).is_err() || c_char::MIN < 0);
+/// ```
+///
+/// # Errors
+/// If an enclosed upcall panicked: C's value, and the payload of the first such panic, for
+/// `std::panic::resume_unwind`. This is so even while this thread is unwinding. Do not raise the
+/// panic then: it would abort the process.
+///
+/// The payload may also be that of a [dropped fiber](crate::Fiber#dropping), on its way through the
+/// fiber's frames. Resume it after handling the value. Otherwise the fiber goes on until its next
+/// [`wait`](crate::wait), and that raises another.
+///
+/// # Panics
+/// If `f` panics: then there is no value.
+///
+/// # Aborts
+/// Like [`downcall`].
+#[inline]
+pub fn try_downcall<R>(f: impl FnOnce() -> R) -> Result<R, (R, Box<dyn Any + Send>)> {
+    made::<R, _, Gives>(f)
+}
+
+#[inline(always)]
+fn made<R, F: FnOnce() -> R, E: Ends<R>>(f: F) -> E::Answer {
     let _span = spans::downcall(Function::with(&f));
     let sp = stack_pointer();
-    let hot = Hot::here();
-    if hot.owns(sp) {
-        return in_place(hot, sp, f);
+    let thread = ThreadState::current();
+    if thread.owns(sp) {
+        return call_in_place::<R, F, E>(thread, sp, f);
     }
-    let stack = hot.pooled_at(sp).or_else(|| control_at(sp));
-    if let Some(stack) = stack.filter(|stack| stack.has_c.get()) {
-        on_fiber(hot, stack, f)
+    let stack = thread.pooled_at(sp).or_else(|| header_at(sp));
+    if let Some(stack) = stack.filter(|stack| stack.c_stays.get() != CStays::No) {
+        on_fiber::<R, F, E>(thread, stack, f)
     } else {
-        elsewhere(hot, sp, stack, f)
+        call_on_system_stack::<R, F, E>(thread, sp, stack, f)
     }
 }
 
-/// Runs `f`, which calls C, on the stack of the fiber whose code this is: upcalls that C makes from there run there too, with the downcalls that they make, and if they
-/// [`wait`](crate::wait), the fiber is suspended, with C's frames in the middle of it. So a synchronous C library becomes
-/// asynchronous, without a thread of its own:
+/// Runs `f`, which calls C, on the system stack, even if [`downcall`] would stay on a fiber's
+/// stack.
+///
+/// `downcall` stays there on a fiber [made for this](crate::Builder::c_on_fiber), and below C
+/// already running on a fiber's stack.
+///
+/// Use this for C that must be on a stack of the thread's own. It checks its depth, scans the stack
+/// for references, or needs more stack than a fiber has: most interpreters and virtual machines do.
+/// Use it also for C that must not be suspended, because it holds a lock, or keeps state for the
+/// thread. A wait in an upcall from there blocks the thread.
+///
+/// ```
+/// # const FIBERS: upcall::Fibers = unsafe { upcall::Fibers::promise() };
+/// # fn c() -> usize { stackbounds::current().low() }
+/// let fiber = FIBERS.builder().c_on_fiber().build(|| {
+///     let own = stackbounds::current().low();
+///     assert_eq!(upcall::downcall(c), own);
+///     assert_ne!(upcall::downcall_on_system_stack(c), own);
+/// })?;
+/// upcall::wait(fiber);
+/// # Ok::<(), upcall::Refusal>(())
+/// ```
+///
+/// Outside a fiber, this is the same as [`downcall`]. It panics and aborts like [`downcall`].
+///
+/// **C's `longjmp`** must not lead from there to C code on the fiber's stack.
+#[inline]
+pub fn downcall_on_system_stack<R>(f: impl FnOnce() -> R) -> R {
+    let _span = spans::downcall(Function::with(&f));
+    leaving(f)
+}
+
+#[inline(always)]
+fn leaving<R, F: FnOnce() -> R>(f: F) -> R {
+    let sp = stack_pointer();
+    let thread = ThreadState::current();
+    if thread.owns(sp) {
+        return call_in_place::<R, _, Raises>(thread, sp, f);
+    }
+    match thread.pooled_at(sp).or_else(|| header_at(sp)) {
+        Some(stack) if is_beyond_c(stack) => beyond_c(thread, sp, stack, f),
+        stack => call_on_system_stack::<R, _, Raises>(thread, sp, stack, f),
+    }
+}
+
+/// Whether the system stack of `stack` is a fiber's stack with live C frames.
+#[inline(always)]
+fn is_beyond_c(stack: &StackHeader) -> bool {
+    stack.fiber().is_some() && header_at(stack.system_sp.load(Relaxed)).is_some()
+}
+
+/// Makes a downcall from an extension stack beyond C frames on a fiber's stack.
+///
+/// It goes to that stack first, and from there on towards the thread's own. Each stack with C
+/// frames in between takes a step.
+#[inline(never)]
+fn beyond_c<R, F: FnOnce() -> R>(
+    thread: &'static ThreadState,
+    sp: usize,
+    stack: &'static StackHeader,
+    f: F,
+) -> R {
+    let (mut f, mut result) = (Some(f), None);
+    let mut run = || result = f.take().map(|f| f());
+    // Without the type of the closure; otherwise each step would be a function of its own.
+    let run: &mut dyn FnMut() = &mut run;
+    call_on_system_stack::<(), _, Raises>(thread, sp, Some(stack), || leaving(run));
+    result.expect("upcall: a downcall that returns has run what it was given")
+}
+
+/// Runs `f`, which calls C, on the stack of the current fiber, where C can be suspended.
+///
+/// Upcalls from this C run on the same stack, and so do their downcalls. If such an upcall
+/// [waits](crate::wait), the fiber is suspended with C's frames in the middle of it. So a
+/// synchronous C library becomes asynchronous, without a thread of its own:
 ///
 /// ```
 /// use std::time::Duration;
@@ -90,7 +238,8 @@ pub fn downcall<R>(f: impl FnOnce() -> R) -> R {
 /// # }
 ///
 /// // `compare` is an upcall that waits.
-/// let sorted = upcall::Fiber::new(|| {
+/// # const FIBERS: upcall::Fibers = unsafe { upcall::Fibers::promise() };
+/// let sorted = FIBERS.fiber(|| {
 ///     let mut numbers = [3, 1, 2];
 ///     // SAFETY: the array is valid for the length given, and `compare` reads `i32`s.
 ///     upcall::downcall_on_fiber(|| unsafe {
@@ -101,76 +250,97 @@ pub fn downcall<R>(f: impl FnOnce() -> R) -> R {
 /// assert_eq!(upcall::wait(sorted), [1, 2, 3]);
 /// ```
 ///
-/// C has what is left of the fiber's stack ([`fiber_stack`](crate::Config::fiber_stack), less what Rust code uses), which suits C code of
-/// modest depth, and hosts that do not check their stack. What it calls must not mind that the thread does other things meanwhile: locks
-/// that it holds stay held, and thread-local state that it keeps is shared with other fibers of the thread.
+/// **Stack size:** C has the rest of the fiber's stack:
+/// [`fiber_stack`](crate::Config::fiber_stack), less the part used by Rust code. This suits C code
+/// of modest depth, and hosts that do not check their stack.
 ///
-/// Outside a fiber, this is [`downcall`], whose panics and aborts it has.
+/// **While C is suspended**, the thread does other things, and C must tolerate this. Its locks stay
+/// held, and its thread-local state is shared with other fibers of the thread. C++ exceptions are
+/// not shared: each fiber has its own, in `catch` blocks and destructors that wait.
+///
+/// Outside a fiber, this is the same as [`downcall`]. It panics and aborts like [`downcall`].
 #[inline]
 pub fn downcall_on_fiber<R>(f: impl FnOnce() -> R) -> R {
     let sp = stack_pointer();
-    let hot = Hot::here();
-    let Some(stack) = hot.stack_at(sp).filter(|stack| stack.fiber().is_some()) else { return downcall(f) };
+    let thread = ThreadState::current();
+    let Some(stack) = thread.stack_at(sp).filter(|stack| stack.fiber().is_some()) else { return downcall(f) };
     let _span = spans::downcall(Function::with(&f));
-    on_fiber(hot, stack, f)
+    on_fiber::<R, _, Raises>(thread, stack, f)
 }
 
-/// From the thread's own stack.
+/// Makes a downcall from the thread's own stack.
 #[inline(always)]
-fn in_place<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, f: F) -> R {
+fn call_in_place<R, F: FnOnce() -> R, E: Ends<R>>(
+    thread: &'static ThreadState,
+    sp: usize,
+    f: F,
+) -> E::Answer {
     let frame = Frame::new();
-    let call = begin(hot, &frame, sp);
-    let result = catch_unwind(AssertUnwindSafe(|| refusing(f)));
-    hot.check_same_token(|| downcall_of(Function::of::<F>()));
-    end(hot, &frame, call, result)
+    let call = begin(thread, &frame, sp);
+    let result = catch_unwind(AssertUnwindSafe(|| abort_on_foreign_unwind(f)));
+    thread.check_same_token(CallName::Downcall(Function::of::<F>()));
+    end::<R, E>(thread, &frame, call, result)
 }
 
-/// From a fiber's stack, which C is to run on.
+/// Makes a downcall in place on a fiber's stack.
 #[inline(never)]
-fn on_fiber<R, F: FnOnce() -> R>(hot: &'static Hot, stack: &'static Control, f: F) -> R {
+fn on_fiber<R, F: FnOnce() -> R, E: Ends<R>>(
+    thread: &'static ThreadState,
+    stack: &'static StackHeader,
+    f: F,
+) -> E::Answer {
     let frame = Frame::new();
-    let call = begin(hot, &frame, stack_pointer() | C_HERE);
-    let had_c = stack.has_c.replace(true);
-    let result = catch_unwind(AssertUnwindSafe(|| refusing(f)));
-    hot.check_same_thread(stack.mark.get(), || downcall_of(Function::of::<F>()));
-    stack.has_c.set(had_c);
-    hot.pooled.set(stack);
-    end(hot, &frame, call, result)
+    let call = begin(thread, &frame, stack_pointer() | C_HERE);
+    let before = stack.c_stays.replace(CStays::WithC);
+    if let Some(fiber) = stack.fiber() {
+        fiber.c_comes();
+    }
+    let result = catch_unwind(AssertUnwindSafe(|| abort_on_foreign_unwind(f)));
+    thread.check_same_thread(stack.owner.get(), CallName::Downcall(Function::of::<F>()));
+    stack.c_stays.set(before);
+    thread.pooled.set(stack);
+    end::<R, E>(thread, &frame, call, result)
 }
 
-/// What a downcall's frame knows of it, besides its number.
+/// An open downcall, as kept in its frame beside its number.
 #[derive(Clone, Copy)]
 struct Begun {
     place: &'static OpenCall,
-    /// The upcall that it belongs to.
-    upcall: Upcall,
+    /// The upcall making the call.
+    upcall: CurrentUpcall,
 }
 
-/// Notes the call. `sp` is that of the function which keeps `frame`, with [`C_HERE`] or without.
+/// Notes the call. `sp` is SP of the function that keeps `frame`, with [`C_HERE`] if C runs in
+/// place.
 #[inline(always)]
-fn begin(hot: &'static Hot, frame: &Frame, sp: usize) -> Begun {
-    let find_places = || {
-        record::find_call_places(hot, sp & !C_HERE);
-    };
-    let upcall = hot.upcall.get();
-    Begun { place: hot.calls.open(frame, sp, upcall, find_places), upcall }
+fn begin(thread: &'static ThreadState, frame: &Frame, sp: usize) -> Begun {
+    let upcall = thread.upcall.get();
+    let find = || record::find_call_place(thread, sp & !C_HERE);
+    Begun { place: thread.calls.open(frame, sp, upcall, find), upcall }
 }
 
-/// Notes that the call returned, and that the upcall which made it goes on. Raises what it raised itself; else returns its value, unless an enclosed
-/// upcall left something to be raised.
+/// Ends a downcall, and makes its upcall the current one again.
+///
+/// Raises the panic of the call itself, if there is one. Otherwise answers with the value and the
+/// pending panic of an enclosed upcall.
 #[inline(always)]
-fn end<R>(hot: &Hot, frame: &Frame, call: Begun, result: std::thread::Result<R>) -> R {
-    hot.upcall.set(call.upcall);
+fn end<R, E: Ends<R>>(
+    thread: &ThreadState,
+    frame: &Frame,
+    call: Begun,
+    result: std::thread::Result<R>,
+) -> E::Answer {
+    thread.upcall.set(call.upcall);
     match result {
-        Ok(value) => match hot.calls.close(frame, call.place) {
-            Closed::InOrder => value,
-            Closed::OutOfOrder => end_out_of_order(hot, call.place, value),
-            Closed::Before => end_closed_before(hot, value),
+        Ok(value) => match thread.calls.close(frame, call.place) {
+            Closed::WithoutPanic => E::value(value),
+            Closed::WithPanic => end_with_panic::<R, E>(thread, call.place, value),
+            Closed::Before => E::value(end_closed_before(thread, value)),
         },
         Err(payload) => {
-            if let Some(left) = close(hot, frame, call.place) {
+            if let Some(pending) = close(thread, frame, call.place) {
                 serves_again();
-                quietly(|| drop(left));
+                drop_ignoring_panics(|| drop(pending));
             }
             resume_unwind(payload)
         }
@@ -179,106 +349,108 @@ fn end<R>(hot: &Hot, frame: &Frame, call: Begun, result: std::thread::Result<R>)
 
 #[cold]
 #[inline(never)]
-fn end_out_of_order<R>(hot: &Hot, place: &'static OpenCall, value: R) -> R {
-    value_or_panic(value, hot.calls.close_out_of_order(place))
+fn end_with_panic<R, E: Ends<R>>(thread: &ThreadState, place: &'static OpenCall, value: R) -> E::Answer {
+    value_or_panic::<R, E>(value, thread.calls.close_with_panic(place))
 }
 
 #[cold]
 #[inline(never)]
-fn end_closed_before<R>(hot: &Hot, value: R) -> R {
-    hot.calls.closed_before();
+fn end_closed_before<R>(thread: &ThreadState, value: R) -> R {
+    thread.calls.closed_before();
     value
 }
 
-/// Notes that the call returned; returns what is to be raised.
-fn close(hot: &Hot, frame: &Frame, place: &'static OpenCall) -> Option<Payload> {
-    match hot.calls.close(frame, place) {
-        Closed::InOrder => None,
-        Closed::OutOfOrder => hot.calls.close_out_of_order(place),
+/// Notes the return of the call. Returns the pending panic.
+fn close(thread: &ThreadState, frame: &Frame, place: &'static OpenCall) -> Option<Payload> {
+    match thread.calls.close(frame, place) {
+        Closed::WithoutPanic => None,
+        Closed::WithPanic => thread.calls.close_with_panic(place),
         Closed::Before => {
-            hot.calls.closed_before();
+            thread.calls.closed_before();
             None
         }
     }
 }
 
-/// The value, unless there is a panic to be raised in its place.
+/// Answers with the value, and with the pending panic if there is one.
 #[inline(always)]
-fn value_or_panic<R>(value: R, panic: Option<Payload>) -> R {
+fn value_or_panic<R, E: Ends<R>>(value: R, panic: Option<Payload>) -> E::Answer {
     match panic {
-        None => value,
-        Some(payload) => raise_in_place_of(value, payload),
+        None => E::value(value),
+        Some(payload) => with_panic::<R, E>(value, payload),
     }
-}
-
-fn downcall_of(function: Function) -> String {
-    format!("the downcall of {function}")
 }
 
 #[cold]
 #[inline(never)]
-fn raise_in_place_of<R>(value: R, payload: Payload) -> R {
-    let fiber = serves_again();
-    if let Some(fiber) = fiber.filter(|fiber| payload.is::<Cancelled>() && !fiber.unwinds()) {
-        quietly(|| drop(value));
-        fiber.raise_cancelled();
-    }
-    if fiber.map_or_else(std::thread::panicking, Running::unwinds) {
-        quietly(|| drop(payload));
-        return value;
-    }
-    // A value that panics when it is dropped must not do so while the other panic unwinds.
-    quietly(|| drop(value));
-    resume_unwind(payload)
+fn with_panic<R, E: Ends<R>>(value: R, payload: Payload) -> E::Answer {
+    E::value_and_panic(value, payload, serves_again())
 }
 
-/// The fiber whose code this is, if it is one's. C has returned, by which something was left, so its upcalls are served again.
+/// Lets the current fiber's upcalls in again, and returns the fiber.
+///
+/// Called after C returned with a panic pending: C is gone, and so is the reason to refuse its
+/// upcalls.
 #[cold]
 #[inline(never)]
-fn serves_again() -> Option<&'static Running> {
-    let fiber = Hot::here().fiber_at(stack_pointer())?;
+fn serves_again() -> Option<&'static FiberContext> {
+    let fiber = ThreadState::current().fiber_at(stack_pointer())?;
     fiber.refuses.set(false);
     Some(fiber)
 }
 
-/// A downcall from any other stack than the thread's own, from `stack` if it is pooled.
+/// Makes a downcall from outside the thread's own stack. `stack` is the pooled stack, if it is one.
 #[inline(always)]
-fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, stack: Option<&'static Control>, f: F) -> R {
-    let mut slot = Slot::new(f);
+fn call_on_system_stack<R, F: FnOnce() -> R, E: Ends<R>>(
+    thread: &'static ThreadState,
+    sp: usize,
+    stack: Option<&'static StackHeader>,
+    f: F,
+) -> E::Answer {
+    let mut thunk = Thunk::new(f);
     let Some(stack) = stack else {
-        // SAFETY: the slot is new.
-        let left = not_pooled(hot, sp, unsafe { slot.body() });
-        // SAFETY: it ran, and did not panic, or `not_pooled` would not have returned: there is a result.
-        return value_or_panic(unsafe { slot.result() }, left);
+        // SAFETY: the thunk is new: it has neither run nor given away a body.
+        let pending = not_pooled(thread, sp, unsafe { thunk.body() });
+        // SAFETY: `not_pooled` returned, so the thunk ran and did not panic, and has a result.
+        return value_or_panic::<R, E>(unsafe { thunk.result() }, pending);
     };
     let system_sp = stack.system_sp.load(Relaxed);
     let frame = Frame::new();
-    let call = begin(hot, &frame, sp);
-    // SAFETY: this runs on `stack`, whose `system_sp` was set when it was entered; the frames above it are those that wait for us.
-    // The slot has not run.
-    let result = catch_unwind(AssertUnwindSafe(|| unsafe { switch::on_system(system_sp, || slot.run()) }));
-    hot.check_same_thread(stack.mark.get(), || downcall_of(Function::of::<F>()));
-    hot.pooled.set(stack);
-    // SAFETY: where there is no panic, it ran to its end: there is a result.
-    end(hot, &frame, call, result.map(|()| unsafe { slot.result() }))
+    let call = begin(thread, &frame, sp);
+    // SAFETY: this runs on `stack`, and `system_sp` was set at its entry or at its coroutine's last
+    // resumption. The frames above `system_sp` wait for this code, so nothing is in use below. The
+    // thunk has not run.
+    let result = catch_unwind(AssertUnwindSafe(|| unsafe { switch::on_system(system_sp, || thunk.run()) }));
+    thread.check_same_thread(stack.owner.get(), CallName::Downcall(Function::of::<F>()));
+    thread.pooled.set(stack);
+    // SAFETY: if there is no panic, the thunk ran to its end and has a result.
+    end::<R, E>(thread, &frame, call, result.map(|()| unsafe { thunk.result() }))
 }
 
-/// On a stack that is neither the thread's own nor pooled: a thread that is new to us, a registered stack,
-/// or a foreign one, on which an upcall runs by its own choice. Raises what the body raises; returns what is to be raised else.
+/// Makes a downcall in place, on a stack neither the thread's own nor pooled.
+///
+/// This happens on a thread new to upcall, on a registered stack, and on a foreign one with
+/// [`StackChoice::Caller`](crate::StackChoice::Caller). Raises the panic of the body; otherwise
+/// returns the pending one.
 #[cold]
 #[inline(never)]
-fn not_pooled(hot: &'static Hot, sp: usize, body: Body<'_>) -> Option<Payload> {
-    record::attach_if_new(hot, sp);
+fn not_pooled(thread: &'static ThreadState, sp: usize, body: Body<'_>) -> Option<Payload> {
+    if in_own_code() {
+        // An allocator called by our own code is in an upcall here. Nothing is noted of the call.
+        body.run();
+        return None;
+    }
+    let attached = Attached::new(thread, sp);
     let frame = Frame::new();
-    let call = begin(hot, &frame, stack_pointer());
+    let call = begin(thread, &frame, stack_pointer());
     let function = body.function;
-    let result = run_here(hot, || body.run(), || downcall_of(function));
-    hot.upcall.set(call.upcall);
-    let left = close(hot, &frame, call.place);
-    record::detach_if_exiting(hot);
+    let result = run_here(thread, || body.run(), CallName::Downcall(function));
+    thread.upcall.set(call.upcall);
+    let pending = close(thread, &frame, call.place);
+    drop(attached);
     if let Err(payload) = result {
-        quietly(|| drop(left));
+        drop_ignoring_panics(|| drop(pending));
         resume_unwind(payload)
     }
-    left
+    pending
 }

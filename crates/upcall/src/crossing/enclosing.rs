@@ -1,161 +1,221 @@
-//! Which open downcall encloses an upcall: asked when the upcall has panicked, never on the warm path.
+//! The open downcall that encloses an upcall: looked up after a panic, never on the warm path.
 //!
-//! The thread's newest downcall will not do: its coroutine may be suspended while another one calls, or C may have left it by `longjmp`. Addresses alone
-//! will not do either: hosts copy stacks. So a call counts only while its number is where its [`Frame`](crate::thread::Frame) was, and then:
+//! In this picture, upcall 2 panics, and the downcall of upcall 1 encloses it. High addresses are
+//! at the top:
 //!
-//! 1. Walking the frames above the upcall, through our switches and the C frames in between, passes the downcall's: a frame of the function that makes
-//!    it, at the SP that it was made at, which has the number. Numbers alone will not do, since a frame has places that its function has not written yet,
-//!    where others' are that were there before. The walk ends where a coroutine begins, or at C code without unwind tables.
-//! 2. Beyond the end of the walk, frames of one stack are still nested: on a stack whose bounds are exact, the innermost downcall that is there.
-//! 3. The upcall came from a coroutine, and a downcall is open on the thread's own stack. Whoever resumed the
-//!    coroutine, the thread's own stack is beneath, so its innermost downcall encloses the upcall. Downcalls of other coroutines
-//!    between the two, if any, are passed over: which of them are suspended cannot be known.
+//! ```text
+//!     thread's own stack                                pooled stack
+//!                                                         StackHeader: system_sp
+//!   ┌──────────────────────────────┐ high             ┌──────────────────────────────┐ base
+//!   │ C                            │                  │ catch_unwind                 │
+//!   │ exported function 1: enter   │ ──── switch ───► │ Rust body of upcall 1        │
+//!   ├──────────────────────────────┤ ◄─ c_sp,         ├──────────────────────────────┤
+//!   │ C, called by the downcall    │    system_sp     │ function with the downcall   │
+//!   │                              │ ◄─── switch ──── │   Frame: the call's number   │
+//!   ├──────────────────────────────┤                  ├──────────────────────────────┤ ◄─ rust_sp
+//!   │ exported function 2: enter   │                  │ free                         │
+//!   ├──────────────────────────────┤ ◄─ upcall_sp     │                              │
+//!   │ Rust body of upcall 2        │                  └──────────────────────────────┘ low
+//!   └──────────────────────────────┘ low
+//! ```
 //!
-//! So it cannot be known, and the newest that seems to be there is taken: beyond the end of the walk, whether C has left a call by `longjmp` whose frame is
-//! as it was; and in a function that makes several downcalls, or has not made its own yet, whether one is its, or was made by the same function, at the same
-//! SP, in a frame that was there before.
+//! - `upcall_sp` is SP in the function called by C.
+//! - `rust_sp` is SP in the function with the downcall, the low end of its frame. The frame holds
+//!   the call's number in a [`Frame`](crate::thread::Frame).
+//! - `system_sp`, in the header of a pooled stack, is the start of C's frames for downcalls from
+//!   there.
+//! - `c_sp` is the start of this call's C frames: `system_sp`, or `rust_sp` if C runs in place.
 //!
-//! The upcall may belong to a fiber: it came from one of the fiber's stacks, or from a coroutine of C that the fiber called. Then only downcalls
-//! on the fiber's stacks count: what is beneath the fiber is whoever polls it, and has nothing to do with its calls.
+//! # The search
+//!
+//! The thread's newest downcall is not the answer: its coroutine may be suspended while another one
+//! calls, or C may have abandoned it by `longjmp`. Addresses alone are not the answer either: hosts
+//! copy stacks. So a call counts only while its number is still in its frame. The search has three
+//! steps, and ends at the first result:
+//!
+//! 1. **Walk the frames** above the upcall, through our switches and the C frames in between. The
+//!    result is the first downcall that fits a frame by its function, its `rust_sp` and its number.
+//!    The number alone proves nothing: a frame has places not yet written by its function, with
+//!    words of earlier frames in them. The walk ends at the start of a coroutine, or at C code
+//!    without unwind tables.
+//! 2. **Beyond the end of the walk**, frames of one stack are still nested. If the bounds of the
+//!    upcall's stack are exact, the result is the innermost downcall with C frames there.
+//! 3. **If the upcall came from a coroutine**, the result is the innermost downcall on the thread's
+//!    own stack. This stack is beneath the coroutine, whoever resumed it. Downcalls of other
+//!    coroutines in between are passed over: any of them may be suspended.
+//!
+//! # Limits
+//!
+//! Two things cannot be known. In both cases the search takes the newest call that seems live:
+//!
+//! - Beyond the end of the walk, C may have abandoned a call by `longjmp`, and its frame may be
+//!   unchanged.
+//! - A function may make several downcalls, or may not have made its own yet. A number in its frame
+//!   may come from another of them, or from an earlier frame of the same function at the same SP.
+//!
+//! # Fibers
+//!
+//! An upcall belongs to a fiber if it came from one of the fiber's stacks, or from a coroutine of C
+//! called by the fiber. Then only downcalls on the fiber's stacks count. Beneath the fiber is its
+//! poller, and the poller has nothing to do with the fiber's calls.
 
 use std::cmp::Reverse;
-use std::ffi::c_void;
 use std::mem::replace;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::stack::coroutine::Running;
-use crate::stack::{Control, Mark, control_at};
-use crate::thread::{Hot, OpenCall, Record};
+use crate::backtrace;
+use crate::coroutine::FiberContext;
+use crate::stack::{StackHeader, ThreadId, header_at};
+use crate::thread::{OpenCall, Record, ThreadState};
 
-/// The open downcall that encloses the upcall which began at `upcall_sp`.
-pub(super) fn of_upcall(hot: &Hot, upcall_sp: usize) -> Option<&OpenCall> {
-    let record = hot.record()?;
+/// How to treat a downcall in the very frame of the code that asks.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum OwnFrame {
+    /// It encloses the code: this may run inside the downcall's closure.
+    Counts,
+    /// C has probably abandoned it. Where an upcall begins, C frames lie between it and its
+    /// downcall, so a call in the same frame is a remnant of the same function. Taken if there is
+    /// no other.
+    Last,
+}
+
+/// Whether a panic is pending at the downcall that encloses the code at `sp`. The code is in an
+/// upcall, or about to begin one.
+pub(super) fn has_panic(thread: &ThreadState, sp: usize, own_frame: OwnFrame) -> bool {
+    let system_sp = |stack: &StackHeader| stack.system_sp.load(Relaxed);
+    let came_from = if thread.owns(sp) { sp } else { header_at(sp).map_or(sp, system_sp) };
+    of_code(thread, sp, came_from, own_frame).is_some_and(OpenCall::has_pending_panic)
+}
+
+/// Finds the open downcall that encloses the upcall begun at `upcall_sp`.
+pub(super) fn of_upcall(thread: &ThreadState, upcall_sp: usize) -> Option<&OpenCall> {
+    of_code(thread, upcall_sp, upcall_sp, OwnFrame::Last)
+}
+
+/// Finds the open downcall that encloses the code at `upcall_sp`. If it is on a pooled stack,
+/// `came_from` is SP at the entry of that stack; else it equals `upcall_sp`.
+fn of_code(
+    thread: &ThreadState,
+    upcall_sp: usize,
+    came_from: usize,
+    own_frame: OwnFrame,
+) -> Option<&OpenCall> {
+    let record = thread.record()?;
     record.open_calls().next()?;
-    if let Some(fiber) = control_at(upcall_sp).and_then(Control::fiber) {
-        return of_fiber(record, fiber, hot.mark(), upcall_sp);
+    if let Some(fiber) = header_at(upcall_sp).and_then(StackHeader::fiber) {
+        return of_fiber(record, fiber, thread.id(), upcall_sp, own_frame);
     }
-    let walk = walk(record, upcall_sp, |_| true);
+    let walk = walk(record, upcall_sp, own_frame, |_| true);
     if walk.found.is_some() {
         return walk.found;
     }
-    let stack = stackbounds::at(upcall_sp);
+    let stack = stackbounds::at(came_from);
     if stack.is_exact() {
+        let walked_to = if came_from == upcall_sp { walk.walked_to } else { came_from };
         let beyond = |call: &OpenCall| {
-            let c_sp = call.own_c_sp(hot.mark());
-            stack.contains(c_sp) && c_sp >= walk.walked_to && is_there(call)
+            let c_sp = call.own_c_sp(thread.id());
+            stack.contains(c_sp) && c_sp >= walked_to && is_there(call)
         };
         if let Some(call) = newest(record, beyond) {
             return Some(call);
         }
     }
-    if hot.owns(upcall_sp) {
+    if thread.owns(came_from) {
         return None;
     }
-    // SAFETY: null, or the stack of the fiber that runs, which is not given back meanwhile.
-    if let Some(stack) = unsafe { hot.fiber.get().as_ref() } {
-        // Whoever polled it did so on the thread's own stack, or a fiber did of which this is true, so that it is beneath whatever coroutine runs now.
+    if let Some(stack) = thread.fiber_stack() {
+        // If its poller is on the thread's own stack, directly or through other fibers, the fiber
+        // is beneath any coroutine running now.
         let mut polled_at = stack.system_sp.load(Relaxed);
-        while let Some(poller) = control_at(polled_at).and_then(Control::fiber) {
+        while let Some(poller) = header_at(polled_at).and_then(StackHeader::fiber) {
             polled_at = poller.polled_at();
         }
-        if hot.owns(polled_at) {
+        if thread.owns(polled_at) {
             let fiber = stack.fiber()?;
             return newest(record, |call| fiber.stack_with(call.rust_sp()).is_some());
         }
     }
-    newest(record, |call| hot.owns(call.own_c_sp(hot.mark())) && is_there(call))
+    newest(record, |call| thread.owns(call.own_c_sp(thread.id())) && is_there(call))
 }
 
-/// The same for an upcall from one of the fiber's stacks.
-fn of_fiber<'a>(record: &'a Record, fiber: &Running, mark: Mark, upcall_sp: usize) -> Option<&'a OpenCall> {
+/// Finds the open downcall that encloses an upcall from one of the fiber's stacks.
+fn of_fiber<'a>(
+    record: &'a Record,
+    fiber: &FiberContext,
+    id: ThreadId,
+    upcall_sp: usize,
+    own_frame: OwnFrame,
+) -> Option<&'a OpenCall> {
     let its = |call: &OpenCall| fiber.stack_with(call.rust_sp());
-    let walk = walk(record, upcall_sp, |call| its(call).is_some());
+    let walk = walk(record, upcall_sp, own_frame, |call| its(call).is_some());
     if walk.found.is_some() {
         return walk.found;
     }
-    // Where C began, if that is a stack of the fiber's; C that it left for began beneath all of them.
+    // The place of C's first frame, if it is on one of the fiber's stacks. Otherwise C began
+    // beneath all of them, and the place of the Rust frame counts.
     let place = |call: &OpenCall| {
-        let c_sp = call.own_c_sp(mark);
+        let c_sp = call.own_c_sp(id);
         fiber.stack_with(c_sp).map_or_else(|| Some((its(call)?, call.rust_sp())), |stack| Some((stack, c_sp)))
     };
     let least = (fiber.stack_with(upcall_sp)?, walk.walked_to);
     newest(record, |call| its(call).is_some() && place(call) >= Some(least) && is_there(call))
 }
 
-/// Whether the call's frame is where it was, which is on a stack of this thread that is in use: where the host copies stacks, another call's may be
-/// there, or nobody's.
+/// Whether the call's frame is still in its place. If the host copies stacks, another call's frame
+/// may be there, or none.
 fn is_there(call: &OpenCall) -> bool {
     const SIZE: usize = 16 << 10;
     let end = stackbounds::at(call.rust_sp()).high().min(call.rust_sp() + SIZE);
-    // SAFETY: the caller found that its C code is on a stack in use. Its Rust code was there too, or on a stack of ours, which stays mapped; the end is
-    // respected.
+    // SAFETY: the callers found the call's C frames on a stack in use. Its Rust frame was there
+    // too, or on a pooled stack, and pooled stacks stay mapped. The range ends with the stack.
     unsafe { call.frame_is_in(call.rust_sp(), end) }
 }
 
-/// Whether the function whose code begins at `start` makes the call where SP is `sp`, as far as can be told.
+/// Whether the function starting at `start` makes the call at SP `sp`, as far as can be told.
 fn is_of(call: &OpenCall, start: usize, sp: usize) -> bool {
-    // A compiler may push what it passes to C.
+    // A compiler may push the arguments for C.
     const PUSHED: usize = 128;
-    // SAFETY: looks the address up in tables.
-    let begins = |code| unsafe { _Unwind_FindEnclosingFunction(code as *mut c_void) } as usize;
-    call.code().is_none_or(|code| call.rust_sp().wrapping_sub(sp) < PUSHED && begins(code) == start)
+    call.code()
+        .is_none_or(|code| call.rust_sp().wrapping_sub(sp) < PUSHED && backtrace::function_at(code) == start)
 }
 
-/// The newest of the open calls that qualify: of nested ones, the innermost.
+/// The newest of the qualifying open calls: of nested ones, the innermost.
 fn newest(record: &Record, qualifies: impl Fn(&OpenCall) -> bool) -> Option<&OpenCall> {
     record.open_calls().filter(|call| qualifies(call)).max_by_key(|call| call.serial())
 }
 
-/// Of the open calls that qualify, in one frame, the one that was made nearest to its end; of these, the newest.
+/// Of the qualifying open calls in one frame, the one with the lowest SP; of several there, the
+/// newest.
 fn nearest(record: &Record, qualifies: impl Fn(&OpenCall) -> bool) -> Option<&OpenCall> {
     let qualified = record.open_calls().filter(|call| qualifies(call));
     qualified.max_by_key(|call| (Reverse(call.rust_sp()), call.serial()))
 }
 
-// The Itanium C++ ABI's level I unwinding interface, which Rust's standard library links on every Unix.
-unsafe extern "C-unwind" {
-    fn _Unwind_Backtrace(
-        step: extern "C-unwind" fn(*mut c_void, *mut c_void) -> i32,
-        state: *mut c_void,
-    ) -> i32;
-    fn _Unwind_GetCFA(frame: *mut c_void) -> usize;
-    fn _Unwind_GetRegionStart(frame: *mut c_void) -> usize;
-    fn _Unwind_FindEnclosingFunction(address: *mut c_void) -> *mut c_void;
-}
-
-/// `_URC_NO_REASON`: go on.
-const GO_ON: i32 = 0;
-/// `_URC_NORMAL_STOP`.
-const STOP: i32 = 4;
-
 struct Walk<'a, F> {
     record: &'a Record,
     counts: F,
     upcall_sp: usize,
-    /// SP of the last frame: what it will be again when what it called returns.
+    /// SP in the last frame visited: its value after the return of the frame's callee.
     last: usize,
-    /// Where its function's code begins.
+    /// Start of the last frame's function.
     code: usize,
-    /// The frame of the function that made the upcall has been passed.
+    /// The walk has passed the frame of the function that made the upcall.
     outside: bool,
-    /// How far up the stack that the upcall came from.
+    /// The highest SP reached so far on the upcall's stack.
     walked_to: usize,
-    /// All so far was on that stack.
+    /// All frames so far were on that stack.
     on_its_stack: bool,
-    /// A call in the very function that made the upcall, without C in between; or what a call that was left there has left in its frame. Taken if
-    /// there is no other.
+    /// A call found in the frame of the upcall's own function: live without C frames in between, or
+    /// a remnant of an abandoned call.
     in_its_frame: Option<&'a OpenCall>,
     found: Option<&'a OpenCall>,
 }
 
-/// Looks for the first open downcall that counts whose frame lies above the upcall's entry in the chain of frames.
-fn walk<F: Fn(&OpenCall) -> bool>(record: &Record, upcall_sp: usize, counts: F) -> Walk<'_, F> {
-    extern "C-unwind" fn step<F: Fn(&OpenCall) -> bool>(frame: *mut c_void, state: *mut c_void) -> i32 {
-        // SAFETY: `walk` passes its own `Walk`, and the unwinder a frame that is valid for this call.
-        let (walk, sp, code) =
-            unsafe { (&mut *state.cast::<Walk<F>>(), _Unwind_GetCFA(frame), _Unwind_GetRegionStart(frame)) };
-        walk.step(sp, code)
-    }
+/// Walks the frames above the upcall, up to the first with an open downcall that counts.
+fn walk<F>(record: &Record, upcall_sp: usize, own_frame: OwnFrame, counts: F) -> Walk<'_, F>
+where
+    F: Fn(&OpenCall) -> bool,
+{
     let mut walk = Walk {
         record,
         counts,
@@ -168,41 +228,45 @@ fn walk<F: Fn(&OpenCall) -> bool>(record: &Record, upcall_sp: usize, counts: F) 
         in_its_frame: None,
         found: None,
     };
-    // SAFETY: `step` matches the interface's callback, and `walk` outlives the call.
-    unsafe { _Unwind_Backtrace(step::<F>, (&raw mut walk).cast()) };
-    walk.found = walk.found.or(walk.in_its_frame);
+    backtrace::walk(&mut |frame| walk.step(frame.sp, frame.function));
+    walk.found = match own_frame {
+        OwnFrame::Counts => walk.in_its_frame.or(walk.found),
+        OwnFrame::Last => walk.found.or(walk.in_its_frame),
+    };
     walk
 }
 
 impl<F: Fn(&OpenCall) -> bool> Walk<'_, F> {
-    /// The last frame ends at `sp`, which is that of the next.
-    fn step(&mut self, sp: usize, code: usize) -> i32 {
+    /// Visits the frame at `sp`, of the function starting at `code`. The last frame ends at `sp`.
+    /// Returns whether to go on.
+    fn step(&mut self, sp: usize, code: usize) -> bool {
         let (last, from) = (self.last, stackbounds::at(self.last));
         let to = stackbounds::at(sp);
         self.last = sp;
         let function = replace(&mut self.code, code);
-        // Two frames follow each other on one stack, unless one of our switches lies between them; then at least
-        // one of the two is on a pooled stack, whose bounds are exact.
+        // Two consecutive frames are on one stack, unless one of our switches lies between them.
+        // Then at least one of the two is on a pooled stack, and its bounds are exact.
         let same_stack = last < sp && if from.is_exact() { from == to } else { !to.is_exact() };
         let is_its_frame = !self.outside && same_stack && (last..sp).contains(&self.upcall_sp);
         self.outside |= is_its_frame;
         if !self.outside {
-            return GO_ON;
+            return true;
         }
         self.on_its_stack &= same_stack;
         if self.on_its_stack {
             self.walked_to = sp;
         }
         let encloses = |call: &OpenCall| {
-            // SAFETY: asked only where `last..sp` is one frame of this thread, which the walk has come through.
+            // SAFETY: called only if `last..sp` is one frame of this thread, just visited by the
+            // walk, so it can be read.
             is_of(call, function, last) && unsafe { call.frame_is_in(last, sp) } && (self.counts)(call)
         };
         let found = if same_stack { nearest(self.record, encloses) } else { None };
         if is_its_frame {
             self.in_its_frame = found.filter(|call| call.rust_sp() >= self.upcall_sp);
-            return GO_ON;
+            return true;
         }
         self.found = found;
-        if found.is_some() { STOP } else { GO_ON }
+        found.is_none()
     }
 }

@@ -1,14 +1,15 @@
-//! What `#[upcall::export]` makes of a function: an upcall, and what C gets when that gives no value.
+//! The runtime of `#[upcall::export]`: an exported function is an upcall, and needs a value for C
+//! if the upcall fails.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{Entry, Panicked, StackChoice, entry, message_of};
+use super::{Entry, StackChoice, UpcallError, entry, message_of};
 use crate::function::Function;
-use crate::quiet::fatal;
+use crate::messages::fatal;
 
-/// Runs the body of a function whose `on_panic` is given.
+/// Runs the body of a function with `on_panic`.
 #[inline(always)]
-pub fn export_or<R, F: FnOnce() -> R>(entry: Entry, body: F, on_panic: impl FnOnce(Panicked) -> R) -> R {
+pub fn export_or<R, F: FnOnce() -> R>(entry: Entry, body: F, on_panic: impl FnOnce(UpcallError) -> R) -> R {
     match entry.enter(body) {
         Ok(value) => value,
         Err(error) => answer(error, on_panic, Function::of::<F>()),
@@ -21,7 +22,7 @@ pub fn export<R: Zero, F: FnOnce() -> R>(entry: Entry, body: F) -> R {
     match entry.enter(body) {
         Ok(value) => value,
         Err(error) => {
-            if !error.is_on_its_way() {
+            if !error.goes_on() {
                 unanswered(&error, Function::of::<F>());
             }
             R::ZERO
@@ -29,7 +30,8 @@ pub fn export<R: Zero, F: FnOnce() -> R>(entry: Entry, body: F) -> R {
     }
 }
 
-/// What C gets from a function without `on_panic` while a panic is on its way to the enclosing downcall.
+/// The value for C from a function without `on_panic`, while a panic is pending at the enclosing
+/// downcall.
 ///
 /// ```compile_fail,E0277
 /// #[repr(C)]
@@ -49,7 +51,7 @@ pub fn export<R: Zero, F: FnOnce() -> R>(entry: Entry, body: F) -> R {
     note = "say which: `#[upcall::export(on_panic = …)]`"
 )]
 pub trait Zero {
-    /// That.
+    /// The zero value of this type.
     const ZERO: Self;
 }
 
@@ -80,19 +82,19 @@ impl<T> Zero for Option<T> {
     const ZERO: Self = None;
 }
 
-/// The value that `on_panic` gives.
+/// Returns the value of `on_panic`. If `on_panic` panics, aborts.
 #[cold]
 #[inline(never)]
-fn answer<R>(error: Panicked, on_panic: impl FnOnce(Panicked) -> R, function: Function) -> R {
+fn answer<R>(error: UpcallError, on_panic: impl FnOnce(UpcallError) -> R, function: Function) -> R {
     catch_unwind(AssertUnwindSafe(|| on_panic(error))).unwrap_or_else(|payload| {
         stop(&|| format!("the on_panic of {function} panicked: {}", message_of(&*payload)))
     })
 }
 
-/// Nobody would ever hear of the error.
+/// Aborts: nobody would ever hear of the error.
 #[cold]
 #[inline(never)]
-fn unanswered(error: &Panicked, function: Function) -> ! {
+fn unanswered(error: &UpcallError, function: Function) -> ! {
     let what = if error.refusal().is_some() {
         "was refused"
     } else {
@@ -101,9 +103,9 @@ fn unanswered(error: &Panicked, function: Function) -> ! {
     stop(&|| format!("{function} {what}, and names no value for C (on_panic): {error}"))
 }
 
-/// Stops the process, on a stack with room for that: of the caller's there may be too little.
+/// Aborts with a message, on a pooled stack: the caller's stack may have too little room.
 fn stop(message: &dyn Fn() -> String) -> ! {
     drop(entry().stack(StackChoice::Pooled).enter(|| -> () { fatal(message()) }));
-    // There is none.
+    // There is no pooled stack: the upcall was refused.
     fatal(message())
 }

@@ -1,315 +1,331 @@
 //! The crossing: C calls Rust, and Rust calls C back.
 //!
-//! The life of an upcall, naming the stack that each step is on:
+//! # The life of an upcall
+//!
+//! C calls an exported function, and the function calls [`enter`] with a closure, the Rust body.
+//! The body may call C in its turn: a *downcall*. The picture follows one upcall from start to end,
+//! and names the stack of each step on the right.
 //!
 //! ```text
-//! C calls an exported function                                          system stack
-//! └─ enter                                                              system stack
-//!    │    the thread's Hot, from thread-local storage
-//!    ├─ SP on the thread's own stack, room ≥ min_stack                  → run in place
-//!    └─ elsewhere: first, if the thread is new to us, attach            service stack
-//!       ├─ SP on any exactly known stack, room ≥ min_stack              → run in place
-//!       ├─ the entry insists on the caller's stack                      → run in place, or refuse
-//!       └─ otherwise                                                    → take a pooled stack
-//!          │    filling the thread's spares, when there are none        service stack
-//!          └─ catch_unwind; a panic is seen to                          system stack or pooled stack
-//!             └─ the Rust body
-//!                ├─ wait: as told in `fiber/wait.rs`                      suspends a fiber, or parks the thread
-//!                └─ downcall: noted in the thread's open calls
-//!                   ├─ on_fiber, or C is on this stack already → call in place   the fiber's, where upcalls may suspend it
-//!                   ├─ SP on any other pooled stack → switch back       system stack, below enter's frames
-//!                   └─ otherwise            → call in place             the stack that it is on
-//!                      └─ C … may switch stacks, and call us again
-//!                   ←  same thread?  a panic left here by an upcall? → raise it
-//!    ←  same thread?  the stack goes back to the thread's spares, or to the pool
-//! ← value, or a Panicked after a panic or refusal; nothing of this call remains
+//! step                                                           stack
+//! ─────────────────────────────────────────────────────────────────────────────────────────────
+//! C calls an exported function                                   system stack
+//! └─ enter: read SP and the thread's ThreadState                 system stack
+//!    │
+//!    │  1. choose a stack
+//!    ├─ SP on the thread's own stack, room ≥ min_stack,
+//!    │  an entry without choices                                 → stay here
+//!    └─ otherwise
+//!       │  if the thread is new to upcall: attach it             service stack
+//!       ├─ StackChoice::Caller                                   → stay here, or refuse
+//!       ├─ StackChoice::Auto, bounds exact, room ≥ min_stack     → stay here
+//!       └─ otherwise                                             → switch to a pooled stack
+//!             if the thread has no spare: take from the pool     service stack
+//!    │
+//!    │  2. run
+//!    └─ catch_unwind; a panic becomes an UpcallError             chosen stack
+//!       └─ the Rust body                                         chosen stack
+//!          ├─ wait                                               suspends the fiber, or parks
+//!          │                                                     the thread: `fiber/wait.rs`
+//!          └─ downcall: takes a place in the thread's open calls
+//!             ├─ on a fiber's stack, if C is to run there        → call in place: fiber's stack
+//!             ├─ on another pooled stack                         → switch back: system stack,
+//!             │                                                    below the frames of enter
+//!             └─ on any other stack                              → call in place
+//!                └─ C                                            may switch stacks itself,
+//!                                                                and may call Rust again
+//!             ◄─ C returns: same thread? Raise the pending panic, if there is one.
+//!    │
+//!    │  3. return
+//!    ◄─ the body ends: same thread? Put the pooled stack back to the spares or the pool.
+//! ◄─ enter returns the value, or an UpcallError after a panic or refusal.
+//!    Nothing of the call remains. If the error is dropped, its panic becomes pending at the
+//!    enclosing downcall.
 //! ```
 //!
-//! Two rules. **An estimate never carries a promise**: in place needs exact bounds, or an entry that insists. **A return sets the
-//! state from the frame that returns**, not from what the last call left behind: calls may return in any order. "Same thread?" is
-//! asked wherever the host could have moved the stack: by every downcall, and by upcalls everywhere but on the thread's own stack.
+//! On the thread's own stack, step 1 is one comparison, and nothing is switched. An upcall from a
+//! small coroutine runs on a pooled stack, and its downcall goes back. The frames then lie as
+//! follows, high addresses at the top:
+//!
+//! ```text
+//!      system stack                                  pooled stack
+//!    ┌────────────────────────────┐ high           ┌────────────────────────────┐ base
+//!    │ C                          │                │ catch_unwind               │
+//!    │ exported function: enter   │ ─── switch ──► │ Rust body                  │
+//!    ├────────────────────────────┤                │ downcall                   │
+//!    │ C, called by the downcall  │ ◄── switch ─── ├────────────────────────────┤
+//!    │ further upcalls begin here │                │ free                       │
+//!    ├────────────────────────────┤                │                            │
+//!    │ free                       │                └────────────────────────────┘ low
+//!    └────────────────────────────┘ low              guard pages
+//! ```
+//!
+//! The *system stack* is the stack of C: the thread's own, or one of the host's. *Pooled stacks*
+//! are ours. A thread keeps a few idle ones for its next upcalls, its *spares*. *Service stacks*
+//! are ours too, and are for cold paths: if C has only 1 KiB of stack, this is too little for an
+//! allocation.
+//!
+//! # Rules
+//!
+//! - **An estimate never carries a promise.** Running in place takes exact bounds, or an entry with
+//!   [`StackChoice::Caller`]. On the thread's own stack, `Auto` counts as room only verified stack
+//!   (`verify` in stackbounds) outside the margin at the low end.
+//! - **A return sets the state from the frame that returns**, not from the state left by the last
+//!   call: calls may return in any order.
+//! - **A call ends on the thread that it began on.** Its return checks this wherever the host could
+//!   have moved the stack: in every downcall, and in upcalls outside the thread's own stack. After
+//!   a move, upcall reports it and aborts.
+//!
+//! An allocator called by our own code may make an upcall. It takes none of these steps: it runs at
+//! once, in place or on a service stack.
 
+mod answer;
 mod attach;
-mod body;
-mod checked;
+mod c_api_call;
 mod detach;
 mod downcall;
 mod enclosing;
+mod entry;
+mod error;
 pub mod export;
-mod foreign;
-mod panicked;
-mod place;
+mod foreign_unwind;
+mod payload;
+mod placement;
+mod refusal;
+mod thunk;
 mod with_stack;
 
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use stackbounds::stack_pointer;
-
 pub use attach::attach;
-pub(crate) use checked::checked;
+#[cfg(feature = "runtime")]
+pub(crate) use attach::attach_with_reserve;
+pub(crate) use c_api_call::run_c_api;
 pub use detach::{InUse, detach};
-pub use downcall::{downcall, downcall_on_fiber};
-pub use panicked::{Panicked, Refusal};
+pub use downcall::{downcall, downcall_on_fiber, downcall_on_system_stack, try_downcall};
+pub use entry::{Entry, StackChoice, enter, entry};
+pub use error::{UpcallError, UpcallErrorKind, panic_is_pending};
+pub use payload::Interrupted;
+pub use refusal::Refusal;
 pub use with_stack::with_stack;
 
-use body::{Body, Slot};
-use foreign::refusing;
-use panicked::caught;
-pub(crate) use panicked::message_of;
-pub(crate) use place::from_pool;
-use place::{From, Place, place};
+use error::caught;
+use foreign_unwind::abort_on_foreign_unwind;
+pub(crate) use payload::message_of;
+pub(crate) use placement::from_pool;
+use placement::{Origin, Placement, Pooled, choose_placement};
+use thunk::{Body, Thunk};
 
+use crate::coroutine::spans::{SpanKind, UpcallSpan};
+use crate::drop_guards::drop_ignoring_panics;
 use crate::function::Function;
-use crate::quiet::quietly;
-use crate::spans::{UpcallBody, What};
-use crate::stack::{Control, service, switch};
-use crate::thread::{Hot, Payload, record};
+use crate::stack::{StackHeader, service, switch};
+use crate::sync::in_own_code;
+use crate::thread::{Attached, CallName, Payload, ThreadState};
 
-/// Which stack an upcall runs on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum StackChoice {
-    /// The caller's where its bounds are exact and leave enough room; else a pooled one. The default.
-    #[default]
-    Auto,
-    /// The caller's: for hosts that scan or check the stack that they gave us (Ruby, CPython, the JVM, PostgreSQL, Boehm GC).
-    /// Refused where the bounds are exact and leave too little room. Where they are only estimated, nothing is promised.
-    Caller,
-    /// A pooled one, always.
-    Pooled,
-}
-
-/// How one upcall is to be run: made by [`entry`], used up by [`Entry::enter`].
-#[derive(Clone, Copy, Debug)]
-#[must_use = "an entry does nothing until it is entered"]
-pub struct Entry {
-    choice: StackChoice,
-    min_stack: Option<usize>,
-}
-
-/// An upcall with choices: [`enter`] is `entry().enter`.
+/// Runs an upcall without choices that came from outside the thread's own stack, or found too
+/// little room there.
 ///
-/// ```
-/// use upcall::StackChoice;
-///
-/// let sum = upcall::entry().stack(StackChoice::Pooled).min_stack(1 << 20).enter(|| 1 + 1)?;
-/// assert_eq!(sum, 2);
-/// # Ok::<(), upcall::Panicked>(())
-/// ```
-#[inline]
-pub const fn entry() -> Entry {
-    Entry { choice: StackChoice::Auto, min_stack: None }
-}
-
-/// Runs `f` as an upcall: wherever C is on whichever stack, with at least
-/// [`min_stack`](crate::Config::min_stack) bytes (128 KiB) below `f`, and with its panics caught.
-///
-/// To be called first thing in an `extern "C"` function:
-///
-/// ```
-/// #[unsafe(no_mangle)]
-/// pub extern "C" fn parse_length(text: *const u8, len: usize) -> i64 {
-///     upcall::enter(|| {
-///         // SAFETY: the C side promises `len` readable bytes.
-///         let text = unsafe { std::slice::from_raw_parts(text, len) };
-///         std::str::from_utf8(text).unwrap().parse::<i64>().unwrap()
-///     })
-///     .unwrap_or(-1) // what C gets after a panic
-/// }
-/// # assert_eq!(parse_length(c"42".as_ptr().cast(), 2), 42);
-/// ```
-///
-/// On the thread's own stack a call costs about what a plain call does, and no system call. The thread's first upcall
-/// attaches it: its stack's bounds are asked for, and a record is made that its exit frees.
-///
-/// What the compiler inlines into the function that C calls, `f` too, has its frame on C's stack: large local arrays belong in a function marked
-/// `#[inline(never)]`.
-///
-/// # Errors
-/// When `f` panics, or is refused (see [`Refusal`]). A panic inside a [`downcall`] is also raised
-/// there, when C has returned, with its original payload. The message is kept as the thread's last panic, which C reads by
-/// `upcall_last_panic`.
-///
-/// # Aborts
-/// When the call comes back on another thread than it began on, because the host moved a suspended coroutine there. On a thread's own stack, that is
-/// noticed by downcalls only.
-#[inline]
-pub fn enter<R>(f: impl FnOnce() -> R) -> Result<R, Panicked> {
-    entry().enter(f)
-}
-
-impl Entry {
-    /// Chooses the stack.
-    #[inline]
-    pub const fn stack(mut self, choice: StackChoice) -> Self {
-        self.choice = choice;
-        self
-    }
-
-    /// The bytes of stack that this upcall needs, in place of the process's
-    /// [`min_stack`](crate::Config::min_stack), or of 16 KiB with [`StackChoice::Caller`].
-    #[inline]
-    pub const fn min_stack(mut self, bytes: usize) -> Self {
-        self.min_stack = Some(bytes);
-        self
-    }
-
-    #[inline(always)]
-    fn is_default(&self) -> bool {
-        matches!(self.choice, StackChoice::Auto) && self.min_stack.is_none()
-    }
-
-    /// Runs `f` as an upcall; see [`enter`], whose errors and aborts are this one's too.
-    #[inline]
-    pub fn enter<R>(self, f: impl FnOnce() -> R) -> Result<R, Panicked> {
-        let sp = stack_pointer();
-        let hot = Hot::here();
-        if self.is_default() && hot.has_room_at(sp) {
-            let function = Function::with(&f);
-            hot.begin_upcall(sp, function);
-            let result = catch_unwind(AssertUnwindSafe(|| UpcallBody::run(function, || refusing(f))));
-            hot.end_upcall();
-            return result.map_err(|payload| caught(payload, sp));
-        }
-        let (result, failed) =
-            if self.is_default() { elsewhere(hot, sp, f) } else { as_chosen(hot, sp, f, self) };
-        match failed {
-            // SAFETY: where nothing failed, there is a result, says `Ended`.
-            None => Ok(unsafe { result.assume_init() }),
-            Some(failed) => Err(failed),
-        }
-    }
-}
-
-/// An upcall without choices away from the thread's own stack. This and what follows need little stack themselves, since C may
-/// have left 1 KiB; what needs more runs on a service stack.
+/// This function and its callees use little stack themselves, since C may have only 1 KiB. Work
+/// with larger frames runs on a service stack.
 #[inline(never)]
-fn elsewhere<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, f: F) -> Ended<R> {
-    let spare = if hot.to_spare.holds(sp) {
-        hot.take_spare()
-    } else if hot.in_place.holds(sp) {
-        return in_place(hot, sp, f);
+fn enter_off_own_stack<R, F: FnOnce() -> R>(thread: &'static ThreadState, sp: usize, f: F) -> Ended<R> {
+    if thread.spare_range.contains(sp) {
+        match thread.take_first_spare() {
+            Some(stack) => on_spare(thread, sp, stack, f),
+            None => on_other_spare(thread, sp, f),
+        }
+    } else if thread.in_place_range.contains(sp) {
+        run_in_place(thread, sp, f)
     } else {
-        None
-    };
-    let Some(stack) = spare else { return as_chosen(hot, sp, f, entry()) };
-    let mut slot = Slot::of_upcall(f);
-    hot.begin_upcall(sp, Function::of::<F>());
-    // SAFETY: the slot is new.
-    let run = || unsafe { slot.run() };
-    let what = || upcall_of(Function::of::<F>());
-    let failed = run_pooled(hot, stack, None, run, move |panic| caught(panic, sp), what);
-    hot.put_spare(stack);
-    hot.end_upcall();
-    record::detach_if_exiting(hot);
-    // SAFETY: that was its run.
-    unsafe { ended(slot, failed) }
+        as_chosen(thread, sp, f, entry())
+    }
 }
 
-/// One from a stack with enough room, for a frame as large as that of `f` too.
 #[inline(never)]
-fn in_place<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, f: F) -> Ended<R> {
+fn on_other_spare<R, F: FnOnce() -> R>(thread: &'static ThreadState, sp: usize, f: F) -> Ended<R> {
+    match thread.take_other_spare() {
+        Some(stack) => on_spare(thread, sp, stack, f),
+        None => as_chosen(thread, sp, f, entry()),
+    }
+}
+
+/// Runs an upcall on a spare stack; its system stack is the caller's stack.
+#[inline(never)]
+fn on_spare<R, F: FnOnce() -> R>(
+    thread: &'static ThreadState,
+    sp: usize,
+    stack: &'static StackHeader,
+    f: F,
+) -> Ended<R> {
+    let mut thunk = Thunk::of_upcall(f);
+    thread.begin_upcall(sp, Function::of::<F>());
+    // SAFETY: the thunk is new, so it has not run.
+    let run = || unsafe { thunk.run() };
+    let name = CallName::Upcall(Function::of::<F>());
+    let failed = run_pooled(thread, stack, None, run, move |panic| caught(panic, sp), name);
+    thread.end_upcall();
+    let failed = if thread.put_first_spare(stack) { failed } else { end_with_care(thread, stack, failed) };
+    // SAFETY: `run_pooled` has run the thunk, and `failed` is its panic.
+    unsafe { ended(thunk, failed) }
+}
+
+/// Ends an upcall on a pooled stack if the first place for spares is not free: another stack or
+/// `CAREFUL` is in it.
+#[cold]
+#[inline(never)]
+fn end_with_care<T>(thread: &'static ThreadState, stack: &'static StackHeader, failed: T) -> T {
+    let _attached = Attached::already(thread);
+    thread.put_back_carefully(stack);
+    failed
+}
+
+/// Runs an upcall on the caller's stack. Its room is enough for a frame as large as `f`'s, too.
+#[inline(never)]
+fn run_in_place<R, F: FnOnce() -> R>(thread: &'static ThreadState, sp: usize, f: F) -> Ended<R> {
     let function = Function::with(&f);
-    hot.begin_upcall(sp, function);
-    let what = || upcall_of(Function::of::<F>());
-    let result = run_here(hot, || UpcallBody::run(function, || refusing(f)), what);
+    thread.begin_upcall(sp, function);
+    let name = CallName::Upcall(Function::of::<F>());
+    let result = run_here(thread, || UpcallSpan::run(function, || abort_on_foreign_unwind(f)), name);
     let ended = match result {
         Ok(value) => (MaybeUninit::new(value), None),
         Err(panic) => (MaybeUninit::uninit(), Some(caught(panic, sp))),
     };
-    hot.end_upcall();
-    record::detach_if_exiting(hot);
+    thread.end_upcall();
+    drop(Attached::already(thread));
     ended
 }
 
 #[inline(never)]
-fn as_chosen<R, F: FnOnce() -> R>(hot: &'static Hot, sp: usize, f: F, entry: Entry) -> Ended<R> {
-    let mut slot = Slot::of_upcall(f);
-    // SAFETY: the slot is new.
-    let body = unsafe { slot.body() };
-    let failed = chosen(hot, sp, body, entry);
-    // SAFETY: that was its run, or refusal.
-    unsafe { ended(slot, failed) }
+fn as_chosen<R, F: FnOnce() -> R>(thread: &'static ThreadState, sp: usize, f: F, entry: Entry) -> Ended<R> {
+    let mut thunk = Thunk::of_upcall(f);
+    // SAFETY: the thunk is new: it has neither run nor given away a body.
+    let body = unsafe { thunk.body() };
+    let failed = chosen(thread, sp, body, entry);
+    // SAFETY: `chosen` has run the body, or `failed` is the refusal.
+    unsafe { ended(thunk, failed) }
 }
 
-/// The result of an upcall, there if it did not fail; and the error, if it did. As small results travel in registers so, an upcall in place needs no
-/// memory for one that is made elsewhere.
-type Ended<R> = (MaybeUninit<R>, Option<Panicked>);
+/// An upcall's result if it succeeded, and its error if it failed.
+///
+/// This pair passes small results in registers. An upcall in place then needs no memory for a
+/// result made elsewhere.
+type Ended<R> = (MaybeUninit<R>, Option<UpcallError>);
 
+/// Turns a thunk into its result, or drops the closure of a refused one.
+///
 /// # Safety
-/// The slot ran, and `failed` is its panic if it panicked; or it did not run, and `failed` is the refusal.
+/// Either the thunk ran, and `failed` is its panic if it panicked; or it did not run, and `failed`
+/// is the refusal.
 #[inline(always)]
-unsafe fn ended<R, F: FnOnce() -> R>(slot: Slot<F, R, UpcallBody>, failed: Option<Panicked>) -> Ended<R> {
+unsafe fn ended<R, F: FnOnce() -> R>(
+    thunk: Thunk<F, R, UpcallSpan>,
+    failed: Option<UpcallError>,
+) -> Ended<R> {
     let Some(error) = failed else {
-        // SAFETY: it ran, says the caller, and did not fail: there is a result.
-        return (MaybeUninit::new(unsafe { slot.result() }), None);
+        // SAFETY: the caller guarantees that a thunk without error ran to its end, so it has a
+        // result.
+        return (MaybeUninit::new(unsafe { thunk.result() }), None);
     };
     if error.refusal().is_some() {
-        // SAFETY: what is refused is not run.
-        quietly(|| unsafe { slot.drop_unrun() });
+        // SAFETY: `failed` is a refusal, so the caller guarantees that the thunk did not run.
+        drop_ignoring_panics(|| unsafe { thunk.drop_unrun() });
     }
     (MaybeUninit::uninit(), Some(error))
 }
 
-/// Any upcall: attaches the thread if it is new to us, and decides where the upcall runs.
+/// Runs any upcall: attaches the thread if it is new to upcall, then decides where the body runs.
 #[inline(never)]
-fn chosen(hot: &'static Hot, sp: usize, body: Body<'_>, entry: Entry) -> Option<Panicked> {
-    // Before a thread is attached, which takes locks and allocates.
-    let in_handler = hot.record().is_none().then(|| service::run(|| record::is_on_signal_stack(sp)));
-    if in_handler == Some(true) {
-        return Some(panicked::refused(hot, Refusal::SignalHandler));
+fn chosen(thread: &'static ThreadState, sp: usize, body: Body<'_>, entry: Entry) -> Option<UpcallError> {
+    if in_own_code() {
+        return in_our_own_code(thread, sp, body);
     }
-    record::attach_if_new(hot, sp);
-    // What a signal handler interrupts goes on as it was.
-    let (from, outer) = (From::at(sp, in_handler), hot.upcall.get());
-    let failed = match place(hot, entry, &from) {
-        Err(refusal) => Some(panicked::refused(hot, refusal)),
+    let (attached, in_handler) = Attached::for_upcall(thread, sp);
+    let Some(_attached) = attached else {
+        return Some(error::refused(thread, Refusal::SignalHandler));
+    };
+    thread.verify_own_stack(sp, entry.needs(thread));
+    // An upcall from a signal handler restores `outer` at its end, for the interrupted code.
+    let (from, outer) = (Origin::at(sp, in_handler), thread.upcall.get());
+    match choose_placement(thread, entry, &from) {
+        Err(refusal) => Some(error::refused(thread, refusal)),
         Ok(place) => {
-            let function = body.function;
-            hot.begin_upcall(sp, function);
+            thread.begin_upcall(sp, body.function);
             let failed = match place {
-                Place::Caller => {
-                    let result = run_here(hot, || body.run(), || upcall_of(function));
-                    result.err().map(|panic| caught(panic, sp))
-                }
-                Place::Pooled(pooled) => pooled.run(hot, body, |panic| caught(panic, sp)),
+                Placement::Caller => on_callers(thread, sp, body),
+                Placement::Pooled(pooled) => on_pooled(thread, sp, body, pooled),
             };
             if from.is_signal_stack {
-                hot.upcall.set(outer);
+                thread.upcall.set(outer);
             } else {
-                hot.end_upcall();
+                thread.end_upcall();
             }
             failed
         }
-    };
-    record::detach_if_exiting(hot);
-    failed
+    }
 }
 
-/// Runs `run` in place, on a stack that the host may move to another thread. `what` tells what that is.
+/// Runs a body on the caller's stack.
+///
+/// This and [`on_pooled`] are functions of their own: in unoptimised builds their frames are large,
+/// and the frame of [`chosen`] must be small.
+#[inline(never)]
+fn on_callers(thread: &ThreadState, sp: usize, body: Body<'_>) -> Option<UpcallError> {
+    let function = body.function;
+    let result = run_here(thread, || body.run(), CallName::Upcall(function));
+    result.err().map(|panic| caught(panic, sp))
+}
+
+/// Runs a body on a pooled stack.
+#[inline(never)]
+fn on_pooled(thread: &ThreadState, sp: usize, body: Body<'_>, pooled: Pooled) -> Option<UpcallError> {
+    pooled.run(thread, body, |panic| caught(panic, sp))
+}
+
+/// Runs an upcall by an allocator, or a hook of `malloc`, called by our own code.
+///
+/// If there is enough room, it runs in place, else on a service stack. It leaves no trace in the
+/// thread's state. Only its caller hears of its panic.
+#[cold]
+#[inline(never)]
+fn in_our_own_code(thread: &'static ThreadState, sp: usize, body: Body<'_>) -> Option<UpcallError> {
+    let outer = thread.upcall.get();
+    let has_room = stackbounds::for_upcall::known(sp).and_then(|stack| stack.room_below(sp))
+        >= Some(thread.min_stack().max(MUCH));
+    let run = || catch_unwind(AssertUnwindSafe(|| body.run()));
+    // If this is a service stack already, `service::run` stays on it.
+    let result = if has_room { run() } else { service::run(run) };
+    thread.upcall.set(outer);
+    result.err().map(error::caught_by_nobody)
+}
+
+/// An upcall from own code runs in place if this many bytes remain below it, and `min_stack` too.
+const MUCH: usize = 128 << 10;
+
+/// Runs `run` in place, on a stack that the host may move to another thread. `what` names the call
+/// in the message of the abort.
 #[inline(always)]
-fn run_here<R>(hot: &Hot, run: impl FnOnce() -> R, what: impl FnOnce() -> String) -> std::thread::Result<R> {
-    let mark = hot.mark();
+fn run_here<R>(thread: &ThreadState, run: impl FnOnce() -> R, name: CallName) -> std::thread::Result<R> {
+    let id = thread.id();
     let result = catch_unwind(AssertUnwindSafe(run));
-    hot.check_same_thread(mark, what);
+    thread.check_same_thread(id, name);
     result
 }
 
-fn upcall_of(function: Function) -> String {
-    format!("the upcall of {function}")
-}
-
-/// Runs `run` on a pooled stack. `what` tells what that is. Downcalls continue at `system_sp`; `None` for below this frame. A panic is seen to there, by `caught`: of the
-/// caller's stack there may be too little left.
+/// Runs `run` on a pooled stack, and `caught` on its panic.
+///
+/// Downcalls continue at `system_sp`; if it is `None`, below this frame. `caught` runs on the
+/// pooled stack too, since the caller's stack may have too little room. `what` names the call in
+/// the message of an abort.
 #[inline(always)]
 fn run_pooled<T>(
-    hot: &Hot,
-    stack: &'static Control,
+    thread: &ThreadState,
+    stack: &'static StackHeader,
     system_sp: Option<usize>,
     run: impl FnOnce(),
     caught: impl FnOnce(Payload) -> T,
-    what: impl FnOnce() -> String,
+    name: CallName,
 ) -> Option<T> {
     struct There<F, C, T> {
         run: ManuallyDrop<F>,
@@ -317,24 +333,26 @@ fn run_pooled<T>(
         failed: Option<T>,
     }
     impl<F: FnOnce(), C: FnOnce(Payload) -> T, T> There<F, C, T> {
+        /// Runs `run`, and `caught` if that panics.
+        ///
         /// # Safety
-        /// Called once.
+        /// Call this once at most.
         #[inline(always)]
         unsafe fn run(&mut self) {
-            // SAFETY: taken once, says the caller; and `caught` here only.
+            // SAFETY: the caller guarantees a single call, and only this function takes `run`.
             let run = unsafe { ManuallyDrop::take(&mut self.run) };
             if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
-                // SAFETY: as above.
+                // SAFETY: only this line takes `caught`, and the caller guarantees a single call.
                 self.failed = Some(unsafe { ManuallyDrop::take(&mut self.caught) }(payload));
             }
         }
     }
-    hot.pooled.set(stack);
+    thread.pooled.set(stack);
     let mut there = There { run: ManuallyDrop::new(run), caught: ManuallyDrop::new(caught), failed: None };
-    // What goes to the other stack is copied there: one pointer.
+    // The switch copies this closure to the other stack: one pointer.
     let at = &mut there;
-    // SAFETY: a switch runs what it is given once.
+    // SAFETY: `on_pooled` runs its closure once.
     switch::on_pooled(stack, system_sp, move || unsafe { at.run() });
-    hot.check_same_thread(stack.mark.get(), what);
+    thread.check_same_thread(stack.owner.get(), name);
     there.failed
 }

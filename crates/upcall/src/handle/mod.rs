@@ -1,23 +1,26 @@
-//! Rust values that C keeps as a `void *`.
+//! Handles: Rust values that C keeps as a `void *`.
 //!
-//! Rule: **nothing that C gives is dereferenced.** It is a number, looked up in a table; what leads to no value there is an error.
+//! Rule: **a value from C is never dereferenced.** It is a number, looked up in a table. A number
+//! without an entry there is an error.
 
-mod kind;
 #[cfg(all(test, upcall_loom))]
 mod model;
 mod number;
 mod slot;
 pub(crate) mod table;
+mod type_tag;
 
 use std::ffi::c_void;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ptr;
 
-/// A Rust value that C keeps as a `void *`, and gives back: an opaque object of a C library.
+/// A Rust value that C keeps as a `void *`: the opaque object of a C library.
 ///
-/// The `void *` is no pointer but a number that leads to the value, and is never given out twice. One that is null, was freed already, belongs to a
-/// value of another type, or came from somewhere else is an error, on any thread and at any time, and never undefined behaviour:
+/// The `void *` is a number, not a pointer. It leads to the value, and upcall never gives out the
+/// same number twice. A handle is an error if it is null, was freed, belongs to a value of another
+/// type, or came from elsewhere. This holds on any thread and at any time; a bad handle is never
+/// undefined behaviour:
 ///
 /// ```
 /// use std::ffi::{c_int, c_void};
@@ -33,7 +36,7 @@ use std::ptr;
 ///     enter(|| Handle::into_raw(Counter { sum })).unwrap_or(std::ptr::null_mut())
 /// }
 ///
-/// /// Returns the new sum; -1 if `counter` is none, for a reason that `upcall_last_panic` tells.
+/// /// Returns the new sum; -1 if `counter` is none, for a reason that `upcall_last_message` tells.
 /// #[unsafe(no_mangle)]
 /// pub extern "C" fn counter_add(counter: *mut c_void, number: c_int) -> c_int {
 ///     enter(|| {
@@ -61,70 +64,83 @@ use std::ptr;
 /// assert_eq!(counter_add(std::ptr::null_mut(), 1), -1);
 /// ```
 ///
-/// [`with`](Self::with) shares a value among all who call it, [`with_mut`](Self::with_mut) gives it to one at a time. Neither ever waits: where one would
-/// have to, it is an error. No lock is held during the closure, which may call C, wait, and use any handle, its own too.
+/// [`with`](Self::with) shares a value among all its callers; [`with_mut`](Self::with_mut) gives it
+/// to one caller at a time. Neither ever waits: instead of waiting, they return an error. No lock
+/// is held during the closure. The closure may call C, wait, and use any handle, including its own.
 ///
-/// After a fork, the child has the handles of its parent, with copies of their values. Threads that it does not have stay inside those that they used.
-/// A closure that C leaves by `longjmp` stays inside its own for ever, too.
+/// After a fork, the child has its parent's handles, with copies of their values. Handles that
+/// other threads were using at the fork stay in use there for ever. So does a handle whose closure
+/// C abandoned by `longjmp`.
 ///
-/// There is no value of this type. There can be 16 million handles at once, and 280 million million in the life of a process (on systems of 32
-/// bits: 32 thousand, and a thousand million).
+/// This type has no values. At most 16 million handles exist at once, and a process can make 280
+/// million million of them in its life (on 32-bit systems: 32 thousand, and a thousand million).
 pub struct Handle<T>(PhantomData<fn() -> T>, Never);
 
 enum Never {}
 
 impl<T: Send + 'static> Handle<T> {
-    /// Keeps `value` until C has given its handle back to [`from_raw`](Self::from_raw) or [`remove`](Self::remove). Whoever has the handle may do so,
-    /// from any thread. It is not null, nor an address.
+    /// Keeps `value` for C and returns its handle.
+    ///
+    /// The value stays until the handle is passed to [`from_raw`](Self::from_raw) or
+    /// [`remove`](Self::remove). Whoever has the handle may do so, from any thread. The handle is
+    /// neither null nor an address.
     ///
     /// # Panics
-    /// When there are no handles left.
+    /// If no handle is free.
     #[must_use = "the value is kept until its handle is removed"]
     pub fn into_raw(value: T) -> *mut c_void {
         ptr::without_provenance_mut(table::insert(value))
     }
 
-    /// Takes the value back. The handle is stale from now on.
+    /// Takes the value back from its handle. The handle is stale from now on.
     ///
     /// # Errors
-    /// As [`HandleError`] tells; [`InUse`](HandleError::InUse) inside [`with`](Self::with) and [`with_mut`](Self::with_mut) of that handle, on this thread
-    /// or another.
+    /// See [`HandleError`]. In particular [`InUse`](HandleError::InUse), if a [`with`](Self::with)
+    /// or [`with_mut`](Self::with_mut) of this handle is running, on this thread or another.
     pub fn from_raw(raw: *mut c_void) -> Result<T, HandleError> {
-        // SAFETY: the value is `Send`.
+        // SAFETY: `T: Send`, so the value may move to this thread.
         unsafe { table::take(raw.addr()) }
     }
 
-    /// Drops the value. The handle is stale from now on; the value of one that is in use is dropped when the last that uses it is done with it, there, and what
-    /// its destructor panics with goes no further.
+    /// Drops the value. The handle is stale from now on.
+    ///
+    /// If the value is in use, its last user drops it when done, on its own thread; a panic of the
+    /// destructor is ignored there.
     ///
     /// # Errors
-    /// As [`HandleError`] tells.
+    /// See [`HandleError`]; never [`InUse`](HandleError::InUse).
+    ///
+    /// # Panics
+    /// If the value is dropped here and its destructor panics.
     pub fn remove(raw: *mut c_void) -> Result<(), HandleError> {
-        // SAFETY: the value is `Send`, and so are those that are shared.
+        // SAFETY: `T: Send`, so this thread may drop the value. If others use it, the last of them
+        // drops it on its own thread, which `T: Send` allows as well.
         unsafe { table::remove::<T>(raw.addr()) }
     }
 
-    /// Calls `f` with the value, which nobody else can use meanwhile, on whatever thread.
+    /// Calls `f` with exclusive access to the value, on the calling thread.
     ///
     /// # Errors
-    /// As [`HandleError`] tells; [`InUse`](HandleError::InUse) while another `with_mut` or [`with`](Self::with) of that handle runs, be it one that this is
-    /// called in.
+    /// See [`HandleError`]. In particular [`InUse`](HandleError::InUse), if another `with_mut` or
+    /// [`with`](Self::with) of this handle is running, including one further up this stack.
     #[inline]
     pub fn with_mut<R>(raw: *mut c_void, f: impl FnOnce(&mut T) -> R) -> Result<R, HandleError> {
-        // SAFETY: the value is `Send`.
+        // SAFETY: `T: Send`, so `f` may use the value exclusively on this thread.
         unsafe { table::with_mut(raw.addr(), f) }
     }
 
-    /// Calls `f` with the value, which others can use meanwhile by `with`.
+    /// Calls `f` with the value, shared with other callers of `with`.
     ///
     /// # Errors
-    /// As [`HandleError`] tells; [`InUse`](HandleError::InUse) while a [`with_mut`](Self::with_mut) of that handle runs.
+    /// See [`HandleError`]. In particular [`InUse`](HandleError::InUse), if a
+    /// [`with_mut`](Self::with_mut) of this handle is running.
     #[inline]
     pub fn with<R>(raw: *mut c_void, f: impl FnOnce(&T) -> R) -> Result<R, HandleError>
     where
         T: Sync,
     {
-        // SAFETY: the value is `Sync`.
+        // SAFETY: `T` is `Sync`, so `f` may use the value on this thread beside other users. `T` is
+        // also `Send`, so this thread may drop it as the last user.
         unsafe { table::with(raw.addr(), f) }
     }
 }
@@ -135,27 +151,28 @@ impl<T> fmt::Debug for Handle<T> {
     }
 }
 
-/// Why a handle that C gave did not lead to a value.
+/// The reason why a handle from C led to no usable value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HandleError {
-    /// It is null.
+    /// The handle is null.
     Null,
-    /// It is no handle: a pointer, a number, or a handle of another copy of this library.
+    /// C passed something that is no handle: a pointer, a number, or a handle of another copy of
+    /// this library.
     Foreign {
-        /// What C gave.
+        /// The value from C.
         value: usize,
     },
-    /// Its value was taken back or removed.
+    /// The handle's value was taken back or removed.
     Freed,
-    /// Its value is of another type.
+    /// The handle's value is of another type.
     WrongType {
-        /// That type.
+        /// The type of the handle's value.
         found: &'static str,
-        /// The type that the function works with.
+        /// The type expected by the function.
         expected: &'static str,
     },
-    /// Its value is in use, and one of the two wants it alone.
+    /// The value is in use, and this use or the other one needs it exclusively.
     InUse,
 }
 

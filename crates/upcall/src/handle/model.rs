@@ -1,4 +1,7 @@
-//! loom runs each of these in every order of the threads' steps that the memory model allows; `ci/loom.sh` runs loom.
+//! Loom models of a slot's protocol.
+//!
+//! loom runs each model in every order of the threads' steps allowed by the memory model;
+//! `ci/loom.sh` runs loom.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
@@ -8,14 +11,14 @@ use loom::sync::Arc;
 use loom::thread;
 
 use super::HandleError;
-use super::kind::Kind;
 use super::number::Number;
 use super::slot::{Share, Slot};
+use super::type_tag::TypeTag;
 
-/// loom reports it when one thread has it while another changes it.
+/// A value watched by loom: it reports an access by one thread during a change by another.
 type Value = UnsafeCell<usize>;
 
-/// A slot with a value in it, and the numbers of the values that it has had.
+/// A slot with a value, and a count of the values freed so far.
 struct Table {
     slot: Slot,
     drops: AtomicUsize,
@@ -30,7 +33,7 @@ impl Table {
 
     fn publish(&self, value: usize) -> Number {
         let value = Box::into_raw(Box::new(Value::new(value)));
-        let generation = self.slot.publish(Kind::of::<Value>(), value.cast());
+        let generation = self.slot.publish(TypeTag::of::<Value>(), value.cast());
         Number::new(0, generation)
     }
 
@@ -38,19 +41,20 @@ impl Table {
         self.slot.value().cast()
     }
 
-    /// What `table::with` does.
+    /// Reads the value as `table::with` does.
     fn read(&self, number: Number) -> Result<usize, HandleError> {
-        self.slot.enter(number, Kind::of::<Value>(), Share::ONE)?;
-        // SAFETY: inside, the value is there; loom checks it.
+        self.slot.enter(number, TypeTag::of::<Value>(), Share::ONE)?;
+        // SAFETY: `enter` succeeded, so the value stays until `leave`; loom checks this.
         let read = unsafe { (*self.value()).with(|value| *value) };
         self.leave(Share::ONE);
         Ok(read)
     }
 
-    /// What `table::with_mut` does.
+    /// Changes the value as `table::with_mut` does.
     fn add(&self, number: Number) -> Result<(), HandleError> {
-        self.slot.enter(number, Kind::of::<Value>(), Share::ALL)?;
-        // SAFETY: as above.
+        self.slot.enter(number, TypeTag::of::<Value>(), Share::ALL)?;
+        // SAFETY: `enter` succeeded with `Share::ALL`, so the value stays until `leave` and nobody
+        // else is inside; loom checks this.
         unsafe { (*self.value()).with_mut(|value| *value += 1) };
         self.leave(Share::ALL);
         Ok(())
@@ -63,14 +67,15 @@ impl Table {
     }
 
     fn remove(&self, number: Number) -> Result<(), HandleError> {
-        if self.slot.remove(number, Kind::of::<Value>())? {
+        if self.slot.remove(number, TypeTag::of::<Value>())? {
             self.free();
         }
         Ok(())
     }
 
     fn free(&self) {
-        // SAFETY: the value is the caller's; loom checks it.
+        // SAFETY: `leave` or `remove` returned true, or `take` succeeded, so the value belongs to
+        // the caller alone; loom checks this.
         unsafe {
             let value = Box::from_raw(self.value());
             value.with_mut(|value| *value = 0);
@@ -117,8 +122,8 @@ fn a_number_does_not_lead_to_the_next_value_of_its_slot() {
         let (table, number) = Table::new();
         let its = table.clone();
         let other = thread::spawn(move || its.read(number));
-        // By who frees it; the slot is its own until it publishes again.
-        let next = match table.slot.take(number, Kind::of::<Value>()) {
+        // The thread that frees the value owns the slot until it publishes again.
+        let next = match table.slot.take(number, TypeTag::of::<Value>()) {
             Ok(()) => {
                 table.free();
                 table.publish(8)
@@ -142,7 +147,7 @@ fn a_number_is_not_taken_for_one_of_the_next_value_of_another_kind() {
         let its = table.clone();
         let other = thread::spawn(move || its.read(number));
         if table.remove(number).is_ok() && table.drops.load(Relaxed) == 1 {
-            let generation = table.slot.publish(Kind::of::<u8>(), std::ptr::null_mut());
+            let generation = table.slot.publish(TypeTag::of::<u8>(), std::ptr::null_mut());
             assert_eq!(
                 table
                     .read(Number::new(0, generation))

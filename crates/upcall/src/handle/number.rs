@@ -1,12 +1,13 @@
-//! What C has of a value: a number in the place of a pointer.
+//! Numbers: what C holds in place of a pointer.
 //!
 //! ```text
-//! TAG, 16 bits │ index, 24 bits │ generation, 24 bits       the last two mixed with this copy's key
+//! TAG, 16 bits │ index, 24 bits │ generation, 24 bits      the last two mixed with this copy's key
 //! ```
 //!
-//! The tag makes it an address that no processor takes for one, so that C code which looks behind it is stopped there, and no pointer of C's is
-//! mistaken for it. Two copies of upcall in one process have different keys: the numbers of one lead to nothing in the other. Of 32 bits, the
-//! tag has 2, which tell less.
+//! The tag makes the number an address invalid on every processor. If C code dereferences it, the
+//! process faults there. No pointer of C's is mistaken for a number either. Two copies of upcall in
+//! one process have different keys, so the numbers of one lead to nothing in the other. On 32-bit
+//! systems, the tag has 2 bits and protects less.
 
 use std::ptr;
 
@@ -14,19 +15,19 @@ use super::HandleError;
 
 const TAG_BITS: u32 = if usize::BITS == 64 { 16 } else { 2 };
 const PART: u32 = (usize::BITS - TAG_BITS) / 2;
-/// In ASCII, "up".
+/// "up" in ASCII.
 const TAG: usize = 0x7570 >> (16 - TAG_BITS);
-/// Indices are below this.
+/// The exclusive upper bound of indices.
 pub(super) const INDICES: usize = 1 << PART;
-/// Generations are below this, and above 0.
+/// The exclusive upper bound of generations. The first generation is 1.
 pub(super) const GENERATIONS: usize = 1 << PART;
 
-/// A number, taken apart.
+/// A number, decoded.
 #[derive(Clone, Copy)]
 pub(super) struct Number {
     pub index: usize,
     pub generation: usize,
-    /// As C has it.
+    /// The encoded number, as C has it.
     pub value: usize,
 }
 
@@ -46,7 +47,10 @@ impl Number {
     }
 }
 
-/// Of different copies, different ones: an odd factor takes different addresses to different products.
+/// The key of this copy of upcall.
+///
+/// Different copies have different keys: multiplying by an odd factor maps different addresses to
+/// different products.
 #[inline(always)]
 fn key() -> usize {
     static COPY: u8 = 0;

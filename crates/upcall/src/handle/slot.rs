@@ -1,31 +1,35 @@
-//! One place of the table: a value, who is inside, and for which number.
+//! A slot of the table: one value, its users, and the generation that a number must have.
 //!
-//! All is decided by one word, which a number must agree with:
+//! One word decides everything:
 //!
 //! ```text
-//! generation │ LIVE │ count       how many are inside; COUNT: one has the value to itself
+//! generation │ LIVE │ count       users inside; COUNT: one exclusive user
 //! ```
 //!
-//! - Nobody gets inside unless the slot is LIVE with the number's generation. A generation begins when a value is published, and none comes twice.
-//! - Who clears LIVE while nobody is inside has the value; otherwise the last to leave has it. There is one such, and no one gets inside any more.
-//! - Who has the value empties the slot; then, and not before, it is published for another.
+//! - A number gets inside only if the slot is LIVE with the number's generation. A generation
+//!   begins with the publication of a value, and none comes twice.
+//! - Clearing LIVE removes the value. If nobody is inside, the value belongs to the remover;
+//!   otherwise to the last user to leave. So there is exactly one new owner, and nobody gets inside
+//!   any more.
+//! - The owner empties the slot. Only then may the slot be published for another value.
 
 use std::ptr;
 
 use super::HandleError;
-use super::kind::Kind;
 use super::number::{GENERATIONS, Number};
+use super::type_tag::TypeTag;
 use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::atomic::{AtomicPtr, AtomicUsize, fence};
 
-/// A line of the cache each, so that threads that use different values do not disturb each other.
+/// One slot of the table, on a cache line of its own: threads using different values do not disturb
+/// each other.
 #[repr(align(64))]
 pub(super) struct Slot {
     state: AtomicUsize,
-    kind: AtomicPtr<Kind>,
-    /// The value, for those who are inside or have it.
+    kind: AtomicPtr<TypeTag>,
+    /// The value, for its users and its owner.
     value: AtomicPtr<()>,
-    /// The next vacant slot; under the table's lock.
+    /// The next vacant slot, guarded by the table's lock.
     pub next: AtomicUsize,
 }
 
@@ -34,18 +38,18 @@ const COUNT: usize = LIVE - 1;
 const GENERATION: usize = !(LIVE | COUNT);
 const SHIFT: u32 = LIVE.ilog2() + 1;
 
-/// What somebody inside counts.
+/// The kind of access, shared or exclusive, and its effect on the count.
 #[derive(Clone, Copy)]
 pub(super) struct Share {
     counts: usize,
-    /// With how much of the count inside already.
+    /// The largest count of users inside that still admits this access.
     beside: usize,
 }
 
 impl Share {
-    /// One of many, who never get to `COUNT`.
+    /// Shared access. The users of this kind never reach `COUNT` together.
     pub const ONE: Self = Self { counts: 1, beside: COUNT - 2 };
-    /// The only one.
+    /// Exclusive access.
     pub const ALL: Self = Self { counts: COUNT, beside: 0 };
 }
 
@@ -59,29 +63,31 @@ impl Slot {
         }
     }
 
-    /// Puts a value into a vacant slot, which is the caller's until then; returns its generation.
-    pub fn publish(&self, kind: &'static Kind, value: *mut ()) -> usize {
+    /// Puts a value into a vacant slot owned by the caller, and returns its generation. The slot is
+    /// the caller's no longer.
+    pub fn publish(&self, kind: &'static TypeTag, value: *mut ()) -> usize {
         let generation = (self.state.load(Relaxed) >> SHIFT) + 1;
         self.value.store(value, Relaxed);
-        // Who reads it knows what was done to the state before.
+        // Release: a reader of this kind also sees the earlier changes of the state.
         self.kind.store(ptr::from_ref(kind).cast_mut(), Release);
         self.state.store(generation << SHIFT | LIVE, Release);
         generation
     }
 
-    /// Whether all generations have been.
+    /// Whether the slot has no generation to give any more.
     pub fn is_used_up(&self) -> bool {
         self.state.load(Relaxed) >> SHIFT == GENERATIONS - 1
     }
 
-    /// Gets inside. Until `leave`, the value is there.
+    /// Gets inside. If this succeeds, the value stays until `leave`.
     #[inline(always)]
-    pub fn enter(&self, number: Number, kind: &'static Kind, share: Share) -> Result<(), HandleError> {
+    pub fn enter(&self, number: Number, kind: &'static TypeTag, share: Share) -> Result<(), HandleError> {
         self.change(number, kind, |state| (state & COUNT <= share.beside).then_some(state + share.counts))?;
         Ok(())
     }
 
-    /// Leaves. Says whether the value is the caller's now: it was removed, and this was the last inside.
+    /// Leaves the slot. Returns whether the value belongs to the caller now: it was removed, and
+    /// the caller was the last user inside.
     #[inline(always)]
     #[must_use]
     pub fn leave(&self, share: Share) -> bool {
@@ -93,31 +99,35 @@ impl Slot {
         is_last
     }
 
-    /// Lets nobody in any more. Says whether the value is the caller's now; else it is the last one's that leaves.
+    /// Removes the value: nobody gets inside any more. Returns whether the value belongs to the
+    /// caller now; otherwise it belongs to the last user to leave.
     #[must_use = "the value is the caller's, if nobody is inside"]
-    pub fn remove(&self, number: Number, kind: &'static Kind) -> Result<bool, HandleError> {
+    pub fn remove(&self, number: Number, kind: &'static TypeTag) -> Result<bool, HandleError> {
         let before = self.change(number, kind, |state| Some(state & !LIVE))?;
         Ok(before & COUNT == 0)
     }
 
-    /// Removes the value, which is the caller's then, unless somebody is inside.
-    pub fn take(&self, number: Number, kind: &'static Kind) -> Result<(), HandleError> {
+    /// Removes the value and gives it to the caller, unless somebody is inside.
+    pub fn take(&self, number: Number, kind: &'static TypeTag) -> Result<(), HandleError> {
         self.change(number, kind, |state| (state & COUNT == 0).then_some(state & !LIVE))?;
         Ok(())
     }
 
-    /// The value of those who are inside or have it.
+    /// The value, for its users and its owner.
     #[inline(always)]
     pub fn value(&self) -> *mut () {
         self.value.load(Relaxed)
     }
 
-    /// Changes the state, if the slot is live for that number and has a value of that kind. `next` says what to, or that it is in use.
+    /// Changes the state if the slot is live for `number` and its value is of `kind`.
+    ///
+    /// `next` maps the current state to the new one. If it returns `None`, the result is
+    /// [`HandleError::InUse`]. Returns the state before the change.
     #[inline(always)]
     fn change(
         &self,
         number: Number,
-        kind: &'static Kind,
+        kind: &'static TypeTag,
         next: impl Fn(usize) -> Option<usize>,
     ) -> Result<usize, HandleError> {
         let mut state = self.state.load(Acquire);
@@ -127,9 +137,11 @@ impl Slot {
                 let value = number.value;
                 return Err(if never_was { HandleError::Foreign { value } } else { HandleError::Freed });
             }
-            // SAFETY: kinds are static, and a slot that was live has one.
+            // SAFETY: kinds are `&'static`, and `publish` stores one before it makes a slot live.
+            // This slot was live, so the pointer is not null.
             let its = unsafe { &*self.kind.load(Acquire) };
-            // If this is the kind of a later value, the state says so now: it was changed before the kind was.
+            // This kind may be of a later value. If so, the state shows it now: the state changed
+            // before the kind did.
             let now = if !its.is(kind) {
                 match self.state.load(Relaxed) {
                     now if now & (GENERATION | LIVE) == state & (GENERATION | LIVE) => {

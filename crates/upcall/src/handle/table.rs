@@ -1,43 +1,43 @@
-//! The table of the values that C has numbers for.
+//! The table of the values behind C's numbers.
 //!
-//! Slots are in chunks, each twice as large as the one before, which are never freed: a lookup takes no lock, and looks at nothing that C gave but its bits.
-//! The vacant slots are a list under a lock. Nothing here is thread-local or destroyed, so all of it works in destructors of keys and at exit.
+//! Slots are in chunks, each twice as large as the one before. Chunks are never freed. So a lookup
+//! takes no lock, and dereferences nothing that C passed. A list under a lock has the vacant slots.
+//! Nothing here is thread-local or destroyed, so all of it works in destructors of keys and at
+//! exit.
 
 use std::alloc::{Layout, handle_alloc_error};
 use std::ptr::{self, NonNull};
-use std::sync::Mutex;
 use std::sync::atomic::AtomicPtr;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 use super::HandleError;
-use super::kind::Kind;
 use super::number::{INDICES, Number};
 use super::slot::{Share, Slot};
-use crate::quiet::quietly;
-use crate::sync::lock;
-
-/// Slots in the first chunk.
+use super::type_tag::TypeTag;
+use crate::drop_guards::drop_ignoring_panics;
+use crate::sync::{Lock, Word};
+/// The number of slots in the first chunk.
 const FIRST: usize = 64;
-/// As many indices as there are, but for those below `FIRST`.
+/// The number of chunks. Together they have `INDICES - FIRST` slots.
 const CHUNKS: usize = (INDICES / FIRST).ilog2() as usize;
 
 static SLOTS: [AtomicPtr<Slot>; CHUNKS] = [const { AtomicPtr::new(ptr::null_mut()) }; CHUNKS];
 
 struct Vacant {
-    /// The first of the list, counted from 1; 0 for none.
+    /// The first vacant slot, counted from 1; 0 for none.
     first: usize,
-    /// Slots that have been used.
+    /// The number of slots used so far.
     used: usize,
 }
 
-static VACANT: Mutex<Vacant> = Mutex::new(Vacant { first: 0, used: 0 });
+static VACANT: Lock<Vacant> = Lock::new(Vacant { first: 0, used: 0 });
 
-/// Holds the list of vacant slots as it is.
-pub(crate) fn hold_lock() -> impl Sized + 'static {
-    lock(&VACANT)
+/// The lock of the list of vacant slots, for forks.
+pub(crate) fn lock_word() -> &'static Word {
+    VACANT.word()
 }
 
-/// Which chunk an index is in, and where.
+/// The chunk of an index, and the position in it.
 #[inline(always)]
 fn place(index: usize) -> (usize, usize) {
     let chunk = (index + FIRST).ilog2() - FIRST.ilog2();
@@ -48,58 +48,85 @@ fn place(index: usize) -> (usize, usize) {
 fn slot(index: usize) -> Option<&'static Slot> {
     let (chunk, at) = place(index);
     let chunk = NonNull::new(SLOTS.get(chunk)?.load(Acquire))?;
-    // SAFETY: the chunk has `FIRST << chunk` slots, which are never freed; `at` is below that.
+    // SAFETY: a chunk has `FIRST << chunk` slots and is never freed; `at` is below this number.
     Some(unsafe { chunk.add(at).as_ref() })
 }
 
-/// Takes a vacant slot.
+/// Takes a vacant slot, allocating a chunk if there is none.
 fn vacant() -> (usize, &'static Slot) {
-    let mut vacant = lock(&VACANT);
+    loop {
+        let chunk = match try_vacant() {
+            Ok(found) => return found,
+            Err(chunk) => chunk,
+        };
+        // Without the lock: an allocator may call back into this table.
+        let (size, new) = (FIRST << chunk, make(FIRST << chunk));
+        if SLOTS[chunk].compare_exchange(ptr::null_mut(), new.as_ptr(), AcqRel, Acquire).is_err() {
+            // SAFETY: `make` allocated the chunk with the layout that `layout` returns again here.
+            // Another thread stored its own chunk first, so nobody else has this one. Slots have no
+            // destructor.
+            unsafe { std::alloc::dealloc(new.as_ptr().cast(), layout(size)) };
+        }
+    }
+}
+
+/// Takes a vacant slot. If there is none, returns the number of the missing chunk.
+fn try_vacant() -> Result<(usize, &'static Slot), usize> {
+    let mut vacant = VACANT.lock();
     if let Some(index) = vacant.first.checked_sub(1) {
         let slot = slot(index).expect("a vacant slot has been used");
         vacant.first = slot.next.load(Relaxed);
-        return (index, slot);
+        return Ok((index, slot));
     }
     let index = vacant.used;
-    let (chunk, at) = place(index);
-    assert!(chunk < CHUNKS, "{index} handles have not been freed, which is as many as there can be");
-    if at == 0 {
-        SLOTS[chunk].store(make(FIRST << chunk).as_ptr(), Release);
+    let (chunk, _) = place(index);
+    if chunk >= CHUNKS {
+        // A panic hook may use handles.
+        drop(vacant);
+        panic!("{index} handles have not been freed, which is as many as there can be");
     }
+    let slot = slot(index).ok_or(chunk)?;
     vacant.used += 1;
-    (index, slot(index).expect("its chunk is there"))
+    Ok((index, slot))
+}
+
+fn layout(slots: usize) -> Layout {
+    Layout::array::<Slot>(slots).expect("a chunk is smaller than what can be addressed")
 }
 
 fn make(slots: usize) -> NonNull<Slot> {
-    let layout = Layout::array::<Slot>(slots).expect("a chunk is smaller than what can be addressed");
-    // SAFETY: the layout has a size.
+    let layout = layout(slots);
+    // SAFETY: the layout's size is not zero: a chunk has at least `FIRST` slots.
     let Some(chunk) = NonNull::new(unsafe { std::alloc::alloc(layout) }) else { handle_alloc_error(layout) };
     let chunk = chunk.cast::<Slot>();
     for at in 0..slots {
-        // SAFETY: inside what was allocated, and aligned.
+        // SAFETY: `at` is below `slots`, so this is inside the allocation, and `layout` aligned it
+        // for a `Slot`.
         unsafe { chunk.add(at).write(Slot::new()) };
     }
     chunk
 }
 
-/// Gives a slot back whose value has been taken out. One without generations left stays as it is, so that no number comes twice.
+/// Puts an emptied slot back into the list of vacant ones.
+///
+/// If the slot has no generations any more, it is retired instead, so no number comes twice.
 fn vacate(index: usize, slot: &'static Slot) {
     if !slot.is_used_up() {
-        let mut vacant = lock(&VACANT);
+        let mut vacant = VACANT.lock();
         slot.next.store(vacant.first, Relaxed);
         vacant.first = index + 1;
     }
 }
 
-/// Keeps a value for C, which gets a number for it.
+/// Keeps a value for C and returns its number.
 pub(crate) fn insert<T>(value: T) -> usize {
     let value = Box::new(value);
     let (index, slot) = vacant();
-    let generation = slot.publish(Kind::of::<T>(), Box::into_raw(value).cast());
+    let generation = slot.publish(TypeTag::of::<T>(), Box::into_raw(value).cast());
     Number::new(index, generation).value
 }
 
-/// A slot that a number leads to.
+/// The slot behind a number.
 struct Found {
     number: Number,
     slot: &'static Slot,
@@ -114,18 +141,19 @@ impl Found {
     }
 }
 
-/// Empties the slot.
+/// Takes the value out of its slot and vacates the slot.
 ///
 /// # Safety
-/// Its value is the caller's, and a `T`.
+/// The slot's value belongs to the caller alone, and it is a `T`.
 unsafe fn value<T>(index: usize, slot: &'static Slot) -> Box<T> {
-    // SAFETY: `insert` made it of a box, and the caller alone has it.
+    // SAFETY: `insert` got this pointer from a box of a `T`. The caller guarantees sole ownership
+    // of the value, so nobody else makes a box of it.
     let value = unsafe { Box::from_raw(slot.value().cast()) };
     vacate(index, slot);
     value
 }
 
-/// Somebody inside a slot, where a `T` is.
+/// A user inside a slot with a `T`. Leaves the slot when dropped.
 struct Inside<T> {
     found: Found,
     share: Share,
@@ -136,8 +164,8 @@ impl<T> Inside<T> {
     #[inline(always)]
     fn enter(number: usize, share: Share) -> Result<Self, HandleError> {
         let found = Found::by(number)?;
-        found.slot.enter(found.number, Kind::of::<T>(), share)?;
-        // SAFETY: what `insert` put there is a box's.
+        found.slot.enter(found.number, TypeTag::of::<T>(), share)?;
+        // SAFETY: the slot's pointer came from a box in `insert`, so it is not null.
         let value = unsafe { NonNull::new_unchecked(found.slot.value().cast()) };
         Ok(Self { found, share, value })
     }
@@ -152,29 +180,31 @@ impl<T> Drop for Inside<T> {
     }
 }
 
-/// Drops a value that was removed, where the last left who was inside.
+/// Drops a removed value, as its last user.
 #[cold]
 #[inline(never)]
 fn drop_removed<T>(index: usize, slot: &'static Slot) {
-    // SAFETY: the value is a `T`, and this thread's now.
-    quietly(|| drop(unsafe { value::<T>(index, slot) }));
+    // SAFETY: `leave` returned true, so the value belongs to this thread alone. It is a `T`:
+    // `enter` compared its type.
+    drop_ignoring_panics(|| drop(unsafe { value::<T>(index, slot) }));
 }
 
-/// Shows the value to `f`, and to others at the same time.
+/// Calls `f` with the value, shared with other users.
 ///
 /// # Safety
-/// What `f` does with it may be done on this thread, beside others that do so.
+/// `f`'s use of the value must be sound on this thread, at the same time as other shared uses.
 #[inline(always)]
 pub(crate) unsafe fn with<T, R>(number: usize, f: impl FnOnce(&T) -> R) -> Result<R, HandleError> {
     let inside = Inside::<T>::enter(number, Share::ONE)?;
-    // SAFETY: the value stays until `inside` leaves, and others inside have shared references too.
+    // SAFETY: the value stays until `inside` leaves, and all other users have shared references
+    // too.
     Ok(f(unsafe { inside.value.as_ref() }))
 }
 
-/// Gives the value to `f` alone.
+/// Calls `f` with the value exclusively.
 ///
 /// # Safety
-/// What `f` does with it may be done on this thread.
+/// `f`'s use of the value must be sound on this thread.
 #[inline(always)]
 pub(crate) unsafe fn with_mut<T, R>(number: usize, f: impl FnOnce(&mut T) -> R) -> Result<R, HandleError> {
     let mut inside = Inside::<T>::enter(number, Share::ALL)?;
@@ -185,22 +215,24 @@ pub(crate) unsafe fn with_mut<T, R>(number: usize, f: impl FnOnce(&mut T) -> R) 
 /// Takes the value out, unless somebody is inside.
 ///
 /// # Safety
-/// It may come to this thread.
+/// The value must be allowed to move to this thread.
 pub(crate) unsafe fn take<T>(number: usize) -> Result<T, HandleError> {
     let found = Found::by(number)?;
-    found.slot.take(found.number, Kind::of::<T>())?;
-    // SAFETY: it was taken.
+    found.slot.take(found.number, TypeTag::of::<T>())?;
+    // SAFETY: `take` succeeded, so the value belongs to this call alone. `take` also compared its
+    // type: it is a `T`.
     Ok(*unsafe { value(found.number.index, found.slot) })
 }
 
-/// Drops the value: here, or where the last leaves who is inside. The number is stale at once.
+/// Drops the value, here or in its last user. The number is stale at once.
 ///
 /// # Safety
-/// It may be dropped on this thread, and on those of all who are inside.
+/// The value must be allowed to be dropped on this thread, and on the threads of all its users.
 pub(crate) unsafe fn remove<T>(number: usize) -> Result<(), HandleError> {
     let found = Found::by(number)?;
-    if found.slot.remove(found.number, Kind::of::<T>())? {
-        // SAFETY: it was removed, and nobody is inside.
+    if found.slot.remove(found.number, TypeTag::of::<T>())? {
+        // SAFETY: `remove` returned true, so the value belongs to this call alone. `remove` also
+        // compared its type: it is a `T`.
         drop(unsafe { value::<T>(found.number.index, found.slot) });
     }
     Ok(())

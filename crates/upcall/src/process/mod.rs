@@ -1,9 +1,14 @@
-//! What happens to the process as a whole: its library is loaded, and it forks.
+//! The process as a whole: loading of the library, and forks.
 //!
-//! A constructor of the library, which runs when it is loaded and before any other thread can be in it, keeps `dlclose` from taking the code away from
-//! under threads that will come back to it, and asks to be told of forks.
+//! A constructor runs when the library is loaded, before any other thread can be in it. It pins the
+//! library, so `dlclose` cannot remove code to which threads will return. It also registers the
+//! fork handlers.
 
 pub(crate) mod fork;
 mod sys;
 
-pub(crate) use sys::keep_constructor;
+#[cfg(feature = "runtime")]
+pub(crate) use sys::{Mask, block_signals, set_signal_mask, signal_mask, with_signal_mask};
+pub(crate) use sys::{
+    block_sigpipe, keep_constructor, sigpipe_is_pending, take_sigpipe, unblock_sigpipe, with_signals_blocked,
+};

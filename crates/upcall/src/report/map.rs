@@ -1,6 +1,8 @@
-//! A snapshot as a picture: a band for each thread, in it a card for each stack, on it how full the stack is and the calls that began there.
+//! A snapshot as a picture: a band for each thread, with a card for each of its stacks.
 //!
-//! Calls have the numbers of the order in which they were made; a line leads from the stack that a call left to the one where it began.
+//! A card shows the use of the stack and the calls that began there. The calls of a thread are
+//! numbered in their order. A line leads from the card of a call's caller to the card of the called
+//! code.
 
 use std::fmt::Write as _;
 
@@ -17,14 +19,26 @@ const STYLE: &str = "text{font:12px sans-serif;fill:#222}.t{font-weight:bold;fon
     .way{fill:none;stroke:#555;stroke-width:1.5}";
 
 impl Snapshot {
-    /// Draws it as an SVG image, for a browser: a band for each thread, in it a card for each of its stacks. The bar shows the stack from its
-    /// highest address, on the left, to its lowest: in dark what is in use down to the deepest open call, in light the deepest use ever. Calls
-    /// are numbered in the order in which they were made; a line leads from the stack that a call left to the one where it began.
+    /// Draws the snapshot as an SVG image for a browser.
+    ///
+    /// Each thread has a band, with a card for each of its stacks. On the card, a bar shows the
+    /// stack, with the highest address on the left:
+    ///
+    /// ```text
+    ///   highest address              lowest address
+    ///   ┌──────────────┬──────────────┬────────────┐
+    ///   │ dark: in use │ light: used  │ never used │
+    ///   │ by open calls│ at some time │            │
+    ///   └──────────────┴──────────────┴────────────┘
+    /// ```
+    ///
+    /// The calls of a thread are numbered in their order. A line leads from the card of a call's
+    /// caller to the card of the called code.
     ///
     /// ```
     /// let map = upcall::enter(|| upcall::downcall(|| upcall::snapshot().to_svg()))?;
     /// assert!(map.starts_with("<svg"));
-    /// # Ok::<(), upcall::Panicked>(())
+    /// # Ok::<(), upcall::UpcallError>(())
     /// ```
     pub fn to_svg(&self) -> String {
         let mut body = String::new();
@@ -58,7 +72,7 @@ impl Snapshot {
 }
 
 impl Thread {
-    /// Draws it from `top` on; returns where it ends.
+    /// Draws the thread with its upper edge at `top`. Returns the lower edge.
     fn draw(&self, out: &mut String, top: usize) -> usize {
         let name = self.name.as_deref().unwrap_or("unnamed");
         let mut title = format!("thread {name} ({:#x})", self.id);
@@ -70,7 +84,7 @@ impl Thread {
             text(out, (GAP + 8 * title.len(), top + 18), "s", &wait.to_string());
         }
         let mut y = top + 30;
-        // Where each call was drawn, on the stack that it began on, and on the one that it was made on.
+        // For each call, its place on the card of the called code, and on the card of the caller.
         let mut begins: Vec<Option<(usize, usize)>> = vec![None; self.calls.len()];
         let mut leaves = begins.clone();
         for row in self.stacks.chunks(ACROSS) {
@@ -113,10 +127,10 @@ impl Stack {
         let least = |bytes: Option<usize>| bytes.map_or(0, |bytes| part(bytes).max(2));
         rect(out, "all", (x + 10, y + 28), bar, 12);
         rect(out, "ever", (x + 10, y + 28), least(self.deepest), 12);
-        rect(out, "now", (x + 10, y + 28), least(self.left.map(|left| size - left)), 12);
-        let room = match (self.kind, self.left) {
+        rect(out, "now", (x + 10, y + 28), least(self.remaining.map(|remaining| size - remaining)), 12);
+        let room = match (self.kind, self.remaining) {
             (StackKind::Undescribed, _) => "bounds not known".to_owned(),
-            (_, Some(left)) => format!("{} of {} KiB left", left >> 10, size >> 10),
+            (_, Some(remaining)) => format!("{} of {} KiB left", remaining >> 10, size >> 10),
             (_, None) => format!("{} KiB", size >> 10),
         };
         text(out, (x + 10, y + 56), "s", &room);
@@ -138,7 +152,7 @@ impl Call {
             Direction::Downcall => ("down", "Rust → C"),
         };
         rect(out, class, (x, y), CARD - 20, LINE - 4);
-        // What generic parameters stand for is in the tree.
+        // The picture omits generic arguments; the tree has them.
         let function = self.function.unwrap_or_default();
         let function = function.split_once('<').map_or(function, |(path, _)| path);
         text(out, (x + 6, y + 14), "", &shortened(&format!("{number}. {way}  {function}"), 44));
@@ -157,7 +171,7 @@ fn text(out: &mut String, (x, y): (usize, usize), class: &str, text: &str) {
     let _ = writeln!(out, "<text class=\"{class}\" x=\"{x}\" y=\"{y}\">{text}</text>");
 }
 
-/// A line from where a call left a stack to where it began, if that is on another card.
+/// Draws a line from a caller to the called code, if they are on different cards.
 fn lead(out: &mut String, (x, y): (usize, usize), (to_x, to_y): (usize, usize)) {
     if x == to_x {
         return;
@@ -173,7 +187,7 @@ fn lead(out: &mut String, (x, y): (usize, usize), (to_x, to_y): (usize, usize)) 
     );
 }
 
-/// What is most telling of a path is its end.
+/// Shortens a path to `most` characters; its end tells most, so the middle is cut out.
 fn shortened(text: &str, most: usize) -> String {
     let count = text.chars().count();
     if count <= most {

@@ -1,8 +1,10 @@
-//! What is going on in the process: a [`snapshot`](crate::snapshot) of all calls, and a report when a stack overflows.
+//! Reports on the process: [`snapshot`](crate::snapshot) of all calls and stacks, and reports of
+//! faults.
 
 mod chain;
+mod fault;
+mod faults;
 mod map;
-mod overflow;
 mod overflowed;
 pub(crate) mod snapshot;
 mod sys;
@@ -10,6 +12,6 @@ mod text;
 mod tree;
 pub(crate) mod users;
 
-pub(crate) use overflow::hold_lock;
-pub use overflow::install;
+pub use faults::install;
+pub(crate) use faults::lock_word;
 pub use snapshot::{Call, Direction, FiberState, Snapshot, Stack, StackKind, Thread, Wait};

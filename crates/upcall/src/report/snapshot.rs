@@ -1,33 +1,38 @@
-//! What is going on: every attached thread, its stacks, its open calls, its fibers and what they wait for.
+//! A snapshot of the process: every attached thread, its stacks, open calls, fibers and waits.
 
 use std::panic::Location;
 use std::ptr;
 use std::sync::atomic::Ordering::Relaxed;
 
-use stackbounds::{Accuracy, Kind, stack_pointer};
+use stackbounds::for_upcall::{RangeKind, described};
+use stackbounds::{Accuracy, stack_pointer};
 
 use super::sys;
+use crate::coroutine::names;
 use crate::function::Function;
-use crate::shown::Waits;
+use crate::published::CurrentWait;
 use crate::stack::pool::{self, PoolUse};
-use crate::stack::{Control, names, registered};
-use crate::thread::{Hot, Record, Upcall, record, thread_name};
+use crate::stack::{StackHeader, registered};
+use crate::thread::{CurrentUpcall, Record, ThreadState, own_stack, record, thread_name, waits_for};
 
 /// The state of the process at one moment; made by [`snapshot`].
 ///
-/// `Display` prints it as a tree, [`to_svg`](Self::to_svg) draws it; with the feature `serde` it can be serialised, as JSON for one. From
-/// C, and from a debugger, `upcall_dump(fd)` writes the tree.
+/// `Display` prints it as a tree, and [`to_svg`](Self::to_svg) draws it. With the feature `serde`,
+/// it can be serialised, as JSON for example. From C, and from a debugger, [`dump`](crate::c::dump)
+/// writes the tree.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// The process's number.
+    /// The process ID.
     pub process: u32,
-    /// The attached threads, but those whose exit has begun.
+    /// The attached threads, without those that have begun to exit.
     pub threads: Vec<Thread>,
-    /// The stack pool.
+    /// The use of the stack pool.
     pub pool: PoolUse,
-    /// Upcalls from undescribed stacks so far, if they are reported or refused.
+    /// The number of upcalls from undescribed stacks so far.
+    ///
+    /// They are counted only if [`ForeignStacks`](crate::ForeignStacks) is `Report` or `Refuse`.
     pub foreign_upcalls: usize,
 }
 
@@ -36,47 +41,57 @@ pub struct Snapshot {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Thread {
-    /// Its `pthread_t`, which debuggers show.
+    /// The thread's `pthread_t`, as shown by debuggers.
     pub id: usize,
-    /// Its name, where the system tells it.
+    /// The thread's name, on systems that tell it.
     pub name: Option<String>,
-    /// Whether it is the one that took the snapshot.
+    /// Whether this thread took the snapshot.
     pub current: bool,
-    /// What it waits for, if it is blocked by a wait: by the innermost.
+    /// The innermost wait that blocks the thread; `None` if no wait blocks it.
     pub waits: Option<Wait>,
-    /// The stacks that are in use: its own first, if that is known, then those of the pool, then the host's that open calls are on, then
-    /// its fibers'.
+    /// The stacks in use by the thread.
+    ///
+    /// They are in this order: its own, if this is known; pooled ones; stacks of the host with open
+    /// calls; its fibers'.
     pub stacks: Vec<Stack>,
-    /// Idle stacks that it keeps for its next upcalls.
+    /// The number of idle stacks reserved for the thread's next upcalls.
     pub idle_stacks: usize,
-    /// How many downcalls were found to have been left by `longjmp`, so far.
-    pub left_calls: usize,
-    /// Its open calls, in the order in which they were made. Two upcalls of one function from the same address of two stacks that the host
-    /// copies are one here.
+    /// The number of downcalls abandoned by `longjmp` and found so far.
+    pub abandoned_calls: usize,
+    /// The thread's open calls, including those of its fibers, oldest first as far as the order is
+    /// known.
+    ///
+    /// If the host copies stacks, two upcalls of one function from the same address appear as one.
     pub calls: Vec<Call>,
 }
 
-/// One stack.
+/// One stack of a thread.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Stack {
-    /// Whose it is.
+    /// The kind of stack.
     pub kind: StackKind,
-    /// What its owner calls it, if it is registered, or the fiber's name.
+    /// The name given by the owner of a registered stack, or the name of the fiber.
     pub name: Option<String>,
-    /// Its lowest usable address.
+    /// The lowest usable address.
     pub low: usize,
-    /// The address above its highest.
+    /// The address just above the highest one.
     pub high: usize,
     /// Whether the bounds are exact, or a window around a stack pointer.
     #[cfg_attr(feature = "serde", serde(serialize_with = "accuracy"))]
     pub accuracy: Accuracy,
-    /// Headroom: bytes below the deepest stack pointer that is known, which is that of an open call, or of who took the snapshot.
-    pub left: Option<usize>,
-    /// Bytes from `high` down to the deepest page in memory: as much as was ever used at most, by earlier users too.
+    /// The headroom: the bytes below the deepest known stack pointer.
+    ///
+    /// This is the deepest SP of an open call, or of the thread that took the snapshot. `None` if
+    /// no SP on the stack is known, or if the bounds are estimated.
+    pub remaining: Option<usize>,
+    /// The bytes from `high` down to the deepest page in memory.
+    ///
+    /// This is an upper limit on the stack's use so far, by earlier users too. `None` if it is not
+    /// known.
     pub deepest: Option<usize>,
-    /// The fiber that began on it.
+    /// The fiber that began on this stack.
     pub fiber: Option<FiberState>,
 }
 
@@ -85,7 +100,7 @@ pub struct Stack {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct FiberState {
-    /// What it waits for; `None` while it runs.
+    /// The current wait of the fiber; `None` while it runs.
     pub waits: Option<Wait>,
 }
 
@@ -94,11 +109,11 @@ pub struct FiberState {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Wait {
-    /// The type of the future; of an `async` block, the function that it is in.
+    /// The type of the future; for an `async` block, the function around it.
     pub future: &'static str,
-    /// The file of the code that waits.
+    /// The source file of the wait.
     pub file: &'static str,
-    /// The line there.
+    /// The line of the wait in this file.
     pub line: u32,
 }
 
@@ -107,19 +122,21 @@ pub struct Wait {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Call {
-    /// Which way it goes.
+    /// The direction of the call.
     pub direction: Direction,
-    /// The Rust function that C called; of a downcall, the one that it belongs to, if any.
+    /// The Rust function called by C. For a downcall, the function of its upcall, if there is one.
     pub function: Option<&'static str>,
-    /// The stack pointer where the called side began; an upcall's Rust code may have gone on on a stack of ours.
+    /// The stack pointer at the beginning of the called code.
+    ///
+    /// For an upcall, this is the position on C's stack; its Rust code may run on a pooled stack.
     pub sp: usize,
-    /// The stack pointer of the calling side.
+    /// The stack pointer of the calling code.
     pub caller_sp: usize,
-    /// The kind of stack that `sp` is on.
+    /// The kind of the stack at `sp`.
     pub stack: StackKind,
 }
 
-/// Which way a call goes.
+/// The direction of a call between C and Rust.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub enum Direction {
@@ -129,18 +146,18 @@ pub enum Direction {
     Downcall,
 }
 
-/// Whose stack an address is on.
+/// The kind of a stack, by its owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub enum StackKind {
-    /// The thread's own.
+    /// The thread's own stack.
     Own,
-    /// One of ours.
+    /// A stack from upcall's pool.
     Pooled,
-    /// One that the host registered.
+    /// A stack registered by the host.
     Registered,
-    /// One that nobody described.
+    /// A stack that nobody described.
     Undescribed,
 }
 
@@ -150,20 +167,22 @@ fn accuracy<S: serde::Serializer>(accuracy: &Accuracy, serializer: S) -> Result<
 }
 
 impl Stack {
-    /// Whether an address is on it.
+    /// Whether `address` is on the stack.
     pub fn contains(&self, address: usize) -> bool {
         self.low <= address && address < self.high
     }
 }
 
-/// How far apart two calls on one undescribed stack are likely to be at most.
-pub(super) const NEAR: usize = 64 << 10;
+/// The probable maximum distance between two calls on one undescribed stack, in bytes.
+const NEAR: usize = 64 << 10;
 
-/// Takes stock of every attached thread, its stacks, open calls and fibers, and the pool.
+/// Takes a snapshot of the process: attached threads, their stacks, open calls and fibers, and the
+/// pool.
 ///
-/// Threads are not stopped. What another thread is doing meanwhile may be seen half-way: a call of its may be there that has just
-/// returned. Takes the locks that threads attach and detach under, and the pool's, for some microseconds; then asks the system of each
-/// stack which pages are in memory.
+/// Threads are not stopped, so changes of another thread may be visible half-way: a call that has
+/// just returned may still be listed. For some microseconds, the function holds the pool's lock and
+/// the lock under which threads attach and detach. Then it asks the system for the resident pages
+/// of each stack.
 ///
 /// ```
 /// upcall::enter(|| {
@@ -173,7 +192,7 @@ pub(super) const NEAR: usize = 64 << 10;
 ///         assert_eq!(snapshot.threads.iter().find(|t| t.current).unwrap().calls.len(), 2);
 ///     })
 /// })?;
-/// # Ok::<(), upcall::Panicked>(())
+/// # Ok::<(), upcall::UpcallError>(())
 /// ```
 pub fn snapshot() -> Snapshot {
     let here = stack_pointer();
@@ -185,33 +204,32 @@ pub fn snapshot() -> Snapshot {
         process: std::process::id(),
         threads,
         pool: pool::usage(),
-        foreign_upcalls: record::FOREIGN_UPCALLS.load(Relaxed),
+        foreign_upcalls: own_stack::FOREIGN_UPCALLS.load(Relaxed),
     }
 }
 
-/// What is seen of a thread while it cannot detach.
+/// The data read from one thread while it cannot detach.
 struct Seen {
     serial: usize,
-    own: Option<(usize, usize)>,
-    /// The bases of its idle stacks.
+    own: Own,
+    /// The bases of the thread's idle stacks.
     idle: Vec<usize>,
-    /// All stack pointers that are known of its calls.
-    sps: Vec<usize>,
-    /// But for its stacks.
+    /// The result, still without the stacks and everything derived from them.
     thread: Thread,
 }
 
 fn seen(record: &Record) -> Seen {
-    // SAFETY: a record's Hot lives as long as its thread, which cannot detach, as `for_each` says. Of another thread's, only
-    // atomic fields are read.
-    let hot = unsafe { &*record.hot };
+    // SAFETY: a record's `ThreadState` lives as long as its thread, and the thread cannot detach
+    // during `for_each`. If it is another thread's, only atomic fields are read.
+    let thread = unsafe { &*record.thread };
+    let own = thread.own_stack();
     let mut calls = Vec::new();
     let mut open: Vec<_> = record.open_calls().collect();
-    // Read once: another thread may be about to use a place again.
+    // Each number is read once: another thread may be about to reuse the place.
     open.sort_by_cached_key(|call| call.serial());
     for call in open {
         let upcall = call.upcall.get();
-        push_upcall(&mut calls, hot, upcall);
+        calls.extend(new_upcall(own, upcall, &calls));
         let sp = call.c_sp(pool::system_sp_at);
         let function = upcall.function.filter(|_| upcall.sp != 0).map(Function::name);
         calls.push(Call {
@@ -219,67 +237,144 @@ fn seen(record: &Record) -> Seen {
             function,
             sp,
             caller_sp: call.rust_sp(),
-            stack: kind_of(hot, sp),
+            stack: stack_of(own, sp).0,
         });
     }
-    push_upcall(&mut calls, hot, hot.upcall.get());
-    let sps = calls.iter().flat_map(|call| [call.sp, call.caller_sp]).collect();
-    // The thread may change its list meanwhile, so that there is no end to be relied on. With the pool held, no stack that was on it is made anew.
+    calls.extend(new_upcall(own, thread.upcall.get(), &calls));
+    // The thread may take or put back spares meanwhile, so only their addresses are read. While the
+    // pool's lock is held, none of these stacks is handed out anew.
     let pool_as_it_is = pool::hold_lock();
-    let idle: Vec<usize> = hot.idle().take(64).map(Control::base).collect();
+    let idle: Vec<usize> = thread.idle().take(64).map(StackHeader::base).collect();
     drop(pool_as_it_is);
     let thread = Thread {
-        id: record.thread_id,
-        name: thread_name(record.thread_id),
-        current: ptr::eq(hot, Hot::here()),
-        waits: Wait::of(&hot.waits_for),
+        id: record.os_thread_id,
+        name: thread_name(record.os_thread_id),
+        current: ptr::eq(thread, ThreadState::current()),
+        waits: waits_for(thread, record, ptr::eq(thread, ThreadState::current()).then(stack_pointer))
+            .map(Wait::new),
         stacks: Vec::new(),
         idle_stacks: idle.len(),
-        left_calls: hot.calls.reclaimed(),
+        abandoned_calls: thread.calls.reclaimed(),
         calls,
     };
-    Seen { serial: record.serial, own: hot.own_stack(), idle, sps, thread }
+    Seen { serial: record.serial, own, idle, thread }
 }
 
-/// Adds an upcall, unless it is there: some code that it waits for may have made calls on its behalf.
-fn push_upcall(calls: &mut Vec<Call>, hot: &Hot, Upcall { sp, function }: Upcall) {
+/// The upcall as a call, if there is one and it is not among `calls`.
+///
+/// It may be there already: other code may have made calls on its behalf while it waits for this
+/// code.
+fn new_upcall(own: Own, upcall: CurrentUpcall, calls: &[Call]) -> Option<Call> {
+    upcall_in_words(own, upcall).filter(|call| !calls.contains(call))
+}
+
+fn upcall_in_words(own: Own, CurrentUpcall { sp, function }: CurrentUpcall) -> Option<Call> {
     let function = function.map(Function::name);
-    let call = Call { direction: Direction::Upcall, function, sp, caller_sp: sp, stack: kind_of(hot, sp) };
-    if sp != 0 && !calls.contains(&call) {
+    let stack = stack_of(own, sp).0;
+    (sp != 0).then_some(Call { direction: Direction::Upcall, function, sp, caller_sp: sp, stack })
+}
+
+/// The number of running fibers around a running fiber: each resumes the next. Suspended fibers
+/// have 0, without a search: there may be very many.
+fn depth<'a>(fiber: &'a Pooled, fibers: impl Iterator<Item = &'a Pooled> + Clone) -> usize {
+    let running = fibers.filter(|fiber| fiber.resumed_at != 0);
+    let resumer = |fiber: &&Pooled| {
+        let at = fiber.resumed_at;
+        running.clone().find(|other| at != 0 && other.stack.contains(at))
+    };
+    // Another thread goes on meanwhile, so the answers may form a circle.
+    let most = if fiber.resumed_at == 0 { 0 } else { running.clone().count() };
+    std::iter::successors(resumer(&fiber), resumer).take(most).count()
+}
+
+/// Adds the upcalls of fibers: a suspended fiber's own, and that of a running fiber's resumer.
+///
+/// Each is placed after the downcall that encloses it on its stack.
+fn add_upcalls<'a>(calls: &mut Vec<Call>, own: Own, fibers: impl Iterator<Item = &'a Pooled> + Clone) {
+    let mut by_sp: Vec<(usize, usize)> = calls.iter().enumerate().map(|(i, call)| (call.sp, i)).collect();
+    by_sp.sort_unstable();
+    let mut added: Vec<(usize, usize, Call)> = Vec::new();
+    for fiber in fibers.clone() {
+        let Some(call) = fiber.upcall.and_then(|upcall| upcall_in_words(own, upcall)) else { continue };
+        let above = &by_sp[by_sp.partition_point(|&(sp, _)| sp < call.sp)..];
+        let same_sp = above.iter().take_while(|&&(sp, _)| sp == call.sp);
+        if same_sp.clone().any(|&(_, i)| calls[i] == call) {
+            continue;
+        }
+        let end = stack_of(own, call.sp).1;
+        let after = above.first().filter(|&&(sp, _)| sp < end).map(|&(_, i)| i + 1);
+        let suspended = fiber.stack.fiber.as_ref().is_some_and(|fiber| fiber.waits.is_some());
+        let at = after.unwrap_or(if suspended { calls.len() } else { 0 });
+        added.push((at, depth(fiber, fibers.clone()), call));
+    }
+    added.sort_by_key(|&(at, depth, _)| (at, depth));
+    let mut old = std::mem::take(calls).into_iter();
+    let mut taken = 0;
+    for (at, _, call) in added {
+        calls.extend(old.by_ref().take(at - taken));
+        taken = at;
         calls.push(call);
     }
+    calls.extend(old);
 }
 
-fn kind_of(hot: &Hot, sp: usize) -> StackKind {
-    if hot.own_stack().is_some_and(|(low, high)| (low..high).contains(&sp)) {
-        return StackKind::Own;
+/// The bounds of a thread's own stack, if they are known.
+pub(super) type Own = Option<(usize, usize)>;
+
+/// The kind of the stack at `sp`, and the stack's high end.
+///
+/// `own` is the own stack of the thread.
+pub(super) fn stack_of(own: Own, sp: usize) -> (StackKind, usize) {
+    if let Some((_, high)) = own.filter(|(low, high)| (*low..*high).contains(&sp)) {
+        return (StackKind::Own, high);
     }
-    match stackbounds::described(sp).kind {
-        Kind::Slot => StackKind::Pooled,
-        Kind::Stack => StackKind::Registered,
-        Kind::Gap => StackKind::Undescribed,
+    let around = described(sp);
+    match around.kind {
+        RangeKind::Slot => (StackKind::Pooled, around.high),
+        RangeKind::Stack => (StackKind::Registered, around.high),
+        RangeKind::Gap => (StackKind::Undescribed, around.high.min(sp.saturating_add(NEAR))),
     }
 }
 
 impl Wait {
-    fn of(waits: &Waits) -> Option<Wait> {
-        let (at, future): (&'static Location<'static>, _) = waits.get()?;
-        Some(Wait { future, file: at.file(), line: at.line() })
+    fn new((at, future): (&'static Location<'static>, Function)) -> Wait {
+        Wait { future: future.name(), file: at.file(), line: at.line() }
+    }
+
+    fn of(waits: &CurrentWait) -> Option<Wait> {
+        waits.get().map(Self::new)
     }
 }
 
-/// Each stack that is handed out, with the serial number of its thread and its base.
-fn pooled_stacks() -> Vec<(usize, usize, Stack)> {
+/// A stack that the pool has handed out.
+struct Pooled {
+    /// The serial number of the thread that has the stack.
+    serial: usize,
+    base: usize,
+    /// For a fiber's stack: see [`StackHeader::upcall`].
+    upcall: Option<CurrentUpcall>,
+    /// SP of the resumer, if a fiber runs on it.
+    resumed_at: usize,
+    stack: Stack,
+}
+
+fn pooled_stacks() -> Vec<Pooled> {
     let mut stacks = Vec::new();
     let _names = names::hold_lock();
     pool::for_each_taken(|stack| {
         let (low, base) = (stack.low.get(), stack.base());
-        // A fiber is in the first frame of the stack that it began on.
+        // On the stack where a fiber began, its `FiberContext` is in the first frame.
         let begun = stack.contains(stack.fiber.get() as usize);
         let fiber = begun.then(|| FiberState { waits: Wait::of(&stack.waits) });
         let name = names::with_name(stack, |name| name.map(str::to_owned));
         let stack_of_ours = Stack { name, fiber, ..Stack::new(StackKind::Pooled, low, base) };
-        stacks.push((stack.mark.get().serial, base, stack_of_ours));
+        stacks.push(Pooled {
+            serial: stack.owner.get().serial,
+            base,
+            upcall: begun.then(|| stack.upcall.get()),
+            resumed_at: stack.resumed_at.load(Relaxed),
+            stack: stack_of_ours,
+        });
     });
     stacks
 }
@@ -287,13 +382,13 @@ fn pooled_stacks() -> Vec<(usize, usize, Stack)> {
 impl Stack {
     fn new(kind: StackKind, low: usize, high: usize) -> Stack {
         let accuracy = Accuracy::Exact;
-        Stack { kind, name: None, low, high, accuracy, left: None, deepest: None, fiber: None }
+        Stack { kind, name: None, low, high, accuracy, remaining: None, deepest: None, fiber: None }
     }
 
-    /// The one around `sp`, which is none of ours.
+    /// The stack around `sp`, which is neither pooled nor the thread's own.
     fn around(sp: usize) -> Stack {
-        let around = stackbounds::described(sp);
-        if around.kind != Kind::Gap {
+        let around = described(sp);
+        if around.kind != RangeKind::Gap {
             let name = registered::name_of(sp);
             return Stack { name, ..Stack::new(StackKind::Registered, around.low, around.high) };
         }
@@ -303,38 +398,41 @@ impl Stack {
 }
 
 impl Seen {
-    fn into_thread(self, pooled: &[(usize, usize, Stack)], here: usize) -> Thread {
-        let Seen { serial, own, idle, mut sps, mut thread } = self;
+    fn into_thread(self, pooled: &[Pooled], here: usize) -> Thread {
+        let Seen { serial, own, idle, mut thread } = self;
+        let its = || pooled.iter().filter(|pooled| pooled.serial == serial);
+        add_upcalls(&mut thread.calls, own, its());
+        let mut sps: Vec<_> = thread.calls.iter().flat_map(|call| [call.sp, call.caller_sp]).collect();
         if thread.current {
             sps.push(here);
         }
         let stacks = &mut thread.stacks;
         stacks.extend(own.map(|(low, high)| Stack::new(StackKind::Own, low, high)));
-        let in_use = pooled.iter().filter(|(of, base, _)| *of == serial && !idle.contains(base));
-        stacks.extend(in_use.map(|(.., stack)| stack.clone()));
-        // From the top, so that an estimate has those below it.
+        let in_use = its().filter(|pooled| !idle.contains(&pooled.base));
+        stacks.extend(in_use.map(|pooled| pooled.stack.clone()));
+        // From the top, so that the window of an estimate grows down to the next SP.
         sps.sort_unstable_by(|a, b| b.cmp(a));
         for &sp in &sps {
             let near = |stack: &Stack| {
                 stack.contains(sp)
                     || stack.kind == StackKind::Undescribed && stack.low.saturating_sub(sp) < NEAR
             };
-            if stackbounds::described(sp).kind == Kind::Slot {
+            if described(sp).kind == RangeKind::Slot {
                 continue;
             }
             match stacks.iter_mut().find(|stack| near(stack)) {
-                // Grown as the stack pointers that are known ask for.
+                // The window of an estimate grows down to include a known SP.
                 Some(stack) if !stack.contains(sp) => stack.low = sp.saturating_sub(32 << 10),
                 Some(_) => {}
                 None => stacks.push(Stack::around(sp)),
             }
         }
-        // Fibers last: there may be very many.
+        // Fibers come last, since there may be very many.
         stacks.sort_by_key(|stack| stack.fiber.is_some());
         for stack in stacks.iter_mut() {
             let deepest = sps.iter().copied().filter(|&sp| stack.contains(sp)).min();
             if stack.accuracy == Accuracy::Exact {
-                stack.left = deepest.map(|sp| sp - stack.low);
+                stack.remaining = deepest.map(|sp| sp - stack.low);
                 stack.deepest = sys::lowest_resident(stack.low, stack.high).map(|lowest| stack.high - lowest);
             }
         }

@@ -1,10 +1,10 @@
-//! Text in a fixed buffer, for code that must not allocate.
+//! Text in a fixed buffer, for signal handlers: it never allocates.
 
 use std::fmt;
 
-use crate::quiet::write_to_stderr;
+use crate::messages::write_to_stderr;
 
-/// What fits; the rest is cut off.
+/// A text of at most 4096 bytes; the rest is cut off.
 pub(super) struct Text {
     bytes: [u8; 4096],
     len: usize,
@@ -19,7 +19,7 @@ impl Text {
         self.len = 0;
     }
 
-    /// Writes it to stderr, if there is one.
+    /// Writes the text to stderr, if the process has one.
     pub fn write_to_stderr(&self) {
         write_to_stderr(&self.bytes[..self.len]);
     }

@@ -1,4 +1,4 @@
-//! A snapshot as text: threads, under each its stacks, under each of these the calls that began there.
+//! A snapshot as text: a tree of threads, their stacks, and the calls on each stack.
 
 use std::fmt;
 
@@ -29,7 +29,7 @@ impl fmt::Display for Snapshot {
     }
 }
 
-/// So many of something.
+/// A number and a noun, in the singular or plural.
 struct Counted(usize, &'static str);
 
 impl fmt::Display for Counted {
@@ -50,8 +50,8 @@ impl Thread {
         if self.idle_stacks != 0 {
             write!(out, ", keeps {}", Counted(self.idle_stacks, "idle stack"))?;
         }
-        if self.left_calls != 0 {
-            write!(out, ", {} left by longjmp", Counted(self.left_calls, "downcall"))?;
+        if self.abandoned_calls != 0 {
+            write!(out, ", {} left by longjmp", Counted(self.abandoned_calls, "downcall"))?;
         }
         writeln!(out)?;
         for (i, stack) in self.stacks.iter().enumerate() {
@@ -71,7 +71,9 @@ impl Thread {
         Ok(())
     }
 
-    /// The calls that began on a stack or left it, with their numbers in the order in which the thread made them.
+    /// The calls that began on `stack` or were made from it, with their numbers.
+    ///
+    /// The numbers are the order of the thread's calls, from 1.
     pub(super) fn calls_on<'a>(&'a self, stack: &Stack) -> Vec<(usize, &'a Call)> {
         let numbered = self.calls.iter().enumerate().map(|(i, call)| (i + 1, call));
         numbered.filter(|(_, call)| stack.contains(call.sp) || stack.contains(call.caller_sp)).collect()
@@ -79,7 +81,7 @@ impl Thread {
 }
 
 impl Stack {
-    /// Whose it is, in words.
+    /// The kind of the stack in words, with its name.
     pub(super) fn title(&self) -> String {
         let named = |what: &str| match &self.name {
             Some(name) => format!("{what} \"{name}\""),
@@ -103,8 +105,8 @@ impl fmt::Display for Stack {
             return write!(out, ", estimated");
         }
         write!(out, ", {kib} KiB")?;
-        if let Some(left) = self.left {
-            write!(out, ", {} KiB left", left >> 10)?;
+        if let Some(remaining) = self.remaining {
+            write!(out, ", {} KiB left", remaining >> 10)?;
         }
         if let Some(deepest) = self.deepest {
             write!(out, ", {} KiB used at most", deepest.div_ceil(1024))?;

@@ -1,60 +1,79 @@
-//! Who uses a stack that its owner wants to unregister.
+//! Finds the users of a registered stack before its owner unregisters it.
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use stackbounds::{Kind, StackBounds, stack_pointer};
+use stackbounds::for_upcall::{RangeKind, described};
+use stackbounds::{StackBounds, stack_pointer};
 
 use crate::stack::pool::{self, Purpose};
-use crate::stack::{Control, control_at};
-use crate::thread::{Hot, OpenCall, record};
+use crate::stack::{StackHeader, header_at};
+use crate::thread::{OpenCall, ThreadState, record, wrong_thread};
 
-/// Where the caller is: SP, and the upcall that it is in, as a snapshot would show it.
+/// The position of the caller: SP, and SP at the entry of its upcall, as in a snapshot.
 pub(crate) struct Caller {
     pub sp: usize,
     pub upcall_sp: usize,
 }
 
-/// What has not returned and needs `stack`, in words: calls of any attached thread, and what else the caller's is in the middle of.
+/// A user of `stack`, in words: any code that has not returned and needs the stack.
+///
+/// It may be an open call of any attached thread; suspended code of the calling thread; or a fiber.
 pub(crate) fn of_stack(stack: StackBounds, caller: Caller) -> Option<String> {
-    let here = Hot::here();
+    let here = ThreadState::current();
     let mut user = None;
     record::for_each(|record| {
         if user.is_some() {
             return;
         }
-        // SAFETY: a record's Hot lives as long as its thread, which cannot detach, as `for_each` says. The field is atomic.
-        let current = unsafe { (*record.hot).upcall.sp() };
-        let current = if std::ptr::eq(record.hot, here) { caller.upcall_sp } else { current };
+        // SAFETY: a record's `ThreadState` lives as long as its thread, and the thread cannot
+        // detach during `for_each`. The field is atomic.
+        let current = unsafe { (*record.thread).upcall.sp() };
+        let current = if std::ptr::eq(record.thread, here) { caller.upcall_sp } else { current };
         let call = || record.open_calls().find_map(|call| of_call(&stack, call));
         user = upcall(&stack, current)
             .or_else(call)
-            .map(|user| format!("{user} on {}", record::describe(record.thread_id)));
+            .map(|user| format!("{user} on {}", wrong_thread::describe(record.os_thread_id)));
     });
-    user.or_else(|| left_by_rust(&stack, here, caller.sp))
+    user.or_else(|| suspended_downcall(&stack, here, caller.sp)).or_else(|| of_fiber(&stack))
 }
 
-/// Code of the calling thread that went from `from` to a stack of ours and has not come back: an upcall, whether or not a downcall of its is open, or
-/// a fiber. The caller's own upcall, which was made at `sp`, does not count.
-fn left_by_rust(from: &StackBounds, hot: &Hot, sp: usize) -> Option<String> {
-    let idle: Vec<_> = hot.idle().map(Control::base).collect();
-    let own = control_at(stack_pointer()).filter(|own| !own.contains(sp)).map(Control::base);
+/// A fiber's upcall that was made on `stack`: of a suspended fiber its own, of a running one its
+/// resumer's.
+fn of_fiber(stack: &StackBounds) -> Option<String> {
+    let mut user = None;
+    pool::for_each_taken(|pooled| {
+        if !pooled.fiber.get().is_null() {
+            user = user.take().or_else(|| upcall(stack, pooled.upcall.sp()));
+        }
+    });
+    user
+}
+
+/// Code of the calling thread that went from the stack `from` to a pooled stack and has not come
+/// back.
+///
+/// It is an upcall, with or without an open downcall, or a fiber. The caller's own upcall, made at
+/// `sp`, does not count.
+fn suspended_downcall(from: &StackBounds, thread: &ThreadState, sp: usize) -> Option<String> {
+    let idle: Vec<_> = thread.idle().map(StackHeader::base).collect();
+    let own = header_at(stack_pointer()).filter(|own| !own.contains(sp)).map(StackHeader::base);
     let mut user = None;
     pool::for_each_taken(|stack| {
         let system_sp = stack.system_sp.load(Relaxed);
-        if !from.contains(system_sp) || stack.mark.get().serial != hot.mark().serial {
+        if !from.contains(system_sp) || stack.owner.get().serial != thread.id().serial {
             return;
         }
-        // What is the system stack of a fiber that is suspended is not known before it is resumed.
-        let (is_left, who) = match stack.fiber() {
+        // A suspended fiber gets its system stack only when it is resumed, so it uses none now.
+        let (is_away, who) = match stack.fiber() {
             Some(fiber) => (fiber.runs(), "a fiber"),
             None => (
                 stack.purpose.get() == Purpose::Upcall
-                    && !stack.seems_left.get()
+                    && !stack.seems_abandoned.get()
                     && !idle.contains(&stack.base()),
                 "an upcall (C → Rust)",
             ),
         };
-        if is_left && own != Some(stack.base()) {
+        if is_away && own != Some(stack.base()) {
             user =
                 Some(format!("{who} that left it at SP {system_sp:#x}, on this thread, has not come back"));
         }
@@ -74,11 +93,12 @@ fn of_call(stack: &StackBounds, call: &OpenCall) -> Option<String> {
     let mut on_fiber = true;
     let c_sp = call.c_sp(|rust_sp| {
         on_fiber = false;
-        // The system stack is where the upcall came from, unless it came from a fiber.
-        let known = upcall_sp != 0 && stackbounds::described(upcall_sp).kind != Kind::Slot;
+        // The system stack is the one from which the upcall came, unless this was a fiber's.
+        let known = upcall_sp != 0 && described(upcall_sp).kind != RangeKind::Slot;
         if known { None } else { pool::system_sp_at(rust_sp) }
     });
-    // A fiber that is suspended in a call on its own stack is not in the upcall that once resumed it.
+    // A fiber suspended in a call on its own stack no longer belongs to the upcall that once
+    // resumed it.
     match upcall(stack, upcall_sp) {
         Some(user) if !on_fiber => Some(user),
         _ => stack

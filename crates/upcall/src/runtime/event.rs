@@ -1,14 +1,15 @@
-//! A file descriptor that is readable while something can run: what a host's event loop watches.
+//! A file descriptor for the host's event loop, readable while a fiber can run.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::sys::EventFd;
-use crate::quiet::report;
+use crate::messages::warn;
 use crate::sync::atomic::AtomicBool;
 use crate::sync::atomic::Ordering::SeqCst;
 
-/// See the module. Between a signal and the next clearing, further signals cost no system call.
+/// The descriptor, and a flag for its state. Between a signal and the next `clear`, further signals
+/// cost no system call.
 pub(super) struct Event {
     fd: EventFd,
     signalled: AtomicBool,
@@ -19,7 +20,7 @@ impl Event {
         Ok(Event { fd: EventFd::new()?, signalled: AtomicBool::new(false) })
     }
 
-    /// Makes it readable.
+    /// Makes the descriptor readable.
     #[inline]
     pub fn signal(&self) {
         if !self.signalled.load(SeqCst) && !self.signalled.swap(true, SeqCst) {
@@ -27,10 +28,11 @@ impl Event {
         }
     }
 
-    /// Makes it unreadable. Who calls this looks afterwards whether something came meanwhile, and signals that.
+    /// Makes the descriptor unreadable. Afterwards, the caller looks for fibers that became ready
+    /// meanwhile, and signals if there are any.
     ///
-    /// A thread may be late with its signal, between saying so and doing it. It wakes the host `in_vain` then, and that is when to clear
-    /// what nobody says is signalled.
+    /// A thread may be late, and make the descriptor readable after this has reset its flag. Such a
+    /// signal wakes the host `in_vain`. The descriptor is then cleared whatever the flag says.
     pub fn clear(&self, in_vain: bool) {
         if in_vain || self.signalled.load(SeqCst) {
             self.fd.clear();
@@ -38,10 +40,11 @@ impl Event {
         }
     }
 
-    /// In the child of a fork, which shares the descriptor with its parent: makes another one of it, by the same number.
+    /// In the child of a fork: replaces the descriptor, shared with the parent, by a new one under
+    /// the same number.
     pub fn renew(&self) {
         if let Err(error) = self.fd.renew() {
-            report(format_args!(
+            warn(format_args!(
                 "the descriptor of a LocalRuntime is shared by this process and the one that it was forked from ({error}): \
                  either may miss that something can run"
             ));

@@ -1,18 +1,25 @@
-//! Executors for fibers: built-in workers, and the run queue of a thread that the host drives.
+//! Executors for fibers: the built-in workers, and the run queue of a thread driven by the host.
 
+mod behind;
 mod blocking;
 mod event;
-mod handover;
+mod hooks;
+mod listed;
 mod local_runtime;
+mod mailbox;
 #[cfg(all(test, upcall_loom))]
 mod model;
+mod newest;
 mod queue;
+mod runnable;
 mod scope;
 mod shutdown;
 mod sys;
+mod tame_waker;
 mod task;
 mod timer;
 mod watcher;
+mod worker;
 mod workers;
 
 use std::panic::Location;
@@ -21,46 +28,60 @@ use std::time::Duration;
 
 pub use blocking::blocking;
 pub(crate) use local_runtime::drop_at_exit;
-pub use local_runtime::{LocalRuntime, LocalRuntimeError, spawn_local};
-pub use scope::{Scope, ScopedJoinHandle, scope};
+pub use local_runtime::{LocalRuntime, LocalRuntimeError, LocalRuntimeHandle};
+pub use scope::{Scope, ScopedJoinHandle};
 pub use shutdown::{Unfinished, UnfinishedFiber, shutdown};
 pub use task::{JoinError, JoinHandle};
+pub use timer::{Elapsed, Timer, timeout, timer};
 
-use crate::fiber::wait::{suspend, suspends};
-use crate::fiber::{Builder, wait};
+use crate::coroutine::Polling;
+use crate::drop_guards::drop_ignoring_panics;
+use crate::fiber::initialiser;
+use crate::fiber::wait::{self, suspend, suspends, wait_for_ours};
+use crate::fiber::{Builder, Fibers};
 use crate::function::Function;
-use crate::process::fork::Held;
-use crate::quiet::quietly;
-use crate::stack::coroutine::Polling;
-use crate::thread::Hot;
+use crate::sync::{Whose, Word, in_own_code};
+use crate::thread::{ThreadState, waker};
 use queue::Queue;
 use stackbounds::stack_pointer;
 
-/// Runs `f` as a fiber on one of upcall's workers.
-///
-/// ```
-/// let answer = upcall::spawn(|| {
-///     upcall::sleep(std::time::Duration::from_millis(1)); // the fiber sleeps, its worker does not
-///     42
-/// });
-/// assert_eq!(answer.join().unwrap(), 42);
-/// ```
-///
-/// The workers are started as they are needed, up to [the number configured](crate::Config::workers). They serve no signals, which
-/// stay the host's. A fiber stays on the worker that began it. While it is stuck, in a blocking C call for instance, the others of its worker are too;
-/// those that nobody has begun are not: within about a millisecond, another worker is there for them, of 512 at most.
-///
-/// After [`shutdown`], and when no thread can be started, `f` is dropped and the handle gives an error.
-#[track_caller]
-pub fn spawn<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-    spawn_as(None, Location::caller(), f)
+impl Fibers {
+    /// Runs `f` as a fiber on one of upcall's workers.
+    ///
+    /// ```
+    /// # const FIBERS: upcall::Fibers = unsafe { upcall::Fibers::promise() };
+    /// let answer = FIBERS.spawn(|| {
+    ///     // The fiber sleeps, its worker does not.
+    ///     upcall::sleep(std::time::Duration::from_millis(1));
+    ///     42
+    /// });
+    /// assert_eq!(answer.join().unwrap(), 42);
+    /// ```
+    ///
+    /// Workers are started as needed, up to [the number configured](crate::Config::workers). To
+    /// signals they are threads like any other, with the signal mask of the thread that started the
+    /// first one.
+    ///
+    /// A fiber stays on the worker that began it. A fiber stuck in a blocking C call, or computing
+    /// without waits, holds up the other fibers begun on its worker. A new fiber therefore begins
+    /// on an idle worker, if there is one, unless its spawner joins it at once. Fibers not yet
+    /// begun are not held up: within about a millisecond, another worker begins them. There are at
+    /// most 512 workers.
+    ///
+    /// After [`shutdown`], or if no thread can be started, `f` is dropped and joining the handle is
+    /// an error. The same goes for a signal handler that has interrupted `spawn` itself.
+    #[track_caller]
+    pub fn spawn<T: Send + 'static>(self, f: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        spawn_as(None, Location::caller(), f)
+    }
 }
 
 impl Builder {
-    /// As [`spawn`], for a fiber with a name and stack of its own.
+    /// Runs `f` as a fiber like [`Fibers::spawn`], with a name and a stack size of its own.
     ///
     /// ```
-    /// let deep = upcall::Fiber::builder().stack_size(4 << 20).name("deep").spawn(|| 42);
+    /// # const FIBERS: upcall::Fibers = unsafe { upcall::Fibers::promise() };
+    /// let deep = FIBERS.builder().stack_size(4 << 20).name("deep").spawn(|| 42);
     /// assert_eq!(deep.join().unwrap(), 42);
     /// ```
     #[track_caller]
@@ -77,7 +98,10 @@ fn spawn_as<T: Send + 'static>(
     if shutdown::is_closing() {
         return JoinHandle::refused(task::Refused::Closed);
     }
-    // SAFETY: the closure and its result are `Send`.
+    if in_own_code() {
+        return JoinHandle::refused(task::Refused::Interrupts);
+    }
+    // SAFETY: this function's bounds make the closure and its result `Send`.
     let (runnable, handle) = unsafe { task::new(None, builder, caller, f) };
     match workers::add(runnable) {
         Ok(()) => handle,
@@ -89,70 +113,108 @@ fn spawn_as<T: Send + 'static>(
     }
 }
 
-/// Lets the other fibers of this thread run that are ready; outside a fiber, one of them, and other threads.
+/// Lets other ready fibers of this thread run. Outside a fiber, runs one of them, and lets other
+/// threads run.
 #[inline]
 #[track_caller]
 pub fn yield_now() {
-    let hot = Hot::here();
-    match suspends(hot, stack_pointer()) {
+    let (thread, sp) = (ThreadState::current(), stack_pointer());
+    let caller = Location::caller();
+    match suspends(thread, sp) {
+        Some(fiber) if initialiser::suspends_inside(fiber, caller, sp) => std::thread::yield_now(),
         Some(fiber) => {
-            // SAFETY: it begins here, and stays.
+            // SAFETY: `begin` is called on this variable, before the coroutine is suspended and
+            // with this function's SP. The variable does not move until its drop.
             let polling = unsafe { Polling::new(fiber) };
-            polling.begin().wake_by_ref();
+            waker::catching(|| polling.begin(sp).wake_by_ref());
             drop(polling);
-            suspend(hot, fiber, Location::caller(), Function(|| "upcall::yield_now"));
+            suspend(thread, fiber, caller, Function(|| "upcall::yield_now"));
         }
         None => {
-            hot.run_meanwhile();
+            if thread.nested_executor().is_some() && initialiser::blocks_inside(caller, sp).is_none() {
+                let slept = thread.sleeps();
+                wait::run_nested(thread);
+                thread.set_sleeps(slept);
+            }
             std::thread::yield_now();
         }
     }
 }
 
-/// While a frame of this thread waits: its own fibers, if there is room for them below that frame. Says whether it ran one.
-fn run_meanwhile() -> bool {
-    let Some(queue) = Queue::own().filter(|queue| has_room_for_fibers(queue)) else { return false };
-    let next = queue.pop().or_else(|| queue.take_newest());
-    next.map(|runnable| quietly(|| queue.run(runnable))).is_some()
+/// Runs one of this thread's fibers while a frame of the thread waits; returns whether it did.
+///
+/// Runs none without enough room below that frame. If none is ready, the thread counts as sleeping
+/// from now on.
+fn run_one() -> bool {
+    let Some(queue) = Queue::own() else { return false };
+    worker::worker_blocks(queue);
+    if !has_room_for_fibers(queue) {
+        return false;
+    }
+    let thread = ThreadState::current();
+    thread.set_sleeps(true);
+    let Some(runnable) = queue.pop().or_else(|| queue.take_newest()) else { return false };
+    thread.set_sleeps(false);
+    drop_ignoring_panics(|| queue.run(runnable));
+    true
 }
 
-/// Whether the system stack has room for the C code of fibers that run inside a wait of this thread.
+/// Whether the system stack has room for C code called by fibers inside a wait of this thread.
 fn has_room_for_fibers(queue: &Queue) -> bool {
     const NEEDED: usize = 32 << 10;
-    /// Runs inside each other where nobody knows how much room there is.
+    /// The number of nested runs, where the remaining room is unknown.
     const BLINDLY: usize = 8;
-    let (hot, sp) = (Hot::here(), stack_pointer());
-    let system_sp = hot.stack_at(sp).map_or(sp, |stack| stack.system_sp.load(Relaxed));
+    let (thread, sp) = (ThreadState::current(), stack_pointer());
+    let system_sp = thread.stack_at(sp).map_or(sp, |stack| stack.system_sp.load(Relaxed));
     match stackbounds::at(system_sp).room_below(system_sp) {
-        Some(left) => left >= NEEDED,
-        None => queue.depth.get() < BLINDLY,
+        Some(remaining) => remaining >= NEEDED,
+        None => queue.depth() < BLINDLY,
     }
 }
 
-/// Waits for `duration`. In a fiber, only the fiber does.
+/// Waits for `duration`. In a fiber, only the fiber waits.
 ///
-/// One thread, started at the first use, wakes all who sleep.
+/// One thread, started at the first use, wakes all sleepers.
 #[track_caller]
 pub fn sleep(duration: Duration) {
-    wait(timer::Sleep::new(duration));
+    wait_for_ours(timer(duration));
 }
 
-/// Takes the locks of the executors, before a fork.
-pub(crate) fn hold_locks(held: &mut Vec<Held>) {
-    held.push(Box::new(watcher::hold_lock()));
-    held.push(Box::new(workers::lock()));
-    held.push(Box::new(blocking::hold_lock()));
-    held.push(Box::new(local_runtime::unused()));
-    held.push(Box::new(timer::hold_lock()));
-    queue::hold_locks(held);
+/// Calls `visit` with the executors' locks, for forks.
+pub(crate) fn each_lock(visit: &mut dyn FnMut(&'static Word, Whose)) {
+    visit(watcher::lock_word(), Whose::All);
+    visit(workers::lock_word(), Whose::All);
+    visit(blocking::lock_word(), Whose::All);
+    visit(local_runtime::lock_word(), Whose::All);
+    visit(timer::lock_word(), Whose::All);
+    queue::each_lock(visit);
 }
 
-/// In the child of a fork.
-pub(crate) fn forget_other_threads() {
-    queue::forget_others();
-    workers::forget_others();
+/// Whether none of our threads runs, except for workers: those are attached.
+pub(crate) fn has_no_threads() -> bool {
+    !watcher::has_thread() && !blocking::has_threads() && !timer::has_thread()
+}
+
+/// The calling thread's queue, for [`forget_other_threads`].
+pub(crate) fn own_queue() -> *const () {
+    Queue::own().map_or(std::ptr::null(), |queue| std::ptr::from_ref(queue).cast())
+}
+
+/// In the child of a fork: forgets all threads except the calling one, the owner of `own`.
+pub(crate) fn forget_other_threads(own: *const ()) {
+    // SAFETY: null, or from `own_queue`, and queues are never freed.
+    let own = unsafe { own.cast::<Queue>().as_ref() };
+    queue::forget_others(own);
+    workers::forget_others(own);
     watcher::forget_thread();
     blocking::forget_threads();
     local_runtime::forget_unused();
     timer::forget_thread();
+}
+
+/// In the child of a fork, on the thread that forked: starts the timers' thread anew, and wakes the
+/// thread's fibers.
+pub(crate) fn look_again() {
+    timer::renew_thread();
+    queue::look_again();
 }

@@ -1,26 +1,58 @@
-//! loom runs each of these in every order of the threads' steps that the memory model allows; `ci/loom.sh` runs loom.
+//! loom's models of our protocols made of atomics: each runs in every order of the threads' steps
+//! allowed by the memory model.
 //!
-//! Checked are the protocols that are made of atomics by hand. Joining is async-task's.
+//! `ci/loom.sh` runs loom. Joining is not checked: async-task does that.
 
 use std::collections::VecDeque;
 use std::ptr::NonNull;
 
-use loom::sync::atomic::AtomicUsize;
 use loom::sync::atomic::Ordering::{Relaxed, SeqCst};
+use loom::sync::atomic::{AtomicPtr, AtomicUsize};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 
 use super::event::Event;
-use super::handover::{Attention, Kept, Remote};
+use super::mailbox::{Attention, Linked, Mailbox, Remote};
 use crate::thread::Parker;
+use crate::thread::deferred_wake::DeferredWake;
 
 fn parker() -> &'static Parker {
     Box::leak(Box::new(Parker::new()))
 }
 
-/// A pointer to nothing with a number.
+/// A pointer to nothing, with a number for its address.
 fn item(number: usize) -> NonNull<()> {
     NonNull::new(number as *mut ()).expect("numbers from 1")
+}
+
+/// A number with a link, for a list.
+struct Number {
+    number: usize,
+    link: AtomicPtr<()>,
+}
+
+impl Number {
+    fn new(number: usize) -> Box<Self> {
+        Box::new(Self { number, link: AtomicPtr::new(std::ptr::null_mut()) })
+    }
+}
+
+impl Linked for Box<Number> {
+    fn into_raw(self) -> NonNull<()> {
+        NonNull::from(Box::leak(self)).cast()
+    }
+
+    unsafe fn from_raw(raw: NonNull<()>) -> Self {
+        // SAFETY: the caller guarantees that `into_raw` gave the pointer, from a box, and that it
+        // is converted back once.
+        unsafe { Box::from_raw(raw.cast().as_ptr()) }
+    }
+
+    unsafe fn link_of<'a>(raw: NonNull<()>) -> &'a AtomicPtr<()> {
+        // SAFETY: the caller guarantees that `into_raw` gave the pointer. Until it is converted
+        // back, it is not a box, and its memory stays.
+        unsafe { &raw.cast::<Number>().as_ref().link }
+    }
 }
 
 #[test]
@@ -65,7 +97,7 @@ fn what_is_pushed_is_fetched_by_an_owner_that_parks() {
         let others = [1, 2].map(|number| {
             let remote = remote.clone();
             thread::spawn(move || {
-                remote.push(number);
+                remote.push(Number::new(number));
                 parker.unpark();
             })
         });
@@ -77,14 +109,15 @@ fn what_is_pushed_is_fetched_by_an_owner_that_parks() {
             }
             parker.park(None);
         }
+        let mut fetched: Vec<_> = fetched.into_iter().map(|item: Box<Number>| item.number).collect();
         fetched.sort_unstable();
         assert_eq!(fetched, [1, 2]);
         others.into_iter().for_each(|other| other.join().unwrap());
     });
 }
 
-/// What `LocalRuntime::run_ready` does.
-fn run_ready(event: &Event, remote: &Remote<usize>) -> usize {
+/// Does the same steps as `LocalRuntime::run_ready`.
+fn run_ready(event: &Event, remote: &Remote<Box<Number>>) -> usize {
     let mut fetched = Vec::new();
     remote.fetch(&mut fetched);
     event.clear(fetched.is_empty());
@@ -101,13 +134,13 @@ fn an_event_is_readable_when_there_is_something_and_then_no_more() {
         let remote = Arc::new(Remote::new());
         let (its_event, its_remote) = (event.clone(), remote.clone());
         let other = thread::spawn(move || {
-            its_remote.push(1);
+            its_remote.push(Number::new(1));
             its_event.signal();
         });
         let ran = run_ready(&event, &remote);
         other.join().unwrap();
         assert!(ran == 1 || event.is_readable());
-        // The signal may have been late, and wakes in vain once.
+        // A late signal wakes in vain once.
         assert_eq!(ran + run_ready(&event, &remote), 1);
         run_ready(&event, &remote);
         assert!(!event.is_readable());
@@ -117,7 +150,7 @@ fn an_event_is_readable_when_there_is_something_and_then_no_more() {
 #[test]
 fn what_is_kept_has_one_taker() {
     loom::model(|| {
-        let kept = Arc::new(Kept::nothing());
+        let kept = Arc::new(Mailbox::nothing());
         assert!(kept.replace(item(1)).is_none());
         let its = kept.clone();
         let other = thread::spawn(move || its.take().map_or(0, |item| item.as_ptr() as usize));
@@ -132,21 +165,37 @@ fn what_is_kept_has_one_taker() {
 fn the_watcher_sees_what_is_kept_before_it_sleeps() {
     loom::model(|| {
         let attention = Arc::new(Attention::new(parker()));
-        let kept = Arc::new(Kept::nothing());
+        let kept = Arc::new(Mailbox::nothing());
         let (its_attention, its) = (attention.clone(), kept.clone());
         let spawner = thread::spawn(move || {
             its.replace(item(1));
             its_attention.call();
         });
-        // Sleeps for ever, which loom reports, if the call is missed.
+        // If the call is missed, this sleeps for ever, and loom reports it.
         while kept.take().is_none() {
-            attention.rest(|| !kept.is_nothing());
+            attention.rest(None, || !kept.is_nothing());
         }
         spawner.join().unwrap();
     });
 }
 
-/// What `workers.rs` has under its lock.
+#[test]
+fn a_wake_that_is_put_off_is_made_by_the_guard_that_ends() {
+    fn call() {}
+    loom::model(|| {
+        let deferred = Arc::new(DeferredWake::for_model());
+        deferred.set_guard(Some(call));
+        let (sleeper, its) = (parker(), deferred.clone());
+        let waker = thread::spawn(move || its.defer(sleeper));
+        // The watcher's last steps.
+        deferred.set_guard(None);
+        deferred.flush();
+        let was_deferred = waker.join().unwrap();
+        assert!(!(was_deferred && deferred.is_any()), "nobody is left to make it");
+    });
+}
+
+/// The state under the lock of `workers.rs`.
 #[derive(Default)]
 struct Workers {
     waiting: VecDeque<usize>,
@@ -206,7 +255,8 @@ fn a_wait_inside_another_leaves_the_outer_one_awake() {
         while woken.load(SeqCst) & 2 == 0 {
             parker.park(None);
         }
-        // What `Waiting`'s drop does: the inner wait may have had the outer one's token.
+        // The drop of `Waiting` does this: the inner wait may have consumed the outer one's
+        // wake-up.
         parker.unpark();
         loop {
             parker.park(None);

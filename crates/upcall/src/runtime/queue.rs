@@ -1,164 +1,172 @@
 //! The run queue of one thread: a worker's, or a `LocalRuntime`'s.
 //!
-//! What is ready on its own thread waits in `local`, which nobody else touches; what other threads woke waits in `remote`. A fiber
-//! that has begun stays with its queue. Rule: **a queue is never freed, but used again**, when no fiber is left on it, so that whoever
-//! just woke its last fiber may still unpark it.
+//! Ready fibers woken by their own thread wait in `local`. Nobody else touches that list. Those
+//! woken by other threads wait in `remote`, and so do those woken by a signal handler that
+//! interrupted the owner at `local`. A fiber stays with its queue once it has begun. Rule: **a
+//! queue is never freed, but reused after its last fiber has gone**, so that a thread that just
+//! woke this last fiber may still unpark it.
 
-use std::cell::{Cell, UnsafeCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
 use std::panic::Location;
-use std::ptr::{self, NonNull};
-use std::sync::Mutex;
-use std::task::Waker;
+use std::ptr;
+use std::sync::atomic::compiler_fence;
+
+use stackbounds::stack_pointer;
 
 use super::event::Event;
-use super::handover::{Kept, Remote};
+use super::listed::Listed;
+use super::mailbox::{Mailbox, Remote};
+use super::runnable::{Meta, Runnable};
 use super::sys::thread_number;
+use crate::coroutine::frames::{Frame, Frames};
 use crate::fiber::host_runtime;
-use crate::process::fork::{self, Held};
-use crate::stack::coroutine::Running;
-use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use crate::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize};
-use crate::sync::lock;
-use crate::thread::{Hot, Parker};
+use crate::sync::{Lock, Whose, Word, hold};
+use crate::thread::{Parker, ThreadState, waker};
 
-/// A fiber that is ready to run, as its executor handles it.
-pub(super) type Runnable = async_task::Runnable<Meta>;
+/// The capacity that an empty list keeps, in fibers.
+pub(super) const MAX_IDLE_CAPACITY: usize = 1024;
 
-/// What is known of a fiber from outside.
-pub(super) struct Meta {
-    /// Where it runs; null until it has begun.
-    home: AtomicPtr<Queue>,
-    pub spawned_at: &'static Location<'static>,
-    /// Of which process it is.
-    epoch: usize,
-}
-
-impl Meta {
-    pub fn new(home: Option<&'static Queue>, spawned_at: &'static Location<'static>) -> Self {
-        let home = AtomicPtr::new(home.map_or(ptr::null_mut(), |queue| ptr::from_ref(queue).cast_mut()));
-        Self { home, spawned_at, epoch: fork::epoch() }
-    }
-
-    /// Whether it is a fiber of a thread that is only in a process from which this one was forked.
-    pub fn is_lost(&self) -> bool {
-        self.home().map_or(self.epoch != fork::epoch(), |home| home.lost.load(Relaxed))
-    }
-
-    pub fn home(&self) -> Option<&'static Queue> {
-        // SAFETY: null, or a queue, which is never freed.
-        unsafe { self.home.load(Acquire).as_ref() }
-    }
-}
-
-/// Places for fibers that an empty list keeps.
-pub(super) const KEPT_PLACES: usize = 1024;
-
-/// See the module.
+/// The run queue of one thread: its ready fibers, and a list of its waiting ones.
 pub(crate) struct Queue {
-    local: UnsafeCell<VecDeque<Runnable>>,
+    /// Borrowed during each change, since a signal handler may come at any instruction.
+    local: RefCell<VecDeque<Runnable>>,
     remote: Remote<Runnable>,
-    /// The owner's.
+    /// The number of the queue's `LocalRuntime`, while it takes fibers from other threads; else 0.
+    /// Fibers not yet begun are added under this lock.
+    open_for: Lock<usize>,
+    /// The owner's parker.
     parker: AtomicPtr<Parker>,
-    /// The fiber that the owner's code spawned last, if nobody has begun it: the watcher may take it over.
-    newest: Kept,
-    /// The owner's number.
+    /// The last fiber spawned by the owner's code, if nobody has begun it. The watcher may take it
+    /// over.
+    pub(super) newest: Mailbox,
+    /// The address of the `Meta` of the fiber last put there, to compare.
+    pub(super) newest_meta: Cell<*const Meta>,
+    /// Whether a frame joins that fiber.
+    pub(super) newest_is_joined: Cell<bool>,
+    /// The number of the owner's frames inside `JoinHandle::join`.
+    pub(super) joining: Cell<usize>,
+    /// The system's number of the owner.
     pub thread: AtomicI32,
-    /// Counts what was run; the watcher sees by it that a worker is stuck.
+    /// The number of runs. If it stops growing, the watcher knows that the worker is stuck.
     pub steps: AtomicUsize,
-    /// Where the fiber was spawned that runs; null if none does.
+    /// Where the running fiber was spawned; null if none runs.
     runs: AtomicPtr<Location<'static>>,
-    /// How many runs are in progress, one inside a wait in the other.
-    pub depth: Cell<usize>,
-    /// What to do when it has been closed, if it is to be.
+    /// The runs in progress: each is inside a wait of the one before.
+    depth: Frames,
+    /// What to call once the queue is closed, if it is to be closed.
     closed: Cell<Option<fn(&'static Queue)>>,
-    /// The fibers that have waited once and not ended.
-    fibers: Mutex<Listed>,
-    /// Tells the host's event loop that something can run.
+    /// The fibers that have waited at least once and not ended.
+    pub(super) fibers: Lock<Listed>,
+    /// The number of these fibers. Only the owner changes it.
+    pub(super) begun: AtomicUsize,
+    /// Whether the owner serves the queue: from `begin` to `end`.
+    attended: AtomicBool,
+    /// Tells the host's event loop that a fiber can run.
     pub event: Option<Event>,
-    /// Its thread is not in this process, which was forked from another one.
-    lost: AtomicBool,
+    /// Whether the owner is missing in this process, because a fork did not copy its thread.
+    pub(super) lost: AtomicBool,
 }
 
-// SAFETY: `local`, `depth` and `closed` are used by the thread alone that owns the queue; the rest is for all.
+// SAFETY: only the owner's thread uses `local`, `newest_meta`, `newest_is_joined`, `joining`,
+// `depth` and `closed`. All other fields are atomics, locks, or made of them.
 unsafe impl Sync for Queue {}
+
+/// A borrow of the owner's ready fibers.
+struct Local<'a>(RefMut<'a, VecDeque<Runnable>>);
+
+impl Drop for Local<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // The compiler keeps all changes before the end of the borrow.
+        compiler_fence(SeqCst);
+    }
+}
 
 /// A run in progress.
 struct Run {
     queue: &'static Queue,
-    /// What ran outside of it.
+    number: usize,
+    /// The value of `runs` outside this run.
     before: *mut Location<'static>,
 }
 
 impl Drop for Run {
     #[inline(always)]
     fn drop(&mut self) {
-        self.queue.depth.set(self.queue.depth.get() - 1);
+        self.queue.depth.pop_to(self.number);
         self.queue.runs.store(self.before, Relaxed);
     }
 }
 
-/// The head of a list of fibers. Rule: **its members are alive**: they leave it before they end (`at_end`).
-struct Listed(Option<NonNull<Running>>);
+/// All queues of the process.
+static ALL: Lock<Vec<&'static Queue>> = Lock::new(Vec::new());
 
-// SAFETY: the list is used under its lock, and its members are alive.
-unsafe impl Send for Listed {}
-
-/// All there are.
-static ALL: Mutex<Vec<&'static Queue>> = Mutex::new(Vec::new());
-
-/// Takes the locks of the calling thread's queue, before a fork.
-pub(super) fn hold_locks(held: &mut Vec<Held>) {
-    held.push(Box::new(lock(&ALL)));
+/// Calls `visit` with locks, for forks: that of the list, and those of the calling thread's queue.
+pub(super) fn each_lock(visit: &mut dyn FnMut(&'static Word, Whose)) {
+    visit(ALL.word(), Whose::All);
     if let Some(own) = Queue::own() {
-        held.push(Box::new(lock(&own.fibers)));
-        held.push(Box::new(own.remote.lock()));
+        visit(own.open_for.word(), Whose::Own);
+        visit(own.fibers.word(), Whose::Own);
     }
 }
 
-/// In the child of a fork: all queues but the calling thread's are lost.
-pub(super) fn forget_others() {
-    let mut all = lock(&ALL);
-    all.iter().filter(|queue| !queue.is_own()).for_each(|queue| queue.lost.store(true, Relaxed));
-    all.retain(|queue| queue.is_own());
+/// In the child of a fork: marks all queues as lost, except the one of the thread that forked.
+pub(super) fn forget_others(own: Option<&'static Queue>) {
+    let is_own = |queue: &Queue| own.is_some_and(|own| ptr::eq(own, queue));
+    let mut all = hold(&ALL);
+    all.iter().filter(|queue| !is_own(queue)).for_each(|queue| queue.lost.store(true, Relaxed));
+    all.retain(|queue| is_own(queue));
     drop(all);
-    let Some(own) = Queue::own() else { return };
-    own.thread.store(thread_number(), Relaxed);
-    if let Some(event) = &own.event {
+    if let Some(event) = own.and_then(|own| own.event.as_ref()) {
         event.renew();
     }
-    // What they wait for may be lost.
+}
+
+/// In the child of a fork, on the thread that forked: wakes its fibers, since their events may be
+/// lost.
+pub(super) fn look_again() {
+    let Some(own) = Queue::own() else { return };
+    own.thread.store(thread_number(), Relaxed);
     let mut waiting = Vec::new();
     own.for_each_fiber(|fiber| {
         let task = fiber.executor.task.take();
         waiting.extend(task.clone());
         fiber.executor.task.set(task);
     });
-    waiting.into_iter().for_each(Waker::wake);
+    waiting.into_iter().for_each(waker::wake);
 }
 
 thread_local! {
-    /// The queue that the thread owns.
+    /// The queue owned by the thread.
     static OWN: Cell<Option<&'static Queue>> = const { Cell::new(None) };
 }
 
 impl Queue {
     pub fn new(event: Option<Event>) -> &'static Queue {
         let queue: &'static Queue = Box::leak(Box::new(Queue {
-            local: UnsafeCell::default(),
+            local: RefCell::default(),
             remote: Remote::new(),
+            open_for: Lock::new(0),
             parker: AtomicPtr::new(ptr::null_mut()),
-            newest: Kept::nothing(),
+            newest: Mailbox::nothing(),
+            newest_meta: Cell::new(ptr::null()),
+            newest_is_joined: Cell::new(false),
+            joining: Cell::new(0),
             thread: AtomicI32::new(0),
             steps: AtomicUsize::new(0),
             runs: AtomicPtr::new(ptr::null_mut()),
-            depth: Cell::new(0),
+            depth: Frames::new(),
             closed: Cell::new(None),
-            fibers: Mutex::new(Listed(None)),
+            fibers: Lock::new(Listed(None)),
+            begun: AtomicUsize::new(0),
+            attended: AtomicBool::new(false),
             event,
             lost: AtomicBool::new(false),
         }));
-        lock(&ALL).push(queue);
+        hold(&ALL).push(queue);
         queue
     }
 
@@ -168,16 +176,30 @@ impl Queue {
         OWN.get()
     }
 
-    /// Makes the queue the calling thread's, which sleeps at `parker`.
+    /// Makes the calling thread the owner of the queue. It sleeps at `parker`.
     pub fn begin(&'static self, parker: &'static Parker) {
         self.parker.store(ptr::from_ref(parker).cast_mut(), Release);
         self.thread.store(thread_number(), Relaxed);
+        self.joining.set(0);
         OWN.set(Some(self));
+        self.attended.store(true, Relaxed);
     }
 
-    /// Ends that.
+    /// Ends the calling thread's ownership of the queue.
     pub fn end(&'static self) {
+        self.attended.store(false, Relaxed);
         OWN.set(None);
+    }
+
+    /// Whether the owner serves the queue, and is neither beginning nor ending.
+    pub fn is_attended(&self) -> bool {
+        self.attended.load(Relaxed)
+    }
+
+    /// Whether the owner sleeps, in a wait or idle. If so, it runs its fibers when they are woken.
+    pub fn sleeps(&self) -> bool {
+        // SAFETY: null, or a parker, and parkers are never freed.
+        unsafe { self.parker.load(Acquire).as_ref() }.is_some_and(Parker::is_parked)
     }
 
     fn is_own(&self) -> bool {
@@ -186,36 +208,41 @@ impl Queue {
 
     /// Wakes the owner.
     pub fn unpark(&self) {
-        // SAFETY: null, or a parker, which is never freed.
+        // SAFETY: null, or a parker, and parkers are never freed.
         if let Some(parker) = unsafe { self.parker.load(Acquire).as_ref() } {
             parker.unpark();
         }
     }
 
-    /// Calls `f`, which calls nobody who could get here again, with what only the owner has. On its thread.
+    /// Borrows the owner's ready fibers. `None` in a signal handler or an allocator that has
+    /// interrupted such a borrow. Only on the owner's thread.
     #[inline(always)]
-    fn with_local<R>(&self, f: impl FnOnce(&mut VecDeque<Runnable>) -> R) -> R {
+    fn local(&self) -> Option<Local<'_>> {
         debug_assert!(self.is_own());
-        // SAFETY: nobody but the owner, on whose thread this is, gets at it, and `f` does not come here again.
-        f(unsafe { &mut *self.local.get() })
+        let local = self.local.try_borrow_mut().ok()?;
+        compiler_fence(SeqCst);
+        Some(Local(local))
     }
 
-    /// Adds a fiber that is ready, from any thread.
+    /// Adds a ready fiber, from any thread.
     #[inline]
     pub fn push(&self, runnable: Runnable) {
-        if self.is_own() {
-            self.with_local(|local| local.push_back(runnable));
-            if let Some(event) = &self.event {
-                event.signal();
-            }
-        } else {
-            self.push_remote(runnable);
+        let local = if self.is_own() { self.local() } else { None };
+        let Some(mut local) = local else { return self.push_remote(runnable) };
+        local.0.push_back(runnable);
+        drop(local);
+        if let Some(event) = &self.event {
+            event.signal();
+        }
+        if ThreadState::current().sleeps() {
+            // This is a signal handler, and it has interrupted the owner's sleep.
+            self.unpark();
         }
     }
 
     fn push_remote(&self, runnable: Runnable) {
         if self.lost.load(Relaxed) {
-            // It is run where its thread is.
+            // It runs in the process of its thread. This copy is leaked.
             return std::mem::forget(runnable);
         }
         self.remote.push(runnable);
@@ -225,79 +252,135 @@ impl Queue {
         self.unpark();
     }
 
-    /// The next fiber that has begun or been given to this queue. On the owner's thread.
+    /// Lets other threads that know the queue's number add fibers not yet begun.
+    pub fn open(&'static self) {
+        static OPENED: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+        let number = OPENED.fetch_add(1, Relaxed) + 1;
+        *hold(&self.open_for) = number;
+    }
+
+    /// The number under which the queue is open; 0 if it is closed.
+    pub fn number(&'static self) -> usize {
+        *hold(&self.open_for)
+    }
+
+    /// Whether the queue is open under `number`, in this process.
+    pub fn is_open(&'static self, number: usize) -> bool {
+        number != 0 && !self.lost.load(Relaxed) && self.number() == number
+    }
+
+    /// Adds a fiber not yet begun, from any thread, if the queue is open under `number`; else hands
+    /// it back.
+    pub fn push_if_open(&'static self, number: usize, runnable: Runnable) -> Result<(), Runnable> {
+        if number == 0 || self.lost.load(Relaxed) {
+            return Err(runnable);
+        }
+        let open_for = hold(&self.open_for);
+        if *open_for != number {
+            return Err(runnable);
+        }
+        self.remote.push(runnable);
+        drop(open_for);
+        if let Some(event) = &self.event {
+            event.signal();
+        }
+        self.unpark();
+        Ok(())
+    }
+
+    /// Takes the next fiber begun on this queue or given to it. Only on the owner's thread.
     #[inline(always)]
     pub fn pop(&self) -> Option<Runnable> {
-        // Those of other threads get their turn also if the own never end.
+        // Fibers of other threads get their turn, even if the local list never empties.
         const TURN: usize = 64;
+        let mut local = self.local()?;
         if self.steps.load(Relaxed) % TURN == 0 {
-            self.with_local(|local| self.remote.fetch(local));
+            self.remote.fetch(&mut *local.0);
         }
-        self.with_local(|local| {
-            local.pop_front().or_else(|| {
-                self.remote.fetch(local);
-                local.pop_front()
-            })
+        local.0.pop_front().or_else(|| {
+            self.remote.fetch(&mut *local.0);
+            local.0.pop_front()
         })
     }
 
-    /// Whether the owner has something to run. On its thread.
+    /// Whether the owner has something to run. Only on its thread.
     pub fn is_ready(&self) -> bool {
-        !self.with_local(|local| local.is_empty()) || self.remote.may_have_some() || self.has_newest()
+        self.local().is_none_or(|local| !local.0.is_empty())
+            || self.remote.may_have_some()
+            || self.has_newest()
     }
 
-    /// Gives memory back that a great many of ready fibers once needed. On the owner's thread, when it has nothing to run.
+    /// Gives back memory once needed by a great many ready fibers. Only on the owner's thread, when
+    /// it has nothing to run.
     pub fn shrink(&self) {
-        self.with_local(|local| local.shrink_to(KEPT_PLACES));
+        if let Some(mut local) = self.local() {
+            local.0.shrink_to(MAX_IDLE_CAPACITY);
+        }
     }
 
-    /// The same as `is_ready`, seeing everything that another thread pushed before it found the event signalled.
+    /// Like `is_ready`, but certain to see each fiber pushed by a thread that then found the event
+    /// signalled.
     pub fn is_ready_for_sure(&self) -> bool {
-        !self.with_local(|local| local.is_empty()) || self.remote.has_some()
+        self.local().is_none_or(|local| !local.0.is_empty()) || self.remote.has_some()
     }
 
-    /// Drops all fibers of the queue, where they wait, then calls `closed`; now, or if the thread is inside some of them, when it has left them.
-    /// On the owner's thread.
+    /// Drops all fibers of the queue in their waits, then calls `closed`.
+    ///
+    /// This happens now, or, if the thread is inside some of the fibers, when it has left them.
+    /// From now on, other threads cannot add fibers not yet begun. Only on the owner's thread.
     pub fn close_when_left(&'static self, closed: fn(&'static Queue)) {
+        *hold(&self.open_for) = 0;
         self.closed.set(Some(closed));
-        if self.depth.get() == 0 {
+        if self.depth() == 0 {
             self.close();
+        }
+    }
+
+    /// The number of runs in progress.
+    pub fn depth(&self) -> usize {
+        let sp = stack_pointer();
+        if self.depth.count() == 0 {
+            0
+        } else {
+            self.depth.live(|run| ThreadState::current().is_abandoned(run, sp))
         }
     }
 
     fn close(&'static self) {
         let Some(closed) = self.closed.take() else { return };
-        // A destructor that waits is not to run fibers that are about to be dropped.
-        Hot::here().set_meanwhile(None);
+        // A waiting destructor must not run fibers about to be dropped.
+        ThreadState::current().set_nested_executor(None);
         loop {
             while let Some(runnable) = self.pop() {
                 drop(runnable);
             }
-            // Those that wait are woken to be dropped too. Each may be on the list no more when it is its turn.
+            // Waiting fibers are woken, to be dropped as well. Each may have left the list before
+            // its turn.
             let mut waiting = Vec::new();
             self.for_each_fiber(|fiber| waiting.extend(fiber.executor.task.take()));
             if waiting.is_empty() {
                 if !self.has_fibers() {
                     break;
                 }
-                // Another thread is just about to hand over the last that it woke.
+                // Another thread is about to hand over the last fiber it woke.
                 std::thread::yield_now();
             }
-            waiting.into_iter().for_each(Waker::wake);
+            waiting.into_iter().for_each(waker::wake);
         }
         closed(self);
     }
 
-    /// Where the fiber was spawned that runs, if one does.
+    /// Where the running fiber was spawned, if one runs.
     pub fn runs(&self) -> Option<&'static Location<'static>> {
-        // SAFETY: null, or what `run` stored.
+        // SAFETY: null, or stored by `run` from a reference to a static.
         unsafe { self.runs.load(Relaxed).as_ref() }
     }
 
-    /// Runs a fiber until it waits or ends. On the owner's thread.
+    /// Runs a fiber until it waits or ends. Only on the owner's thread.
     ///
-    /// A fiber's panic is its result. Should anything else unwind out of it, callers that go on with others catch it, around all that they run: a
-    /// `catch_unwind` here would be one more return after a switch of stacks (see `wait`).
+    /// A fiber's panic is its result. If anything else unwinds out of the fiber, the caller catches
+    /// it, once around all the fibers that it runs: a `catch_unwind` here would be one more return
+    /// after a switch of stacks (see `wait_as`).
     #[inline(always)]
     pub fn run(&'static self, runnable: Runnable) {
         let Meta { home, spawned_at, .. } = runnable.metadata();
@@ -305,78 +388,27 @@ impl Queue {
             home.store(ptr::from_ref(self).cast_mut(), Release);
         }
         self.steps.store(self.steps.load(Relaxed).wrapping_add(1), Relaxed);
-        let run = Run { queue: self, before: self.runs.load(Relaxed) };
+        let frame = Frame { sp: stack_pointer(), suspensions: 0 };
+        let number = self.depth.push(frame, |run| ThreadState::current().is_abandoned(run, frame.sp));
+        let run = Run { queue: self, number, before: self.runs.load(Relaxed) };
         self.runs.store(ptr::from_ref(*spawned_at).cast_mut(), Relaxed);
-        self.depth.set(self.depth.get() + 1);
         host_runtime::outside_of_tasks(|| _ = runnable.run());
         drop(run);
-        if self.depth.get() == 0 && self.closed.get().is_some() {
+        if number == 0 && self.closed.get().is_some() {
             self.close();
         }
     }
 
-    /// Keeps a fiber that was spawned here for the owner to begin soon. Hands back the one that was kept before.
+    /// Whether the calling code runs inside a fiber of the queue. A signal handler does not if it
+    /// has interrupted the owner between two fibers, or in its sleep. Only on the owner's thread.
     #[inline]
-    pub fn keep_newest(&self, runnable: Runnable) -> Option<Runnable> {
-        let before = self.newest.replace(runnable.into_raw());
-        // SAFETY: whoever takes the pointer out has the Runnable.
-        before.map(|raw| unsafe { Runnable::from_raw(raw) })
+    pub fn runs_own_code(&self) -> bool {
+        !self.runs.load(Relaxed).is_null() && !ThreadState::current().sleeps()
     }
 
-    /// Takes that fiber, from any thread.
+    /// The number of fibers that have waited here and not ended.
     #[inline]
-    pub fn take_newest(&self) -> Option<Runnable> {
-        // SAFETY: as in `keep_newest`.
-        self.newest.take().map(|raw| unsafe { Runnable::from_raw(raw) })
-    }
-
-    pub fn has_newest(&self) -> bool {
-        !self.newest.is_nothing()
-    }
-
-    /// Lists a fiber that waits, until its end. On its thread.
-    #[cold]
-    pub fn list(&self, fiber: &Running) {
-        let mut head = lock(&self.fibers);
-        fiber.executor.next.set(head.0);
-        // SAFETY: members are alive.
-        if let Some(next) = head.0.map(|next| unsafe { next.as_ref() }) {
-            next.executor.previous.set(Some(fiber.into()));
-        }
-        head.0 = Some(fiber.into());
-        fiber
-            .executor
-            .at_end
-            .set(Some(|fiber| Queue::own().expect("upcall: a fiber ends on its own thread").unlist(fiber)));
-    }
-
-    fn unlist(&self, fiber: &Running) {
-        let mut head = lock(&self.fibers);
-        let (next, previous) = (fiber.executor.next.get(), fiber.executor.previous.get());
-        // SAFETY: members are alive.
-        match previous.map(|previous| unsafe { previous.as_ref() }) {
-            Some(previous) => previous.executor.next.set(next),
-            None => head.0 = next,
-        }
-        // SAFETY: as above.
-        if let Some(next) = next.map(|next| unsafe { next.as_ref() }) {
-            next.executor.previous.set(previous);
-        }
-    }
-
-    /// Calls `look` for each fiber that has waited and not ended. Of a fiber of another thread, only its name, where it was spawned and where it waits may
-    /// be looked at.
-    pub fn for_each_fiber(&self, mut look: impl FnMut(&Running)) {
-        let head = lock(&self.fibers);
-        let mut next = head.0;
-        // SAFETY: members are alive.
-        while let Some(fiber) = next.map(|fiber| unsafe { fiber.as_ref() }) {
-            look(fiber);
-            next = fiber.executor.next.get();
-        }
-    }
-
-    pub fn has_fibers(&self) -> bool {
-        lock(&self.fibers).0.is_some()
+    pub fn begun(&self) -> usize {
+        self.begun.load(Relaxed)
     }
 }

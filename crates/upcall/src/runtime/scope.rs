@@ -1,4 +1,4 @@
-//! Fibers that borrow.
+//! Scopes, for fibers that borrow.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -9,83 +9,89 @@ use std::task::{Poll, Waker};
 
 use super::spawn_as;
 use super::task::{JoinError, JoinHandle};
+use crate::drop_guards::AbortOnDrop;
+use crate::fiber::Fibers;
 use crate::fiber::wait::wait_shielded;
 use crate::process::fork;
-use crate::quiet::fatal;
 use crate::sync::lock;
+use crate::thread::waker;
 
-/// Where fibers are spawned that borrow; given by [`scope`].
+/// A scope for spawning fibers that borrow; [`Fibers::scope`] gives it.
 pub struct Scope<'scope, 'env: 'scope> {
     state: Arc<Mutex<State>>,
-    /// Invariant, as in the standard library's scope of threads: a longer `'scope` would let fibers borrow what is gone, a shorter one their own scope.
+    /// Invariant, like the standard library's scope of threads: with a longer `'scope`, fibers
+    /// could borrow dead values; with a shorter one, their own scope.
     scope: PhantomData<&'scope mut &'scope ()>,
     env: PhantomData<&'env mut &'env ()>,
 }
 
 #[derive(Default)]
 struct State {
-    /// Fibers that have not ended.
+    /// The number of unfinished fibers.
     running: usize,
-    /// Who waits for them.
+    /// The waker of the wait for them.
     waker: Option<Waker>,
-    /// One panicked that nobody joined.
+    /// Whether a fiber panicked and nobody joined it.
     panicked: bool,
 }
 
-/// Runs `f`, which may spawn fibers that borrow what lives longer than this call; waits for all of them, and returns what `f` returned.
-///
-/// ```
-/// let numbers = [1, 2, 3];
-/// let sum: i32 = upcall::scope(|scope| {
-///     let doubled = numbers.each_ref().map(|n| scope.spawn(move || 2 * n));
-///     doubled.map(|fiber| fiber.join().unwrap()).iter().sum()
-/// });
-/// assert_eq!(sum, 12);
-/// ```
-///
-/// The fibers run on upcall's workers, as those of [`spawn`](crate::spawn) do.
-///
-/// # Panics
-/// When `f` does, and when a fiber did that was not joined; in both cases after all have ended.
-///
-/// A fiber that is dropped while it waits here is unwound when its scope's fibers have ended, for which its `drop` waits. If the thread is panicking then, it
-/// runs nothing meanwhile, and waits for ever for those of them that are its own.
-#[track_caller]
-pub fn scope<'env, T>(f: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T) -> T {
-    let epoch = fork::epoch();
-    let scope = Scope { state: Arc::default(), scope: PhantomData, env: PhantomData };
-    let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
-    // Nothing leaves this function before all have ended, neither by returning nor by unwinding.
-    let bomb = Bomb;
-    wait_shielded(poll_fn(|context| {
-        let mut state = lock(&scope.state);
-        if fork::epoch() != epoch {
-            // Those that have not ended never will, here.
-            state.panicked |= state.running != 0;
-            return Poll::Ready(());
+impl Fibers {
+    /// Runs `f`, waits for all fibers that it spawned in the scope, and returns the result of `f`.
+    ///
+    /// The fibers may borrow values living longer than this call.
+    ///
+    /// ```
+    /// # const FIBERS: upcall::Fibers = unsafe { upcall::Fibers::promise() };
+    /// let numbers = [1, 2, 3];
+    /// let sum: i32 = FIBERS.scope(|scope| {
+    ///     let doubled = numbers.each_ref().map(|n| scope.spawn(move || 2 * n));
+    ///     doubled.map(|fiber| fiber.join().unwrap()).iter().sum()
+    /// });
+    /// assert_eq!(sum, 12);
+    /// ```
+    ///
+    /// The fibers run on upcall's workers, like those of [`spawn`](Self::spawn).
+    ///
+    /// A fiber dropped while it waits here is unwound only when its scope's fibers have ended; its
+    /// `drop` waits for them. **Deadlock:** if the thread is panicking then, it runs nothing
+    /// meanwhile, and waits for ever for those of them that are its own.
+    ///
+    /// # Panics
+    /// If `f` panics, or a fiber panicked and was not joined; in both cases after all fibers have
+    /// ended. Also in the child of a fork made meanwhile, if fibers were unfinished: there they
+    /// never end.
+    #[track_caller]
+    pub fn scope<'env, T>(self, f: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T) -> T {
+        let epoch = fork::epoch();
+        let scope = Scope { state: Arc::default(), scope: PhantomData, env: PhantomData };
+        let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
+        // Nothing leaves this function before all fibers have ended, neither by returning nor by
+        // unwinding.
+        let bomb = AbortOnDrop("a wait of a scope panicked, and what its fibers borrow would be gone");
+        wait_shielded(poll_fn(|context| {
+            let waker = context.waker().clone();
+            let mut state = lock(&scope.state);
+            if fork::epoch() != epoch {
+                // Unfinished fibers never end in this process.
+                state.panicked |= state.running != 0;
+                return Poll::Ready(());
+            }
+            if state.running == 0 {
+                return Poll::Ready(());
+            }
+            let before = state.waker.replace(waker);
+            drop(state);
+            waker::discard(before);
+            Poll::Pending
+        }));
+        std::mem::forget(bomb);
+        match result {
+            Err(payload) => resume_unwind(payload),
+            Ok(_) if lock(&scope.state).panicked => {
+                panic!("a fiber of the scope panicked, or was lost by a fork")
+            }
+            Ok(value) => value,
         }
-        if state.running == 0 {
-            return Poll::Ready(());
-        }
-        state.waker = Some(context.waker().clone());
-        Poll::Pending
-    }));
-    std::mem::forget(bomb);
-    match result {
-        Err(payload) => resume_unwind(payload),
-        Ok(_) if lock(&scope.state).panicked => {
-            panic!("a fiber of the scope panicked, or was lost by a fork")
-        }
-        Ok(value) => value,
-    }
-}
-
-/// Goes off when the wait of a scope unwinds.
-struct Bomb;
-
-impl Drop for Bomb {
-    fn drop(&mut self) {
-        fatal("a wait of a scope panicked, and what its fibers borrow would be gone");
     }
 }
 
@@ -101,15 +107,16 @@ impl<'scope> Scope<'scope, '_> {
         let result = Arc::new(Outcome { result: Mutex::new(None), state: self.state.clone() });
         let job = Job { f, result: result.clone(), _counted: counted };
         let job: Box<dyn FnOnce() + Send + 'scope> = Box::new(move || job.run());
-        // SAFETY: only the lifetime changes. What the closure borrows is alive until `Counted` has been dropped, for which `scope` waits;
-        // that is the last that happens in it, whether it is run or not.
+        // SAFETY: only the lifetime changes. The closure's borrows live until `Counted` has been
+        // dropped, because `scope` waits for that. This drop is the last use of the closure,
+        // whether it is run or not.
         let job: Box<dyn FnOnce() + Send> = unsafe { std::mem::transmute(job) };
         let ended = spawn_as(None, Location::caller(), job);
         ScopedJoinHandle { ended, result, scope: PhantomData }
     }
 }
 
-/// What a fiber does. The fields are dropped in this order.
+/// The work of a fiber. The fields are dropped in this order.
 struct Job<F, T> {
     f: F,
     result: Arc<Outcome<T>>,
@@ -125,7 +132,7 @@ impl<T, F: FnOnce() -> T> Job<F, T> {
     }
 }
 
-/// Counts as a fiber that has not ended.
+/// Counts as an unfinished fiber until it is dropped.
 struct Counted(Arc<Mutex<State>>);
 
 impl Drop for Counted {
@@ -135,12 +142,12 @@ impl Drop for Counted {
         let waker = if state.running == 0 { state.waker.take() } else { None };
         drop(state);
         if let Some(waker) = waker {
-            waker.wake();
+            waker::wake(waker);
         }
     }
 }
 
-/// Where the result is kept for the joiner.
+/// The result of a fiber, kept for its joiner.
 struct Outcome<T> {
     result: Mutex<Option<std::thread::Result<T>>>,
     state: Arc<Mutex<State>>,
@@ -154,7 +161,9 @@ impl<T> Drop for Outcome<T> {
     }
 }
 
-/// What [`Scope::spawn`] gives. If it is dropped, a panic of the fiber is one of its scope.
+/// A handle on a fiber of a scope; [`Scope::spawn`] gives it.
+///
+/// If it is dropped, a panic of the fiber becomes a panic of the scope.
 pub struct ScopedJoinHandle<'scope, T> {
     ended: JoinHandle<()>,
     result: Arc<Outcome<T>>,
@@ -162,10 +171,10 @@ pub struct ScopedJoinHandle<'scope, T> {
 }
 
 impl<T> ScopedJoinHandle<'_, T> {
-    /// Waits for the fiber's end.
+    /// Waits for the fiber's end, and returns its result.
     ///
     /// # Errors
-    /// When it panicked or never began.
+    /// If the fiber panicked or never began: see [`JoinError`].
     #[track_caller]
     pub fn join(self) -> Result<T, JoinError> {
         self.ended.join()?;
@@ -173,7 +182,7 @@ impl<T> ScopedJoinHandle<'_, T> {
         result.expect("upcall: a fiber that has run leaves a result").map_err(JoinError::panicked)
     }
 
-    /// Whether it has ended.
+    /// Whether the fiber has ended.
     pub fn is_finished(&self) -> bool {
         self.ended.is_finished()
     }

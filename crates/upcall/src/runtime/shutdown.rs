@@ -1,8 +1,7 @@
-//! The end of the workers.
+//! Shutdown: the end of the worker threads.
 
 use std::fmt;
 use std::panic::Location;
-use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -10,6 +9,8 @@ use std::time::{Duration, Instant};
 use super::blocking;
 use super::watcher;
 use super::workers::{self, State, TURNED_IDLE, Workers};
+use crate::fiber::blocked::around_block;
+use crate::process::fork;
 
 static CLOSING: AtomicBool = AtomicBool::new(false);
 
@@ -19,11 +20,15 @@ pub(super) fn is_closing() -> bool {
     CLOSING.load(Relaxed)
 }
 
-/// Ends the worker threads: nothing is spawned any more, from the call on; the fibers that there are have until `timeout` to end; then the
-/// threads are ended and joined.
+/// Ends the worker threads, after giving their fibers until `timeout` to end.
 ///
-/// Afterwards [`spawn`](crate::spawn) gives handles whose [`join`](crate::JoinHandle::join) is an error, [`blocking`](crate::blocking) runs
-/// where it is called, and all that needs no worker works as before: upcalls, waits, fibers, [`LocalRuntime`](crate::LocalRuntime), which its thread ends.
+/// From the call on, nothing is spawned any more. When the existing fibers have ended, the threads
+/// are ended and joined. Afterwards,
+/// - [`spawn`](crate::Fibers::spawn) returns handles whose [`join`](crate::JoinHandle::join) is an
+///   error,
+/// - [`blocking`](crate::blocking) runs its closure on the calling thread,
+/// - everything else works as before: upcalls, waits, fibers, and
+///   [`LocalRuntime`](crate::LocalRuntime), ended by its own thread.
 ///
 /// ```no_run
 /// if let Err(unfinished) = upcall::shutdown(std::time::Duration::from_secs(5)) {
@@ -32,10 +37,22 @@ pub(super) fn is_closing() -> bool {
 /// ```
 ///
 /// # Errors
-/// When fibers or blocking calls have not ended by then, those among them that wait for a fiber of the calling thread: that one does not
-/// run meanwhile. They go on; the workers stay, and `shutdown` may be called again. A fiber that calls it cannot end meanwhile, and is
-/// found unfinished.
+/// If fibers or blocking calls have not ended by then. Fibers waiting for a fiber of the calling
+/// thread are among them, since that one does not run meanwhile. Unfinished fibers continue, the
+/// workers stay, and `shutdown` may be called again. A fiber that calls `shutdown` cannot end
+/// meanwhile, and is found unfinished.
+///
+/// # Panics
+/// In a copy of the process made by `_Fork` or `clone` (not by `fork`), unless no other thread had
+/// used upcall.
 pub fn shutdown(timeout: Duration) -> Result<(), Unfinished> {
+    if fork::is_untold() {
+        fork::panic_untold();
+    }
+    around_block(|| shut_down(timeout))
+}
+
+fn shut_down(timeout: Duration) -> Result<(), Unfinished> {
     CLOSING.store(true, Relaxed);
     let deadline = Instant::now().checked_add(timeout);
     let mut workers = workers::lock();
@@ -43,17 +60,16 @@ pub fn shutdown(timeout: Duration) -> Result<(), Unfinished> {
         workers.state = State::Closing;
     }
     while !workers.are_done() {
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        if left.is_some_and(|left| left.is_zero()) {
+        let remaining = remaining_until(deadline);
+        if remaining.is_zero() {
             return Err(Unfinished::of(&workers));
         }
-        let left = left.unwrap_or(Duration::MAX);
-        workers = TURNED_IDLE.wait_timeout(workers, left).unwrap_or_else(PoisonError::into_inner).0;
+        workers = workers.wait_for(&TURNED_IDLE, remaining).0;
     }
     workers.state = State::Closed;
-    // Whoever calls at the same time waits here for the threads' ends too.
+    // Simultaneous callers also wait here for the threads' ends.
     while workers.ending {
-        workers = TURNED_IDLE.wait(workers).unwrap_or_else(PoisonError::into_inner);
+        workers = workers.wait_for(&TURNED_IDLE, Duration::MAX).0;
     }
     workers.ending = true;
     let all = std::mem::take(&mut workers.all);
@@ -66,34 +82,46 @@ pub fn shutdown(timeout: Duration) -> Result<(), Unfinished> {
         let _ = worker.handle.join();
     }
     watcher::end();
-    workers::lock().ending = false;
+    let mut workers = workers::lock();
+    while workers.leaving != 0 {
+        workers = workers.wait_for(&TURNED_IDLE, Duration::MAX).0;
+    }
+    workers.ending = false;
+    drop(workers);
     TURNED_IDLE.notify_all();
-    let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
-    match blocking::shutdown(left) {
+    let blocking_calls = blocking::shutdown(deadline);
+    #[cfg(feature = "tokio")]
+    crate::fiber::tokio_runtime::shut_down(remaining_until(deadline));
+    match blocking_calls {
         0 => Ok(()),
         blocking_calls => Err(Unfinished { fibers: Vec::new(), blocking_calls }),
     }
 }
 
-/// What had not ended when [`shutdown`] ran out of time.
+/// The time until `deadline`; without one, the longest `Duration`.
+pub(super) fn remaining_until(deadline: Option<Instant>) -> Duration {
+    deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()))
+}
+
+/// The unfinished work when [`shutdown`] ran out of time.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Unfinished {
-    /// The fibers.
+    /// The unfinished fibers.
     pub fibers: Vec<UnfinishedFiber>,
-    /// How many threads are in calls of [`blocking`](crate::blocking), if no fiber is left.
+    /// The number of threads in calls of [`blocking`](crate::blocking), if no fiber remains.
     pub blocking_calls: usize,
 }
 
-/// A fiber that had not ended.
+/// An unfinished fiber, for [`Unfinished`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct UnfinishedFiber {
     /// Its name, if it has one and has waited.
     pub name: Option<String>,
-    /// The worker that began it, by the name of its thread.
+    /// The worker that began it, by the name of its thread; `None` if it has not begun.
     pub worker: Option<String>,
-    /// Where it was spawned, if that is known: not of one that is just being begun.
+    /// Where it was spawned; `None` for a fiber just being begun.
     pub spawned_at: Option<&'static Location<'static>>,
     /// Where it waits; `None` if it runs or has not begun.
     pub waits_at: Option<&'static Location<'static>>,
@@ -112,13 +140,13 @@ impl Unfinished {
                 }
                 fibers.push(UnfinishedFiber::new(name, on, fiber.executor.spawned_at.get(), waits_at));
             });
-            // One that has never waited is not listed.
+            // A fiber that has never waited is not in the list.
             fibers.extend(runs.map(|at| UnfinishedFiber::new(None, on, Some(at), None)));
         }
         let not_begun = workers.waiting().map(|runnable| runnable.metadata().spawned_at);
         fibers.extend(not_begun.map(|at| UnfinishedFiber::new(None, None, Some(at), None)));
         if fibers.is_empty() {
-            // Some worker is just about to begin one, or has just ended one.
+            // A worker is just about to begin a fiber, or has just ended one.
             let busy = workers.all.iter().filter(|worker| !workers.is_idle(worker.queue));
             fibers.extend(busy.map(|worker| UnfinishedFiber::new(None, Some(&worker.name), None, None)));
         }

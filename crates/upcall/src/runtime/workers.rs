@@ -1,61 +1,82 @@
-//! The worker threads: they begin the fibers of `spawn`, and each goes on with those that it began.
+//! The worker threads: they begin the fibers of `spawn`, and each worker continues those that it
+//! began.
 //!
 //! ```text
-//! spawn ─┬─ in a worker's fiber: kept as that worker's newest; the one kept before goes to `waiting`
-//!        └─ elsewhere: to `waiting`
-//! waiting: fibers that nobody has begun, for any worker ── an idle worker is woken, or one is started up to the number configured
-//! worker:  own ready fibers, its newest, `waiting`; then idle
-//! watcher: while something waits to begin: takes over what a stuck worker keeps, and starts workers in the place of stuck ones
+//! spawn ─┬─ in a worker's fiber: the fiber becomes that worker's newest;
+//!        │                       the newest before it goes to `waiting`
+//!        └─ elsewhere:           the fiber goes to `waiting`
+//!
+//! waiting: fibers not yet begun, for any worker; for each, an idle worker is called,
+//!          or one is started, up to the number configured
+//!
+//! worker:  runs its own ready fibers, its newest, then `waiting`; then turns idle;
+//!          its newest goes to `waiting` if another worker is available
+//!          and other fibers of its own would be held up
+//!
+//! watcher: while a fiber waits to begin, takes over the newest of a stuck worker,
+//!          and starts workers in the place of stuck ones
 //! ```
 //!
-//! One lock guards `waiting` and the list of the idle: who adds a fiber sees every worker that did not see the fiber.
+//! One lock guards `waiting` and the list of idle workers: whoever adds a fiber sees every worker
+//! that did not see the fiber.
+//!
+//! A worker is a thread like any other to signals. All workers have the signal mask of the thread
+//! that started the first one, whoever starts them. Handlers run on a worker at any instruction,
+//! and may wake and spawn.
 
 use std::collections::VecDeque;
 use std::io;
 use std::ptr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Condvar, Mutex, MutexGuard};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use stackbounds::stack_pointer;
-
-use super::queue::{KEPT_PLACES, Queue, Runnable};
-use super::sys::with_signals_blocked;
+use super::queue::Queue;
+use super::runnable::Runnable;
 use super::task::Refused;
 use super::watcher::{self, Watched};
+use super::worker;
 use crate::config::settings;
-use crate::quiet::quietly;
-use crate::sync;
-use crate::thread::{Hot, KeptRecord, record};
+use crate::process::{Mask, fork, with_signals_blocked};
+use crate::sync::{self, Condition, Held, Lock, Word};
+use crate::thread::parker;
 
-/// All workers at most, however many are stuck.
+/// The limit for all workers, however many are stuck.
 pub(super) const MOST: usize = 512;
-/// The stack of a worker's thread, on which the C code runs that fibers call: as much as Linux gives to threads by default.
+/// The stack of a worker's thread, in bytes. C called by its fibers runs there. Linux gives threads
+/// as much by default.
 const STACK: usize = 8 << 20;
-/// How long a worker beyond the number configured stays idle.
-const IDLE: Duration = Duration::from_secs(1);
+/// How long a worker beyond the configured number stays idle.
+pub(super) const IDLE: Duration = Duration::from_secs(1);
 
-/// What is shared, under one lock.
+/// The workers' shared state, under one lock.
 pub(super) struct Workers {
-    /// Fibers that nobody has begun.
-    waiting: VecDeque<Runnable>,
+    /// Fibers not yet begun.
+    pub(super) waiting: VecDeque<Runnable>,
     /// Workers that found nothing to do.
-    idle: Vec<&'static Queue>,
+    pub(super) idle: Vec<&'static Queue>,
+    /// The number of workers called for fibers in `waiting`, or started, and not yet arrived.
+    pub called: usize,
+    /// The number of arrivals so far.
+    pub came: usize,
     pub all: Vec<Worker>,
-    /// Queues of workers that are gone.
-    unused: Vec<&'static Queue>,
+    /// The queues of ended workers.
+    pub(super) unused: Vec<&'static Queue>,
     numbered: usize,
+    /// The signal mask of the thread that started the first worker.
+    mask: Option<Mask>,
     pub state: State,
-    /// Some caller of `shutdown` waits for the threads' ends.
+    /// Whether a caller of `shutdown` waits for the threads' ends.
     pub ending: bool,
+    /// The number of ending threads that nobody joins.
+    pub leaving: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     Open,
-    /// `shutdown` waits for what there is.
+    /// `shutdown` waits for the existing fibers.
     Closing,
     /// The workers are to end.
     Closed,
@@ -68,25 +89,36 @@ pub(super) struct Worker {
     pub watched: Watched,
 }
 
-static WORKERS: Mutex<Workers> = Mutex::new(Workers {
+static WORKERS: Lock<Workers> = Lock::new(Workers {
     waiting: VecDeque::new(),
     idle: Vec::new(),
+    called: 0,
+    came: 0,
     all: Vec::new(),
     unused: Vec::new(),
     numbered: 0,
+    mask: None,
     state: State::Open,
     ending: false,
+    leaving: 0,
 });
-/// Told when a worker turns idle while `shutdown` waits.
-pub(super) static TURNED_IDLE: Condvar = Condvar::new();
-/// How many are in `waiting`, so that workers look only when it is worthwhile.
-static WAITING: AtomicUsize = AtomicUsize::new(0);
+/// Notified for `shutdown`: a worker turned idle, an unjoined one ended, or another caller is done.
+pub(super) static TURNED_IDLE: Condition = Condition::new();
+/// The length of `waiting`, so that workers take the lock only if it is worthwhile.
+pub(super) static WAITING: AtomicUsize = AtomicUsize::new(0);
+/// The number of available workers: see `Workers::spare`.
+pub(super) static SPARE: AtomicUsize = AtomicUsize::new(0);
 
-pub(super) fn lock() -> MutexGuard<'static, Workers> {
-    sync::lock(&WORKERS)
+pub(super) fn lock() -> Held<Workers> {
+    sync::hold(&WORKERS)
 }
 
-/// How many workers there are when none is stuck.
+/// The lock, for forks.
+pub(super) fn lock_word() -> &'static Word {
+    WORKERS.word()
+}
+
+/// The number of workers as long as none is stuck.
 pub(super) fn configured() -> usize {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     match COUNT.load(Relaxed) {
@@ -102,28 +134,37 @@ pub(super) fn configured() -> usize {
     }
 }
 
-/// In the child of a fork: all workers but the calling thread, if it is one, are the parent's, and so are the fibers that nobody had begun.
-pub(super) fn forget_others() {
+/// In the child of a fork: forgets the parent's workers, and the fibers not yet begun. If the
+/// thread that forked is a worker, with queue `own`, it stays.
+pub(super) fn forget_others(own: Option<&'static Queue>) {
     let workers = &mut *lock();
     let (own, others): (Vec<_>, _) =
-        workers.all.drain(..).partition(|worker| Queue::own().is_some_and(|own| ptr::eq(own, worker.queue)));
+        workers.all.drain(..).partition(|worker| own.is_some_and(|own| ptr::eq(own, worker.queue)));
     workers.all = own;
-    // Neither their handles nor what the fibers have captured may be dropped here.
+    // Neither their handles nor the values captured by the fibers may be dropped here.
     others.into_iter().for_each(std::mem::forget);
     workers.waiting.drain(..).for_each(std::mem::forget);
     WAITING.store(0, Relaxed);
     workers.idle.clear();
     workers.unused.clear();
-    workers.ending = false;
+    (workers.called, workers.leaving, workers.ending) = (0, 0, false);
+    // `spare` would fix the settings, and a fork must not do that.
+    let spare = if workers.all.is_empty() { 0 } else { workers.spare() };
+    SPARE.store(spare, Relaxed);
     if workers.state == State::Closing {
         workers.state = State::Closed;
     }
 }
 
-/// Takes a fiber that nobody has begun.
+/// Takes a fiber not yet begun.
 pub(super) fn add(runnable: Runnable) -> Result<(), (Runnable, Refused)> {
-    let Some(own) = Queue::own().filter(|own| own.event.is_none()) else {
+    let Some(own) = Queue::own().filter(|own| own.event.is_none() && own.runs_own_code()) else {
         let mut workers = lock();
+        if workers.all.is_empty() {
+            drop(workers);
+            fork::before_first_thread();
+            workers = lock();
+        }
         if workers.state != State::Open {
             return Err((runnable, Refused::Closed));
         }
@@ -132,13 +173,18 @@ pub(super) fn add(runnable: Runnable) -> Result<(), (Runnable, Refused)> {
                 return Err((runnable, Refused::NoThread(error)));
             }
             workers.push_waiting(runnable);
+            drop(workers);
+            if !parker::other_cores() {
+                // The watcher is the guard of deferred wakes.
+                watcher::call();
+            }
         } else {
             add_waiting(workers, runnable);
         }
         return Ok(());
     };
-    // A worker that runs a fiber has not ended, and will come to this one.
-    let displaced = own.keep_newest(runnable);
+    // A worker running a fiber has neither ended nor gone to sleep, so it will come to this one.
+    let displaced = own.put_newest(runnable);
     watcher::call();
     if let Some(before) = displaced {
         add_waiting(lock(), before);
@@ -146,20 +192,24 @@ pub(super) fn add(runnable: Runnable) -> Result<(), (Runnable, Refused)> {
     Ok(())
 }
 
-/// Adds a fiber for any worker, of which there is one at least.
-fn add_waiting(mut workers: MutexGuard<'_, Workers>, runnable: Runnable) {
+/// Adds a fiber for any worker. At least one worker exists.
+pub(super) fn add_waiting(mut workers: Held<Workers>, runnable: Runnable) {
     workers.push_waiting(runnable);
-    let idle = workers.idle.pop();
-    if idle.is_none() && workers.all.len() < configured() {
-        // If there is no thread for another worker, those that there are come to it.
-        let _ = workers.start();
-    }
+    let called = workers.call_one();
     drop(workers);
-    if let Some(idle) = idle {
+    if let Called::Idle(idle) = called {
         idle.unpark();
     }
-    // Whoever is to begin it may be kept from that by a fiber that blocks.
+    // A blocking fiber may keep the worker from beginning this one.
     watcher::call();
+}
+
+/// The worker called for a waiting fiber.
+pub(super) enum Called {
+    /// To be woken after the lock has been given back.
+    Idle(&'static Queue),
+    Started,
+    Nobody,
 }
 
 impl Workers {
@@ -174,27 +224,111 @@ impl Workers {
         runnable
     }
 
+    /// What the calling worker is to begin. `None` if that would hold up its own fibers and another
+    /// worker is about to come.
+    pub(super) fn take_waiting(&mut self, queue: &Queue) -> Option<Runnable> {
+        if self.called != 0 && queue.others() != 0 { None } else { self.pop_waiting() }
+    }
+
     pub fn waiting(&self) -> impl Iterator<Item = &Runnable> {
         self.waiting.iter()
+    }
+
+    /// The number of waiting fibers that no worker was called for.
+    pub fn not_called_for(&self) -> usize {
+        self.waiting.len().saturating_sub(self.called)
     }
 
     pub fn is_idle(&self, queue: &Queue) -> bool {
         self.idle.iter().any(|idle| ptr::eq(*idle, queue))
     }
 
-    pub fn pop_idle(&mut self) -> Option<&'static Queue> {
-        self.idle.pop()
+    /// Calls a worker for a waiting fiber, if one is available: an idle one without begun fibers, a
+    /// new one, or the idle one with the fewest begun fibers, in this order.
+    pub fn call_one(&mut self) -> Called {
+        let free = self.free();
+        // If no thread can be started for another worker, an existing one comes to the fiber.
+        if free.is_none() && self.all.len() < configured() && self.start().is_ok() {
+            return Called::Started;
+        }
+        let fewest = || (0..self.idle.len()).min_by_key(|&place| self.idle[place].begun());
+        free.or_else(fewest).map_or(Called::Nobody, |place| Called::Idle(self.call(place)))
     }
 
-    /// Starts a worker. The new thread gets no further than to the lock, which the caller holds.
+    /// The place of an idle worker without begun fibers.
+    fn free(&self) -> Option<usize> {
+        self.idle.iter().rposition(|idle| idle.begun() == 0)
+    }
+
+    /// Calls the idle worker at `place`.
+    fn call(&mut self, place: usize) -> &'static Queue {
+        let called = self.idle.swap_remove(place);
+        self.called += 1;
+        self.note_spare();
+        called
+    }
+
+    /// Expects the called workers no longer, as they are late. The others take the waiting fibers,
+    /// too.
+    pub fn expect_nobody(&mut self) {
+        self.called = 0;
+        self.note_spare();
+    }
+
+    /// Notes the arrival of the calling worker, and gives it a fiber to begin.
+    ///
+    /// If a fiber of its own is ready and another worker is idle without begun fibers, returns that
+    /// worker instead, to be woken.
+    pub(super) fn come(&mut self, queue: &Queue) -> (Option<Runnable>, Option<&'static Queue>) {
+        self.called = self.called.saturating_sub(1);
+        self.came = self.came.wrapping_add(1);
+        self.note_spare();
+        if queue.is_ready() && !self.waiting.is_empty() {
+            if let Some(free) = self.free() {
+                return (None, Some(self.call(free)));
+            }
+        }
+        (self.pop_waiting(), None)
+    }
+
+    /// Takes the calling worker, just woken, off the idle list; returns whether it had been called.
+    pub(super) fn leave_idle(&mut self, queue: &Queue) -> bool {
+        let place = self.idle.iter().position(|idle| ptr::eq(*idle, queue));
+        if let Some(place) = place {
+            self.idle.swap_remove(place);
+            self.note_spare();
+        }
+        place.is_none()
+    }
+
+    /// The number of available workers: idle, not yet started, or about to come to the waiting
+    /// fibers.
+    pub(super) fn spare(&self) -> usize {
+        self.idle.len() + self.called + configured().saturating_sub(self.all.len())
+    }
+
+    pub(super) fn note_spare(&self) {
+        SPARE.store(self.spare(), Relaxed);
+    }
+
+    /// Starts a worker, for a waiting fiber. The new thread gets no further than to the lock, held
+    /// by the caller.
     pub fn start(&mut self) -> io::Result<()> {
         let queue = self.unused.pop().unwrap_or_else(|| Queue::new(None));
         let name = format!("upcall-{}", self.numbered);
         let builder = thread::Builder::new().name(name.clone()).stack_size(STACK);
-        match with_signals_blocked(|| builder.spawn(move || work(queue))) {
-            Ok(handle) => {
+        let is_first = self.all.is_empty();
+        let started = with_signals_blocked(|own| {
+            let mask = self.mask.filter(|_| !is_first).unwrap_or(*own);
+            Ok((builder.spawn(move || worker::work(queue, &mask))?, mask))
+        });
+        match started {
+            Ok((handle, mask)) => {
+                self.mask = Some(mask);
                 self.numbered += 1;
+                self.called += 1;
                 self.all.push(Worker { queue, name, handle, watched: None });
+                self.note_spare();
                 Ok(())
             }
             Err(error) => {
@@ -204,77 +338,9 @@ impl Workers {
         }
     }
 
-    /// Whether nothing is left to be run, here or by any worker.
+    /// Whether nothing remains to be run, here or by any worker.
     pub fn are_done(&self) -> bool {
         self.waiting.is_empty()
             && self.all.iter().all(|worker| self.is_idle(worker.queue) && !worker.queue.has_fibers())
     }
-}
-
-/// A worker's life.
-fn work(queue: &'static Queue) {
-    let hot = Hot::here();
-    record::attach_if_new(hot, stack_pointer());
-    // For as long as the queue has the thread's parker.
-    let _kept = KeptRecord::of(hot);
-    let parker = hot.parker();
-    queue.begin(parker);
-    hot.set_meanwhile(Some(super::run_meanwhile));
-    loop {
-        quietly(|| {
-            while let Some(runnable) = next(queue) {
-                queue.run(runnable);
-            }
-        });
-        let mut workers = lock();
-        if let Some(runnable) = workers.pop_waiting() {
-            drop(workers);
-            quietly(|| queue.run(runnable));
-            continue;
-        }
-        if queue.is_ready() {
-            continue;
-        }
-        if workers.state == State::Closed {
-            break;
-        }
-        queue.shrink();
-        workers.waiting.shrink_to(KEPT_PLACES);
-        let spare = workers.all.len() > configured() && !queue.has_fibers();
-        workers.idle.push(queue);
-        if workers.state == State::Closing {
-            TURNED_IDLE.notify_all();
-        }
-        drop(workers);
-        let woken = parker.park(spare.then(|| Instant::now() + IDLE));
-        let mut workers = lock();
-        workers.idle.retain(|idle| !ptr::eq(*idle, queue));
-        if !woken && workers.all.len() > configured() && workers.waiting.is_empty() && !queue.is_ready() {
-            // Nobody joins it: its handle is dropped.
-            workers.all.retain(|worker| !ptr::eq(worker.queue, queue));
-            hot.set_meanwhile(None);
-            queue.end();
-            workers.unused.push(queue);
-            return;
-        }
-    }
-    hot.set_meanwhile(None);
-    queue.end();
-    lock().unused.push(queue);
-}
-
-/// What the worker runs next: for so many steps rather one that is ready, for as many rather one that nobody has begun. So neither kind
-/// keeps the other back, and a fiber that spawns and joins many is not resumed after each.
-#[inline]
-fn next(queue: &'static Queue) -> Option<Runnable> {
-    const STEPS: usize = 32;
-    if queue.steps.load(Relaxed) & STEPS != 0 {
-        queue.take_newest().or_else(take_waiting).or_else(|| queue.pop())
-    } else {
-        queue.pop().or_else(|| queue.take_newest()).or_else(take_waiting)
-    }
-}
-
-fn take_waiting() -> Option<Runnable> {
-    if WAITING.load(Relaxed) == 0 { None } else { lock().pop_waiting() }
 }

@@ -1,84 +1,98 @@
-//! Alternate stacks: where the handler of a stack overflow runs, since there is no room for it on the stack that overflowed.
+//! Alternate signal stacks, for the handler of a stack overflow: the overflowed stack has no room.
 //!
-//! Each thread that has none gets one when it attaches, once somebody wants them. They are never unmapped but used again.
+//! When reports of faults are wanted, each attaching thread without an alternate stack gets one. A
+//! worker always gets one, since the stacks of its fibers are small. Alternate stacks are never
+//! unmapped but used again.
 
 use std::cell::Cell;
 use std::io;
 use std::mem::zeroed;
 use std::ptr;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::sys;
 use crate::config::GuardPages;
-use crate::sync;
+use crate::sync::{self, Lock, Word};
 
-/// Room for a report, and for the handlers of a host that get their turn after it.
+/// Room for a report, and for the host's handlers called after it, in bytes.
 const SIZE: usize = 64 << 10;
 
+/// Whether attaching threads get alternate stacks.
 static WANTED: AtomicBool = AtomicBool::new(false);
-/// Low ends of those that no thread has.
-static IDLE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+/// The low ends of the alternate stacks in use by no thread.
+static IDLE: Lock<Vec<usize>> = Lock::new(Vec::new());
 
 thread_local! {
-    /// The low end of the one that the thread has from here, or 0.
+    /// The low end of the alternate stack given to this thread by this module, or 0.
     static GIVEN: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Holds the idle ones as they are.
-pub(crate) fn hold_lock() -> impl Sized + 'static {
-    sync::lock(&IDLE)
+/// The lock of the idle alternate stacks, for forks.
+pub(crate) fn lock_word() -> &'static Word {
+    IDLE.word()
 }
 
-/// From now on, threads get one.
+/// From now on, attaching threads get alternate stacks.
 pub(crate) fn want() {
     WANTED.store(true, Relaxed);
 }
 
-/// Gives the calling thread an alternate stack, if one is wanted and it has none.
+/// Gives the calling thread an alternate stack, if these are wanted and it has none.
 pub(crate) fn give() -> io::Result<()> {
-    if !WANTED.load(Relaxed) || current()?.ss_flags & libc::SS_DISABLE == 0 {
+    if WANTED.load(Relaxed) { give_always() } else { Ok(()) }
+}
+
+/// Gives the calling thread an alternate stack, if it has none.
+pub(crate) fn give_always() -> io::Result<()> {
+    if current()?.ss_flags & libc::SS_DISABLE == 0 {
         return Ok(());
     }
-    let idle = sync::lock(&IDLE).pop();
+    let idle = sync::hold(&IDLE).pop();
     let low = idle.or_else(map).ok_or(io::ErrorKind::OutOfMemory)?;
     change(&libc::stack_t { ss_sp: low as *mut _, ss_size: SIZE, ss_flags: 0 })?;
     GIVEN.set(low);
     Ok(())
 }
 
-/// Takes it back from the calling thread, which is exiting. One that its handlers are on, or that the host has taken away, stays what it is.
+/// Takes the alternate stack back from the calling thread, which is exiting.
+///
+/// It stays in use if handlers of the thread run on it, or if the host has replaced it.
 pub(crate) fn take_back() {
     let low = GIVEN.replace(0);
     let is_ours = low != 0 && current().is_ok_and(|stack| stack.ss_sp as usize == low);
-    // The size is for systems that check it though it does not matter.
+    // Some systems check the size, though it has no effect here.
     let none = libc::stack_t { ss_sp: ptr::null_mut(), ss_size: SIZE, ss_flags: libc::SS_DISABLE };
     if is_ours && change(&none).is_ok() {
-        sync::lock(&IDLE).push(low);
+        sync::hold(&IDLE).push(low);
     }
 }
 
+/// Maps an alternate stack with a guard page, and returns its low end.
 fn map() -> Option<usize> {
     let page = sys::page_size();
-    let guard = sys::reserve(page + SIZE, page)?;
-    // SAFETY: the mapping is new, and its lowest page is never used.
+    let (guard, locks) = sys::reserve(page + SIZE, page)?;
+    // SAFETY: the mapping is new, and its lowest page will never be used.
     unsafe { sys::guard(guard, page, GuardPages::Mprotect) };
+    sys::lock(locks, guard.wrapping_add(page), SIZE);
     Some(guard as usize + page)
 }
 
+/// The alternate stack of the calling thread.
 fn current() -> io::Result<libc::stack_t> {
     // SAFETY: all-zero is a valid `stack_t`: a null pointer and integers.
     let mut stack: libc::stack_t = unsafe { zeroed() };
-    // SAFETY: a null first argument changes nothing; the second is valid for writing one `stack_t`.
+    // SAFETY: a null first argument changes nothing. The second is valid for writing one `stack_t`.
     match unsafe { libc::sigaltstack(ptr::null(), &mut stack) } {
         0 => Ok(stack),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
+/// Replaces the alternate stack of the calling thread.
 fn change(stack: &libc::stack_t) -> io::Result<()> {
-    // SAFETY: it is none, or memory of ours that only this thread's handlers will use.
+    // SAFETY: `stack` disables the alternate stack, or is memory of ours for this thread's handlers
+    // alone.
     match unsafe { libc::sigaltstack(stack, ptr::null_mut()) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),

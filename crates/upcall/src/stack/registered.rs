@@ -1,29 +1,29 @@
-//! The stacks that hosts registered through the C side, with the names that they gave them.
+//! The stacks registered by hosts through the C API, with their names.
 //!
-//! stackbounds knows what is a stack; here is what its owner calls it, and the registration, which Rust code would keep itself.
+//! stackbounds knows the bounds of the stacks. This module keeps the host's name of each, and the
+//! registration, which a Rust caller would keep itself.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Mutex;
 
 use stackbounds::{RegisterError, Registration, StackBounds};
 
-use crate::sync;
+use crate::sync::{Lock, Word};
 
 struct Entry {
     registration: Registration,
     name: Option<Box<str>>,
 }
 
-/// By lowest address.
-static REGISTERED: Mutex<BTreeMap<usize, Entry>> = Mutex::new(BTreeMap::new());
+/// The registered stacks, by lowest address.
+static REGISTERED: Lock<BTreeMap<usize, Entry>> = Lock::new(BTreeMap::new());
 
-/// Holds them as they are.
-pub(crate) fn hold_lock() -> impl Sized + 'static {
-    sync::lock(&REGISTERED)
+/// The lock of the registered stacks, for forks.
+pub(crate) fn lock_word() -> &'static Word {
+    REGISTERED.word()
 }
 
-/// A registered stack, as messages name it.
+/// Formats a registered stack for messages.
 pub(crate) struct Described<'a> {
     bounds: StackBounds,
     name: Option<&'a str>,
@@ -45,13 +45,16 @@ impl Entry {
     }
 }
 
-/// Registers a stack.
+/// Registers the stack `low..low + size`, named `name`.
+///
+/// # Errors
+/// If stackbounds refuses the stack, the message says why, and names a registered stack in the way.
 ///
 /// # Safety
 /// As for [`stackbounds::register`].
 pub(crate) unsafe fn register(low: *mut u8, size: usize, name: Option<Box<str>>) -> Result<(), String> {
-    let mut registered = sync::lock(&REGISTERED);
-    // SAFETY: the caller's promise.
+    let mut registered = REGISTERED.lock();
+    // SAFETY: the caller guarantees the requirements of `stackbounds::register`.
     let registration = unsafe { stackbounds::register(low, size) }.map_err(|error| match error {
         RegisterError::AlreadyRegistered { low: other, .. } | RegisterError::Overlaps { low: other, .. } => {
             match registered.get(&other) {
@@ -67,18 +70,22 @@ pub(crate) unsafe fn register(low: *mut u8, size: usize, name: Option<Box<str>>)
     Ok(())
 }
 
-/// Unregisters the stack whose lowest address is `low`, unless `in_use` says what uses it.
+/// Unregisters the stack whose lowest address is `low`.
+///
+/// # Errors
+/// If no stack was registered at `low`, or if `in_use` returns a user of the stack. It stays
+/// registered then.
 pub(crate) fn unregister(
     low: usize,
     in_use: impl FnOnce(StackBounds) -> Option<String>,
 ) -> Result<(), String> {
-    let mut registered = sync::lock(&REGISTERED);
+    let mut registered = REGISTERED.lock();
     let Some(entry) = registered.get(&low) else {
         let around = registered.range(..low).next_back().map(|(_, entry)| entry);
         return Err(match around.filter(|entry| entry.registration.bounds().contains(low)) {
             Some(entry) => format!("{low:#x} is inside {}: pass its lowest address", entry.described()),
             None => format!(
-                "no stack is registered at {low:#x} by upcall_stack_register: it never was, or was unregistered already"
+                "no stack is registered at {low:#x} by stack_register: it never was, or was unregistered already"
             ),
         });
     };
@@ -89,25 +96,26 @@ pub(crate) fn unregister(
     Ok(())
 }
 
-/// The registered stack that `address` is on, as messages name it.
+/// The text for messages about the registered stack around `address`.
 pub(crate) fn described(address: usize) -> Option<String> {
-    let registered = sync::lock(&REGISTERED);
+    let registered = REGISTERED.lock();
     let (_, entry) = registered.range(..=address).next_back()?;
     entry.registration.bounds().contains(address).then(|| entry.described().to_string())
 }
 
-/// The name of the registered stack that `address` is on, if it has one.
+/// The name of the registered stack around `address`, if it has one.
 pub(crate) fn name_of(address: usize) -> Option<String> {
-    let registered = sync::lock(&REGISTERED);
+    let registered = REGISTERED.lock();
     let (_, entry) = registered.range(..=address).next_back()?;
     let name = entry.name.as_ref().filter(|_| entry.registration.bounds().contains(address));
     name.map(|name| name.to_string())
 }
 
-/// Calls `look` with the name of the registered stack that `address` is on, if it has one. For the handlers of signals: if somebody has the lock,
-/// there is no name.
+/// Calls `look` with the name of the registered stack around `address`, if it has one.
+///
+/// For signal handlers: if somebody holds the lock, `look` gets no name.
 pub(crate) fn with_name_in_handler<R>(address: usize, look: impl FnOnce(Option<&str>) -> R) -> R {
-    let registered = REGISTERED.try_lock().ok();
+    let registered = REGISTERED.try_lock();
     let entry = registered.as_ref().and_then(|registered| registered.range(..=address).next_back());
     let entry = entry.filter(|(_, entry)| entry.registration.bounds().contains(address));
     look(entry.and_then(|(_, entry)| entry.name.as_deref()))

@@ -1,93 +1,100 @@
-//! The switch from one stack to another and back: the only uses of `corosensei::on_stack`.
+//! The switch from one stack to another and back.
 //!
-//! A panic on the other stack is caught there by corosensei and raised again on the stack that was left. One rule: **C never runs where
-//! frames are**: the system stack of a downcall begins below the frame that left it, with room for a red zone and what the switch itself
-//! pushes.
+//! A panic on the other stack is caught there and raised again on the stack of the caller. Rule:
+//! **C never runs over live frames.** The system stack of a downcall begins below the frame leaving
+//! it. Between them is room for a red zone and the data pushed by the switch itself.
 
-use std::num::NonZeroUsize;
+use std::mem::ManuallyDrop;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering::Relaxed;
 
-use corosensei::stack::{STACK_ALIGNMENT, Stack, StackPointer};
 use stackbounds::stack_pointer;
 
-use super::pool::GUARD;
-use super::{Control, sanitizer};
+use super::isa::{self, STACK_ALIGNMENT};
+use super::{StackHeader, sanitizer};
 
-/// Kept free below the stack pointer of a frame that switches away: the red zones of the x86-64 (128 bytes) and
-/// aarch64 (none, 128 on Apple's) calling conventions, and a return address and saved registers.
+/// Bytes kept free below the SP of a frame before a switch.
+///
+/// They hold the red zone of the calling convention (x86-64: 128 bytes; aarch64: none, on Apple's
+/// systems 128), a return address and saved registers.
 const BELOW_FRAME: usize = 256;
 
+/// Runs `f` on a pooled stack.
+///
+/// Meanwhile, C's stack continues at `system_sp`, or if that is `None`, below the frame of the
+/// caller.
 #[inline(always)]
-fn pointer(address: usize) -> StackPointer {
-    // SAFETY: an address inside a stack, or at one end of it: none is 0.
-    unsafe { NonZeroUsize::new_unchecked(address) }
-}
-
-/// Runs `f` on a pooled stack. While it runs, C's stack continues at `system_sp`, or if that is
-/// `None`, below the frame that calls this.
-#[inline(always)]
-pub(crate) fn on_pooled(stack: &Control, system_sp: Option<usize>, f: impl FnOnce()) {
-    struct Pooled<'a>(&'a Control, Option<usize>);
-    // SAFETY: a pooled stack has GUARD bytes of guard pages below `low`, and at least as many usable above.
-    unsafe impl Stack for Pooled<'_> {
-        /// corosensei asks for the base in the frame that makes the switch, so the stack pointer
-        /// here is at that frame's low end, or below.
-        #[inline(always)]
-        fn base(&self) -> StackPointer {
-            let here = stack_pointer();
-            let below_frame = || (here - BELOW_FRAME) & !(STACK_ALIGNMENT - 1);
-            self.0.system_sp.store(self.1.unwrap_or_else(below_frame), Relaxed);
-            pointer(self.0.base())
-        }
-
-        fn limit(&self) -> StackPointer {
-            pointer(self.0.low.get() - GUARD)
-        }
-    }
-    sanitizer::on_pooled(stack, system_sp.is_some(), Pooled(stack, system_sp), f);
+pub(crate) fn on_pooled(stack: &StackHeader, system_sp: Option<usize>, f: impl FnOnce()) {
+    let note_system_sp = || {
+        let below_frame = || (stack_pointer() - BELOW_FRAME) & !(STACK_ALIGNMENT - 1);
+        stack.system_sp.store(system_sp.unwrap_or_else(below_frame), Relaxed);
+    };
+    // SAFETY: the stack was taken for `f`, from the pool or the spares, so nothing else runs on it.
+    unsafe { sanitizer::on_pooled(stack, system_sp.is_some(), note_system_sp, f) };
 }
 
 /// Runs `f` on the system stack, from `system_sp` downwards.
 ///
 /// # Safety
-/// `system_sp` is that of the stack in use: it was set when that was entered, by [`on_pooled`], or its coroutine resumed. Whoever did so waits, so that nothing
-/// is in use below.
+/// `system_sp` is the one in the header of the stack in use. It was set when that stack was entered
+/// by [`on_pooled`], or when its coroutine was resumed. Whoever did so waits, so nothing below
+/// `system_sp` is in use.
 #[inline(always)]
 pub(crate) unsafe fn on_system(system_sp: usize, f: impl FnOnce()) {
-    struct System(usize);
-    // SAFETY: it is the host's stack, with the host's guard, or lack of one. What is left of it is what C would have if
-    // it were called there; that it is enough is the host's affair, as it is for any call between C functions.
-    unsafe impl Stack for System {
-        #[inline(always)]
-        fn base(&self) -> StackPointer {
-            pointer(self.0)
-        }
-
-        fn limit(&self) -> StackPointer {
-            stackbounds::at(self.0).low().try_into().unwrap_or(StackPointer::MIN)
-        }
-    }
     sanitizer::c_goes_on(system_sp);
-    sanitizer::on_system(System(system_sp), f);
+    // SAFETY: the caller guarantees that nothing below `system_sp` is in use. `f` has the same room
+    // as C would have if it were called there. The host has to provide enough, as for any call
+    // between C functions.
+    unsafe { sanitizer::on_system(system_sp, f) };
 }
 
-/// Runs `f` on a block of memory that is kept as a stack.
+/// Runs `f` on the block of memory `low..base`, used as a stack.
 ///
 /// # Safety
-/// `low..base` is memory that nothing else uses, all of it writable but for guard pages at its low end. There are 4096 bytes above those; where it has none, as many as
-/// `f` will ever need.
-pub(super) unsafe fn on_block(low: usize, base: usize, left: &sanitizer::Left, f: impl FnOnce()) {
-    struct Block(usize, usize);
-    // SAFETY: the caller's promise: guard pages, or no need of them.
-    unsafe impl Stack for Block {
-        #[inline(always)]
-        fn base(&self) -> StackPointer {
-            pointer(self.1)
-        }
+/// Nothing else uses the memory. It is writable except for guard pages at its low end. Above the
+/// guard pages are at least 4096 bytes. Without guard pages, it has all the bytes that `f` will
+/// ever need. `base` is a multiple of the stack alignment.
+pub(super) unsafe fn on_block(low: usize, base: usize, saved: &sanitizer::SavedStack, f: impl FnOnce()) {
+    // SAFETY: the caller guarantees that the block is unused, writable, aligned and large enough
+    // for `f`.
+    unsafe { sanitizer::on_block(saved, low, base, f) };
+}
 
-        fn limit(&self) -> StackPointer {
-            pointer(self.0)
+/// Runs `f` on the stack ending at `base`, and passes on its panic.
+///
+/// Calls `before` in the frame of the switch, or just below it.
+///
+/// # Safety
+/// `base` is a multiple of the stack alignment. Below it is enough memory for `f`, in use by
+/// nothing else.
+#[inline(always)]
+pub(super) unsafe fn on_stack<F: FnOnce()>(base: usize, before: impl FnOnce(), f: F) {
+    union Slot<F> {
+        f: ManuallyDrop<F>,
+        result: ManuallyDrop<std::thread::Result<()>>,
+    }
+    /// Takes the function out of `slot`, calls it, and puts its result there.
+    ///
+    /// # Safety
+    /// `slot` points to a `Slot<F>` holding a function.
+    unsafe extern "C" fn run<F: FnOnce()>(slot: *mut u8) {
+        // SAFETY: the caller guarantees that `slot` holds a function. It is taken out once, and the
+        // result is put in its place.
+        unsafe {
+            let slot = slot.cast::<Slot<F>>();
+            let f = ManuallyDrop::take(&mut (*slot).f);
+            (*slot).result = ManuallyDrop::new(catch_unwind(AssertUnwindSafe(f)));
         }
     }
-    sanitizer::on_block(left, low, Block(low, base), f);
+    let mut slot = Slot { f: ManuallyDrop::new(f) };
+    before();
+    // SAFETY: the caller guarantees an aligned and unused stack below `base`. `run` gets the slot
+    // that it needs, does not unwind, and leaves a result there.
+    let result = unsafe {
+        isa::call((&raw mut slot).cast(), base, run::<F>);
+        ManuallyDrop::take(&mut slot.result)
+    };
+    if let Err(payload) = result {
+        resume_unwind(payload);
+    }
 }

@@ -1,278 +1,236 @@
-//! The downcalls of a thread that have not returned.
+//! The open downcalls of a thread: those that have not returned.
 //!
-//! Rule: **nothing about a call lives only on a host's stack, and an address alone is no identity.** A downcall's frame holds a pointer to a
-//! place here and has a number; the rest is in the place, where the frame is included. Places are never moved, and are used again in whatever
-//! order calls return, so there are at most twice as many (but 16) as were in use at one time.
+//! Rule: **nothing about a call lives only on a host's stack, and an address alone is no
+//! identity.** A downcall's frame has a pointer to a place here, and a number. Everything else is
+//! in the place, including the frame's SP. Places never move. They are reused in whatever order
+//! calls return, so a thread has at most 32 times as many places as were ever in use at one time.
+//!
+//! Signal handlers make calls between any two instructions of these functions. They may also switch
+//! to other coroutines, suspended in the middle of theirs. Hence rule: **a place belongs to whoever
+//! changed its state from free**, by one instruction. The list of free places is a hint: some may
+//! be missing.
 
-use crate::quiet::fatal;
-use crate::stack::{Mark, control_of_thread_at, words};
-use std::any::Any;
-use std::cell::{Cell, UnsafeCell};
-use std::mem::MaybeUninit;
+use std::cell::Cell;
+use std::mem::offset_of;
 use std::ptr;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicUsize, compiler_fence};
 
-use stackbounds::code_pointer;
+use stackbounds::for_upcall::code_pointer;
 
-use super::{Upcall, UpcallCell};
+use super::open_call::{END, Frame, OpenCall, Payload};
+use super::word::Word;
+use super::{CurrentUpcall, ThreadState};
+use crate::messages::fatal;
 
-/// What a panic carries.
-pub(crate) type Payload = Box<dyn Any + Send>;
-
-/// Set in the SP of a call whose C code runs on the stack that Rust is on, whatever stack that is. No stack pointer is odd.
-pub(crate) const C_HERE: usize = 1;
-
-/// A place for one downcall at a time. The numbers are atomic for the sake of snapshots of other threads.
-#[repr(align(64))]
-pub(crate) struct OpenCall {
-    /// The number of the call that is open, in the order in which the thread makes them; 0 while none is.
-    serial: AtomicUsize,
-    /// SP of the Rust code that makes the call, and [`C_HERE`].
-    rust_sp: AtomicUsize,
-    /// The upcall that the Rust code belongs to.
-    pub upcall: UpcallCell,
-    /// An address in the function that makes the call; 0 if that is not known.
-    code: Cell<usize>,
-    /// What an upcall below this call left to be raised when C returns. Only the owning thread looks.
-    payload: UnsafeCell<Option<Payload>>,
-    /// The next free place; while a call is open, what that was when it began, or the place itself if there is a panic to be raised.
-    next: Cell<*const OpenCall>,
-}
-
-/// What a downcall keeps in its frame: its number, which no other call of the thread ever has. Only while this is there is the frame there: hosts copy stacks
-/// away, and others' frames to the same addresses.
-pub(crate) struct Frame(UnsafeCell<MaybeUninit<usize>>);
-
-impl Frame {
-    #[inline(always)]
-    pub const fn new() -> Self {
-        Self(UnsafeCell::new(MaybeUninit::uninit()))
-    }
-
-    #[inline(always)]
-    fn set(&self, serial: usize) {
-        // SAFETY: one thread's, and no reference to it is alive. Volatile, so that it is in memory.
-        unsafe { self.0.get().write_volatile(MaybeUninit::new(serial)) };
-    }
-
-    /// # Safety
-    /// It was set.
-    #[inline(always)]
-    unsafe fn get(&self) -> usize {
-        // SAFETY: the caller's promise; and as in `set`.
-        unsafe { self.0.get().read_volatile().assume_init() }
-    }
-}
-
-impl OpenCall {
-    fn free() -> Self {
-        Self {
-            serial: AtomicUsize::new(0),
-            rust_sp: AtomicUsize::new(0),
-            upcall: UpcallCell::new(),
-            code: Cell::new(0),
-            payload: UnsafeCell::new(None),
-            next: Cell::new(ptr::null()),
-        }
-    }
-
-    /// The number of the call that is open, in the order in which the thread makes them; 0 while none is.
-    pub fn serial(&self) -> usize {
-        self.serial.load(Relaxed)
-    }
-
-    pub fn is_open(&self) -> bool {
-        self.serial() != 0
-    }
-
-    /// SP of the Rust code that makes the call.
-    pub fn rust_sp(&self) -> usize {
-        self.rust_sp.load(Relaxed) & !C_HERE
-    }
-
-    /// An address in the function that makes the call, if the machine tells it.
-    pub fn code(&self) -> Option<usize> {
-        Some(self.code.get()).filter(|&code| code != 0)
-    }
-
-    /// Whether its [`Frame`] is in `from..to`, rather than what the host has put there since.
-    ///
-    /// # Safety
-    /// All of that is on a stack of the calling thread, which can be read there.
-    pub unsafe fn frame_is_in(&self, from: usize, to: usize) -> bool {
-        let serial = self.serial();
-        // SAFETY: readable, says the caller; aligned, as SP is.
-        unsafe { words(from, to) }.any(|word| word == serial)
-    }
-
-    /// Where C began: on the system stack, or where Rust is. `system_sp` tells which the system stack of a pooled stack is.
-    pub fn c_sp(&self, system_sp: impl FnOnce(usize) -> Option<usize>) -> usize {
-        match self.rust_sp.load(Relaxed) {
-            here if here & C_HERE != 0 => here & !C_HERE,
-            rust_sp => system_sp(rust_sp).unwrap_or(rust_sp),
-        }
-    }
-
-    /// The same of a call of the calling thread, which has `mark`; C may have left the call.
-    pub fn own_c_sp(&self, mark: Mark) -> usize {
-        self.c_sp(|rust_sp| Some(control_of_thread_at(rust_sp, mark)?.system_sp.load(Relaxed)))
-    }
-
-    /// Leaves a payload to be raised when the call returns, unless one waits there already, which came first; then
-    /// the new one comes back.
-    pub fn leave(&self, payload: Payload) -> Result<(), Payload> {
-        // SAFETY: only the owning thread touches payloads, and no reference to this one is alive.
-        let slot = unsafe { &mut *self.payload.get() };
-        if slot.is_some() {
-            return Err(payload);
-        }
-        *slot = Some(payload);
-        // The return looks there.
-        self.next.set(self);
-        Ok(())
-    }
-
-    fn take_payload(&self) -> Option<Payload> {
-        // SAFETY: as in `leave`.
-        unsafe { (*self.payload.get()).take() }
-    }
-}
-
-/// How a downcall's return found its place.
+/// The state in which a returning downcall found its place.
 pub(crate) enum Closed {
-    /// As it left it: calls that began later have ended. There is nothing to be raised.
-    InOrder,
-    /// Not so; or there is something to be raised.
-    OutOfOrder,
-    /// Given back before, since C seemed to have left the call. It is free, or another call's.
+    /// No panic is pending. The place is free again.
+    WithoutPanic,
+    /// A panic is pending. The place still belongs to the caller.
+    WithPanic,
+    /// The place was given back before, because C seemed to have abandoned the call. It is free, or
+    /// another call's.
     Before,
 }
 
-/// The free places of a thread, and what its downcalls are counted by.
+/// The free places of a thread, and its counters of downcalls.
 pub(crate) struct Calls {
+    /// The number of the next call.
+    next_serial: Word,
+    /// The place used last, or the end of the list. A hint: this place or one of its successors may
+    /// be free.
     free: Cell<*const OpenCall>,
-    /// Between the number of the last call and that of the next. Atomic so that it is counted up by one instruction.
-    between: AtomicUsize,
-    /// How many were taken from calls that seemed to have been left by `longjmp`. Atomic for the sake of snapshots of other threads.
+    /// The number of calls reclaimed because C seemed to have abandoned them. Atomic because other
+    /// threads' snapshots read it.
     reclaimed: AtomicUsize,
-    /// One of those returned: the host copies the thread's stack.
+    /// Whether a reclaimed call has returned. If so, the host copies the thread's stack.
     copies: Cell<bool>,
+    /// The number of pending panics.
+    pub(super) pending_panics: Word,
 }
 
 impl Calls {
     pub const fn new() -> Self {
         Self {
-            free: Cell::new(ptr::null()),
-            // Unlike anything else on a stack.
-            between: AtomicUsize::new(usize::MAX / 14 * 6),
+            free: Cell::new(&raw const END.0),
+            // Odd, and unlike any other word on a stack.
+            next_serial: Word::new(usize::MAX / 14 * 6 + 1),
             reclaimed: AtomicUsize::new(0),
             copies: Cell::new(false),
+            pending_panics: Word::new(0),
         }
     }
 
-    /// Notes a downcall, which keeps `frame`. `more` is called when no place is free, and adds some.
+    /// Opens a downcall and writes its number to `frame`. If the place that seemed free is not,
+    /// `find` takes another.
     #[inline(always)]
     pub fn open(
         &self,
         frame: &Frame,
         rust_sp: usize,
-        upcall: Upcall,
-        more: impl FnOnce(),
+        upcall: CurrentUpcall,
+        find: impl FnOnce() -> &'static OpenCall,
     ) -> &'static OpenCall {
-        if self.free.get().is_null() {
-            more();
-        }
-        // SAFETY: there is a free place, or `more` added some. They are in blocks that live until their thread's record is freed, which it is not while a call is
-        // open.
-        let place: &'static OpenCall = unsafe { &*self.free.get() };
-        self.free.set(place.next.get());
-        // Between two numbers, so that what a frame may hold of this in passing is no call's number.
-        let serial = self.between.load(Relaxed) + 1;
-        self.between.store(self.between.load(Relaxed) + 2, Relaxed);
+        let place = self.take(find);
+        // In one step, so that a number in a frame, even in passing, is no other call's.
+        let serial = self.number();
         place.rust_sp.store(rust_sp, Relaxed);
         place.upcall.set(upcall);
-        place.code.set(code_pointer());
+        place.code.store(code_pointer(), Release);
         frame.set(serial);
-        // The call is there when all that is known of it is: a signal handler may look.
+        // The state comes last, after everything known of the call: a signal handler may look.
         compiler_fence(SeqCst);
-        place.serial.store(serial, Relaxed);
+        place.state.set(serial);
         place
     }
 
-    /// Notes that a downcall returned, and looks how: the rest is to be done then, by `close_out_of_order` or `closed_before`.
+    /// Closes a downcall that returned, and says how its place was found. For the last two results,
+    /// the caller goes on with `close_with_panic` or `closed_before`.
     #[inline(always)]
     pub fn close(&self, frame: &Frame, place: &'static OpenCall) -> Closed {
-        // SAFETY: only this thread writes it, so that reading need not be atomic, and can be part of the comparison. The frame's was set by `open`.
-        if unsafe { *place.serial.as_ptr() != frame.get() } {
+        // SAFETY: `open` has set this frame's number.
+        if place.state.get() != unsafe { frame.get() } {
             return Closed::Before;
         }
-        place.serial.store(0, Relaxed);
-        // A signal handler that comes after this leaves nothing here.
+        place.state.set(place.taken());
+        // From here on, a signal handler sets no pending panic on this call.
         compiler_fence(SeqCst);
-        // Calls that end in the reverse order of their beginning leave the list as it was: not writing `next` again keeps the next call from waiting for
-        // this one's stores.
-        if self.free.get() != place.next.get() {
-            return Closed::OutOfOrder;
+        if place.has_pending_panic() {
+            return Closed::WithPanic;
         }
-        self.free.set(place);
-        Closed::InOrder
+        self.put(place);
+        Closed::WithoutPanic
     }
 
-    /// Hands over what is to be raised by a call that returned, if there is something.
-    pub fn close_out_of_order(&self, place: &'static OpenCall) -> Option<Payload> {
-        let payload = place.take_payload();
+    /// Takes the pending panic of a call that returned, and frees its place.
+    pub fn close_with_panic(&self, place: &'static OpenCall) -> Option<Payload> {
+        self.take_pending_panic_and_put(place)
+    }
+
+    fn take_pending_panic_and_put(&self, place: &OpenCall) -> Option<Payload> {
+        let payload = place.take_pending_panic();
+        if payload.is_some() {
+            self.pending_panics.subtract(1);
+        }
         self.put(place);
         payload
     }
 
-    /// Whether a place is free.
-    pub fn has_places(&self) -> bool {
-        !self.free.get().is_null()
+    /// Whether any call of the thread has a pending panic.
+    #[inline(always)]
+    pub fn has_pending_panics(&self) -> bool {
+        self.pending_panics.get() != 0
     }
 
-    /// Adds a block of free places, to be kept for as long as the thread's record, or as one of them is open.
-    pub fn add(&self, count: usize) -> Box<[OpenCall]> {
-        let places: Box<[OpenCall]> = (0..count).map(|_| OpenCall::free()).collect();
-        places.iter().for_each(|place| self.put(place));
-        places
+    /// Takes a place. If the one that seemed free is not, `find` takes another.
+    #[inline(always)]
+    pub fn take(&self, find: impl FnOnce() -> &'static OpenCall) -> &'static OpenCall {
+        // SAFETY: `free` is the end of the list, which is static, or a place in a block.
+        // `forget_places` resets it before a record gives up blocks; until then, they stay
+        // allocated.
+        let hint: &'static OpenCall = unsafe { &*self.free.get() };
+        if hint.take() { hint } else { find() }
     }
 
-    fn put(&self, place: &OpenCall) {
-        place.next.set(self.free.get());
+    /// The next number, unique among the thread's calls and pinned frames.
+    #[inline(always)]
+    pub fn number(&self) -> usize {
+        // SAFETY: `next_serial` is at this offset in the `ThreadState` around `self`, and only its
+        // thread writes it.
+        unsafe {
+            Word::add_in::<{ ThreadState::CALLS + offset_of!(Calls, next_serial) }>(
+                ThreadState::around(self),
+                2,
+            )
+        }
+    }
+
+    /// Frees a place in use by the caller.
+    #[inline(always)]
+    pub fn put(&self, place: &OpenCall) {
+        place.make_free();
+        compiler_fence(SeqCst);
         self.free.set(place);
     }
 
-    /// Takes the place of a call that was left by `longjmp`, and what was to be raised there. Should the call return all the same, it finds
-    /// out by its number.
-    pub fn reclaim(&self, place: &OpenCall) -> Option<Payload> {
-        place.serial.store(0, Relaxed);
-        self.put(place);
-        self.reclaimed.store(self.reclaimed() + 1, Relaxed);
-        place.take_payload()
+    /// Takes one of the successors of the place used last.
+    pub fn take_next(&self) -> Option<&'static OpenCall> {
+        const STEPS: usize = 8;
+        // SAFETY: as in `take`, `free` is a valid place or the end of the list. `next` leads from
+        // one such place to another.
+        let step = |place: *const OpenCall| unsafe { &*(*place).next.get() };
+        let last = self.free.get();
+        let mut next: &'static OpenCall = step(last);
+        for _ in 0..STEPS {
+            if next.take() {
+                self.use_after(last, next);
+                return Some(next);
+            }
+            next = step(next);
+        }
+        None
     }
 
-    /// How many calls were reclaimed.
+    /// Links `place`, taken because `last` was not free, behind `last`. Makes `place` the one used
+    /// last, so calls made inside look behind it.
+    fn use_after(&self, last: *const OpenCall, place: &OpenCall) {
+        if !ptr::eq(last, &END.0) {
+            // SAFETY: `last` was read from `free`, so it is a valid place, as in `take`.
+            unsafe { &*last }.next.set(place);
+        }
+        self.free.set(place);
+    }
+
+    /// Makes a block of free places. It must live as long as the thread's record, and as long as
+    /// any of its calls is open.
+    pub fn block(count: usize) -> Box<[OpenCall]> {
+        (0..count).map(|_| OpenCall::free()).collect()
+    }
+
+    /// Takes one of `places` that is free, and links the other free ones behind it. Signals must be
+    /// blocked.
+    pub fn take_of<'a>(&self, places: impl Iterator<Item = &'a OpenCall>) -> Option<&'a OpenCall> {
+        let mut free = places.filter(|place| place.is_free());
+        let place = free.next().filter(|place| place.take())?;
+        self.use_after(self.free.get(), place);
+        let last = free.fold(place, |before, next| {
+            before.next.set(next);
+            next
+        });
+        last.next.set(&raw const END.0);
+        Some(place)
+    }
+
+    /// Takes the place of a call abandoned by `longjmp`, and its pending panic. If the call returns
+    /// nevertheless, it notices by its number. Signals must be blocked.
+    pub fn reclaim(&self, place: &OpenCall) -> Option<Payload> {
+        let payload = self.take_pending_panic_and_put(place);
+        self.reclaimed.store(self.reclaimed() + 1, Relaxed);
+        payload
+    }
+
+    /// The number of reclaimed calls.
     pub fn reclaimed(&self) -> usize {
         self.reclaimed.load(Relaxed)
     }
 
-    /// Whether the host copies the thread's stack, as far as has been seen.
+    /// Whether the host copies the thread's stack, as far as observed.
     pub fn copies(&self) -> bool {
         self.copies.get()
     }
 
-    /// Something that had been taken for left has returned.
+    /// Notes that a call or frame came back after it seemed abandoned.
     pub fn note_copies(&self) {
         self.copies.set(true);
     }
 
-    /// Forgets the free places, whose blocks are about to go.
+    /// Forgets the free places, because their blocks are about to be freed.
     pub fn forget_places(&self) {
-        self.free.set(ptr::null());
+        self.free.set(&raw const END.0);
     }
 
-    /// A call returns whose place has been given back.
+    /// Handles the return of a call whose place was given back before.
     pub fn closed_before(&self) {
         if self.reclaimed() == 0 {
             fatal(

@@ -1,440 +1,276 @@
-//! Threads: what is kept for each, from its first upcall to its exit.
+//! Threads: upcall's state for each, from its first upcall to its exit.
 //!
-//! [`Hot`] is the part that every upcall looks at, in a `thread_local!` that is const and without Drop: valid from a
-//! thread's first instruction to its last, key destructors included. [`record`] is the rest.
+//! [`ThreadState`] is the part that every upcall uses. It is a `thread_local!`, const and without
+//! Drop, so it is valid from a thread's first instruction to its last, key destructors included.
+//! [`record`] has the rest.
 
+pub(crate) mod abandoned;
+pub(crate) mod attach;
+mod cached_range;
 mod calls;
-pub(crate) mod left;
-mod noted;
+pub(crate) mod deferred_wake;
+pub(crate) mod exceptions;
+mod life;
+pub(crate) mod locals;
+mod open_call;
+pub(crate) mod own_stack;
 pub(crate) mod parker;
+mod pins;
 pub(crate) mod record;
+mod sleep;
+mod stacks;
 mod sys;
-mod upcall;
+pub(crate) mod waker;
+mod word;
+pub(crate) mod wrong_thread;
 
 use std::cell::Cell;
+use std::mem::offset_of;
 use std::ptr;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::Relaxed;
 
-pub(crate) use calls::{C_HERE, Calls, Closed, Frame, OpenCall, Payload};
-use noted::Noted;
-pub(crate) use parker::Parker;
-pub(crate) use record::{KeptRecord, Record};
+pub(crate) use attach::Attached;
+use cached_range::CachedRange;
+pub(crate) use calls::{Calls, Closed};
+use exceptions::Exceptions;
+use life::Life;
+pub(crate) use open_call::{C_HERE, CallNumber, Frame, OpenCall, Payload, PendingPanic};
+use own_stack::OwnStack;
+pub(crate) use parker::{Parked, Parker};
+pub(crate) use pins::{RecordPin, waits_for};
+pub(crate) use record::Record;
+use sleep::Sleep;
+use stacks::Stacks;
 use sys::{is_beside_token, thread_token};
-pub(crate) use sys::{thread_id, thread_name};
-pub(crate) use upcall::{Upcall, UpcallCell};
+pub(crate) use sys::{os_thread_id, thread_name};
+pub(crate) use wrong_thread::CallName;
 
+use crate::config::{Config, ForeignStacks};
 use crate::function::Function;
-use crate::shown::{Shown, Waits};
-use crate::stack::coroutine::Running;
-use crate::stack::pool::Purpose;
-use crate::stack::{Control, Mark, control_at, pool};
+pub(crate) use crate::published::{CurrentUpcall, CurrentUpcallCell};
+use crate::stack::{StackHeader, ThreadId, header_at, header_of_thread_at, pool};
 
-/// Stacks that a thread keeps to itself.
-const SPARES: usize = 8;
-
-/// The part of a thread's record that is looked at on every upcall.
+/// The part of a thread's state that every upcall uses.
 ///
-/// Only the owning thread writes it. The fields that snapshots of other threads read are atomic.
-pub(crate) struct Hot {
-    /// `floor..floor + span`: where on its own stack this thread can run an upcall of the default size in
-    /// place. Empty until the thread is attached, and where the stack is too small or not known.
-    floor: Cell<usize>,
-    span: Cell<usize>,
-    /// The thread's own stack. Empty until it is known.
-    own_low: AtomicUsize,
-    own_size: AtomicUsize,
-    /// The process's settings, as far as every upcall away from the thread's own stack looks at them.
-    min_stack: Cell<usize>,
-    checks_foreign: Cell<bool>,
-    /// Whether a spare stack has the size that fibers are to have.
-    fibers_on_spares: Cell<bool>,
-    /// The upcall that runs now or has made the downcall that runs now, as far as is known: an upcall that C made without a downcall between leaves
-    /// none when it returns into the outer one.
-    pub upcall: UpcallCell,
-    /// The stack of the fiber that runs, or null: of the innermost, if one polls another.
-    pub fiber: Cell<*const Control>,
-    /// The pooled stack that was entered or returned to last, or null: a hint, to be believed only when SP is on it. Rule: **the hint is a stack
-    /// that this thread has**, in use or spare.
-    pub pooled: Cell<*const Control>,
+/// Only the owning thread writes it. The fields read by other threads' snapshots are atomic.
+///
+/// Signal handlers make calls between any two instructions that use it; so do the coroutines that
+/// they switch to. A field that must be exact nevertheless changes in one of three ways: by a
+/// single instruction (`Word`), on a service stack with signals blocked, or once only. These fields
+/// are the idle stacks, the places for downcalls, and the counts. The others are hints, either
+/// checked before use or only shown: `upcall`, `fiber`, `pooled`, `spare_range`, `in_place_range`,
+/// `next_scan_at`.
+pub(crate) struct ThreadState {
+    id: Cell<ThreadId>,
+    own: OwnStack,
+    limits: Limits,
+    /// The upcall that is running, or made the running downcall, as far as is known. An upcall made
+    /// by C inside an upcall, without a downcall between, resets it to none when it returns into
+    /// the outer one.
+    pub upcall: CurrentUpcallCell,
+    /// The hint read by `fiber_stack`.
+    pub fiber: Cell<*const StackHeader>,
+    /// The pooled stack last entered or returned to, or null. It is a hint, valid only if SP is on
+    /// this stack. Rule: **the hint is a stack of this thread**, in use or idle.
+    pub pooled: Cell<*const StackHeader>,
     /// The free places for downcalls, and their numbers.
     pub calls: Calls,
-    /// A range, not of the own stack, from which upcalls of the default size go to a spare stack, their system stack being the one that
-    /// they came from; and one in which they run in place. Where upcalls came from last.
-    pub to_spare: Noted,
-    pub in_place: Noted,
-    /// Idle stacks of the default size.
-    spares: Shown<Control>,
-    /// How many pooled stacks the thread has, idle or not; and how many of them for upcalls.
-    stacks: Cell<usize>,
-    upcall_stacks: AtomicUsize,
-    /// How many of the latter there are when it is time to look whether some have been left.
-    look_at: Cell<usize>,
-    /// Where the thread sleeps; from its first wait until it detaches.
-    parker: Cell<Option<&'static Parker>>,
-    /// How many need the record to stay, though the thread is exiting.
-    record_keepers: Cell<usize>,
-    /// How many waits that block the thread have not returned; and the innermost.
-    pub waits: Cell<usize>,
-    pub waits_for: Waits,
-    /// See `run_meanwhile`.
-    meanwhile: Cell<Option<fn() -> bool>>,
-    /// Null until the thread is attached.
-    record: Cell<*const Record>,
-    /// The thread's exit has been, or will not be noticed: from now on, a record is freed by the last call that needs it.
-    exiting: Cell<bool>,
-    mark: Cell<Mark>,
+    /// Two ranges outside the own stack, as the last upcalls found them. From `spare_range`,
+    /// upcalls of the default size go to a spare stack, and their system stack is the one they came
+    /// from. In `in_place_range`, they run in place.
+    pub spare_range: CachedRange,
+    pub in_place_range: CachedRange,
+    stacks: Stacks,
+    pub sleep: Sleep,
+    pub life: Life,
+    /// The thread's C++ exceptions, once a runtime is known and a fiber was made.
+    pub exceptions: Cell<Option<&'static Exceptions>>,
+}
+
+/// Copies of the process's settings, for upcalls away from the thread's own stack.
+struct Limits {
+    spare_stack: Cell<usize>,
+    checks_foreign: Cell<bool>,
+    open_upcalls: Cell<usize>,
+    /// Whether spare stacks have the size configured for fibers.
+    fibers_on_spares: Cell<bool>,
 }
 
 thread_local! {
-    static HOT: Hot = const {
-        Hot {
-            floor: Cell::new(0),
-            span: Cell::new(0),
-            own_low: AtomicUsize::new(0),
-            own_size: AtomicUsize::new(0),
-            min_stack: Cell::new(0),
-            checks_foreign: Cell::new(false),
-            fibers_on_spares: Cell::new(false),
-            upcall: UpcallCell::new(),
+    static STATE: ThreadState = const {
+        ThreadState {
+            id: Cell::new(ThreadId { token: 0, serial: 0 }),
+            own: OwnStack::unknown(),
+            limits: Limits {
+                spare_stack: Cell::new(0),
+                checks_foreign: Cell::new(false),
+                open_upcalls: Cell::new(0),
+                fibers_on_spares: Cell::new(false),
+            },
+            upcall: CurrentUpcallCell::new(),
             fiber: Cell::new(ptr::null()),
             pooled: Cell::new(ptr::null()),
             calls: Calls::new(),
-            spares: Shown::null(),
-            stacks: Cell::new(0),
-            upcall_stacks: AtomicUsize::new(0),
-            look_at: Cell::new(left::MANY_STACKS),
-            parker: Cell::new(None),
-            record_keepers: Cell::new(0),
-            waits: Cell::new(0),
-            waits_for: Waits::none(),
-            meanwhile: Cell::new(None),
-            to_spare: Noted::nothing(),
-            in_place: Noted::nothing(),
-            record: Cell::new(ptr::null()),
-            exiting: Cell::new(false),
-            mark: Cell::new(Mark { token: 0, serial: 0 }),
+            spare_range: CachedRange::empty(),
+            in_place_range: CachedRange::empty(),
+            stacks: Stacks::none(),
+            sleep: Sleep::new(),
+            life: Life::new(),
+            exceptions: Cell::new(None),
         }
     };
 }
 
-impl Hot {
-    /// The calling thread's.
+impl ThreadState {
+    /// The calling thread's state.
     #[inline(always)]
-    pub fn here() -> &'static Hot {
-        // SAFETY: the thread-local has no Drop and lives as long as its thread. The reference stays on the thread (Hot is
-        // not Sync), in frames of calls that the thread outlives.
-        HOT.with(|hot| unsafe { &*ptr::from_ref(hot) })
+    pub fn current() -> &'static ThreadState {
+        // SAFETY: the thread-local has no Drop and lives as long as its thread. The reference stays
+        // on the thread (`ThreadState` is not Sync), in frames of calls that the thread outlives.
+        STATE.with(|thread| unsafe { &*ptr::from_ref(thread) })
     }
 
-    /// Whether an upcall of the default size may run in place at `sp`: on the thread's own stack, with room enough.
-    #[inline(always)]
-    pub fn has_room_at(&self, sp: usize) -> bool {
-        sp.wrapping_sub(self.floor.get()) < self.span.get()
+    /// Copies the settings that upcalls need.
+    fn set_settings(&self, settings: &Config) {
+        self.own.set_settings(settings);
+        let Limits { spare_stack, checks_foreign, open_upcalls, fibers_on_spares } = &self.limits;
+        spare_stack.set(pool::room_with(settings.spare_stack()));
+        checks_foreign.set(settings.foreign_stacks != ForeignStacks::Allow);
+        open_upcalls.set(settings.open_upcalls);
+        let slot = pool::slot_size_for;
+        fibers_on_spares.set(slot(settings.fiber_stack) == slot(settings.spare_stack()));
     }
 
-    /// Whether `sp` is on the thread's own stack, as far as that is known. Both ends are checked. Asked by the thread itself.
-    #[inline(always)]
-    pub fn owns(&self, sp: usize) -> bool {
-        // SAFETY: only this thread writes them, so that reading need not be atomic, and can be part of the comparison.
-        let (low, size) = unsafe { (*self.own_low.as_ptr(), *self.own_size.as_ptr()) };
-        sp.wrapping_sub(low) < size
+    /// The least number of bytes in a spare stack.
+    pub fn spare_stack(&self) -> usize {
+        self.limits.spare_stack.get()
     }
 
-    /// The thread's own stack, `low..high`, if it is known.
-    pub fn own_stack(&self) -> Option<(usize, usize)> {
-        let (low, size) = (self.own_low.load(Relaxed), self.own_size.load(Relaxed));
-        (size != 0).then_some((low, low + size))
-    }
-
-    pub fn set_own_stack(&self, low: usize, high: usize) {
-        self.own_low.store(low, Relaxed);
-        self.own_size.store(high - low, Relaxed);
-        self.floor.set(low.saturating_add(self.min_stack.get()));
-        self.span.set(high.saturating_sub(self.floor.get()));
-    }
-
-    pub fn forget_own_stack(&self) {
-        self.span.set(0);
-        self.own_size.store(0, Relaxed);
-    }
-
-    /// The default of bytes that an upcall needs.
-    pub fn min_stack(&self) -> usize {
-        self.min_stack.get()
-    }
-
-    /// Whether upcalls from undescribed stacks are to be reported or refused.
+    /// Whether upcalls from undescribed stacks are reported or refused.
     pub fn checks_foreign(&self) -> bool {
-        self.checks_foreign.get()
+        self.limits.checks_foreign.get()
     }
 
-    /// The thread's record, if it is attached.
-    #[inline]
-    pub fn record(&self) -> Option<&Record> {
-        // SAFETY: set by attaching to a record that is freed only after this is null again, both on this thread.
-        unsafe { self.record.get().as_ref() }
-    }
-
-    /// The pooled stack that `sp` is on.
+    /// The pooled stack that `sp` is on, according to the hint `pooled`.
     #[inline(always)]
-    pub fn pooled_at(&self, sp: usize) -> Option<&'static Control> {
-        // SAFETY: null, or a stack that this thread has: that is the hint's rule, and its Control is valid.
-        match unsafe { self.pooled.get().as_ref() } {
-            Some(hint) if hint.contains(sp) => Some(hint),
-            _ => None,
-        }
-    }
-
-    /// The pooled stack that `sp`, where this thread's code runs, is on; none if it is on the thread's own.
-    #[inline(always)]
-    pub fn stack_at(&self, sp: usize) -> Option<&'static Control> {
-        if self.owns(sp) { None } else { self.pooled_at(sp).or_else(|| control_at(sp)) }
-    }
-
-    /// The fiber whose code runs at `sp`, if one's does.
-    #[inline(always)]
-    pub fn fiber_at(&self, sp: usize) -> Option<&'static Running> {
-        self.stack_at(sp)?.fiber()
-    }
-
-    /// Takes a spare stack, if there is one.
-    #[inline(always)]
-    pub fn take_spare(&self) -> Option<&'static Control> {
-        // SAFETY: the list holds Controls of stacks that belong to this thread.
-        let spare = unsafe { self.spares.get().as_ref() }?;
-        self.spares.set(spare.next.get());
-        Some(spare)
-    }
-
-    /// Puts a stack back of the default size that nothing runs on any more.
-    #[inline(always)]
-    pub fn put_spare(&self, stack: &'static Control) {
-        // Mostly the stack was the last one taken, and leads to the rest as it did before: then not writing that again keeps the
-        // next upcall from waiting for this one's stores.
-        if stack.next.get() == self.spares.get() {
-            self.spares.set(stack);
-        } else {
-            self.put_out_of_order(stack);
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn put_out_of_order(&self, stack: &'static Control) {
-        if stack.seems_left.get() {
-            left::came_back(self);
-        }
-        if self.idle().nth(SPARES - 1).is_some() {
-            self.give_back(stack);
-        } else {
-            self.add_spare(stack);
-        }
-    }
-
-    fn add_spare(&self, stack: &'static Control) {
-        stack.next.set(self.spares.get());
-        self.spares.set(stack);
-    }
-
-    /// Puts any stack back that nothing runs on any more.
-    #[inline]
-    pub fn put_back(&self, stack: &'static Control) {
-        if stack.is_spare_size.get() {
-            self.put_spare(stack);
-        } else {
-            self.give_back(stack);
-        }
-    }
-
-    /// The idle spares. Of another thread, which cannot detach meanwhile, only their addresses may be looked at, and while the pool is held.
-    pub(crate) fn idle(&self) -> impl Iterator<Item = &'static Control> {
-        // SAFETY: the list holds Controls of stacks that belong to this thread. Where another looks, one may just have come into use: `next`, which is
-        // atomic, is null then or leads to another one. None can be given back and taken by others, which would write it anew.
-        let stack = |stack: *const Control| unsafe { stack.as_ref() };
-        std::iter::successors(stack(self.spares.get()), move |spare| stack(spare.next.get()))
-    }
-
-    /// Takes a spare stack for a fiber of the default size.
-    pub fn take_spare_for_fiber(&self) -> Option<&'static Control> {
-        if !self.fibers_on_spares.get() {
+    pub fn pooled_at(&self, sp: usize) -> Option<&'static StackHeader> {
+        // The hint is not dereferenced yet: other coroutines of the thread may have given the stack
+        // back since it was set. Slots are at least this large and aligned to their size, so a
+        // small difference in the bits proves that `sp` is in the hint's slot.
+        let hint = self.pooled.get();
+        if (hint as usize ^ sp) >= pool::SMALLEST_SLOT {
             return None;
         }
-        let spare = self.take_spare()?;
-        spare.purpose.set(Purpose::Fiber);
-        self.upcall_stacks.store(self.upcall_stacks() - 1, Relaxed);
-        Some(spare)
+        // SAFETY: this code runs in the hint's slot, on a stack of this thread. So the stack was
+        // not given back, and its StackHeader is valid.
+        Some(unsafe { &*hint })
     }
 
-    /// Puts a fiber's stack back.
-    pub fn put_back_fibers(&self, stack: &'static Control) {
-        let upcall_stacks = self.upcall_stacks();
-        if stack.is_spare_size.get() && upcall_stacks < SPARES {
-            stack.purpose.set(Purpose::Upcall);
-            self.upcall_stacks.store(upcall_stacks + 1, Relaxed);
-            self.add_spare(stack);
-        } else {
-            self.give_back(stack);
-        }
+    /// The pooled stack of running code at `sp`; `None` on the thread's own stack.
+    #[inline(always)]
+    pub fn stack_at(&self, sp: usize) -> Option<&'static StackHeader> {
+        if self.owns(sp) { None } else { self.pooled_at(sp).or_else(|| header_at(sp)) }
     }
 
-    /// How many pooled stacks the thread has for upcalls.
-    pub fn upcall_stacks(&self) -> usize {
-        self.upcall_stacks.load(Relaxed)
+    /// The offset of `calls` in this struct.
+    pub const CALLS: usize = offset_of!(ThreadState, calls);
+
+    /// The address of the `ThreadState` around `calls`.
+    #[inline(always)]
+    pub fn around(calls: &Calls) -> *const u8 {
+        ptr::from_ref(calls).cast::<u8>().wrapping_sub(Self::CALLS)
     }
 
-    /// Whether there are so many stacks for upcalls that some may have been left.
-    pub fn has_many_stacks(&self) -> bool {
-        self.upcall_stacks() >= self.look_at.get()
+    /// Whether the frame of this thread at `frame_sp` is certainly gone, because C abandoned it by
+    /// `longjmp`. The thread's code is at `sp` now.
+    pub fn is_abandoned(&self, frame_sp: usize, sp: usize) -> bool {
+        pins::is_abandoned(self, frame_sp, sp)
     }
 
-    /// Notes when to look again, having looked: when those are in use again that were found, and some more if these were few; not later than when
-    /// `most` were added.
-    pub fn note_looked(&self, most: usize) {
-        let stacks = self.upcall_stacks();
-        let found_many = self.idle().count() >= stacks / 4;
-        self.look_at.set(stacks + if found_many { 0 } else { left::MANY_STACKS.min(most) });
-    }
-
-    /// Says what can be run on this thread while one of its frames waits: a function that says whether it ran something.
-    #[cfg(feature = "runtime")]
-    pub fn set_meanwhile(&self, run_one: Option<fn() -> bool>) {
-        self.meanwhile.set(run_one);
-    }
-
-    /// Runs something of that, if there is any; says whether it did. Nothing while the thread is panicking: that is a state of
-    /// the thread, which others must not see.
-    pub fn run_meanwhile(&self) -> bool {
-        self.meanwhile.get().is_some_and(|run_one| !std::thread::panicking() && run_one())
-    }
-
-    /// Where the thread, which is attached, sleeps.
-    pub fn parker(&self) -> &'static Parker {
-        self.parker.get().unwrap_or_else(|| {
-            let parker = Parker::take();
-            self.parker.set(Some(parker));
-            parker
-        })
-    }
-
-    /// Gives the place to sleep back.
-    pub fn forget_parker(&self) {
-        if let Some(parker) = self.parker.take() {
-            parker.give_back();
-        }
-    }
-
-    /// Notes that the thread has one more stack of the pool.
-    pub fn count_stack(&self, purpose: Purpose) {
-        self.stacks.set(self.stacks.get() + 1);
-        if purpose == Purpose::Upcall {
-            self.upcall_stacks.store(self.upcall_stacks() + 1, Relaxed);
-        }
-    }
-
-    /// Returns a stack to the pool that nothing runs on any more.
-    pub fn give_back(&self, stack: &'static Control) {
-        if stack.seems_left.get() {
-            left::came_back(self);
-        }
-        self.stacks.set(self.stacks.get() - 1);
-        if stack.purpose.get() == Purpose::Upcall {
-            self.upcall_stacks.store(self.upcall_stacks() - 1, Relaxed);
-        }
-        self.pooled.set(ptr::null());
-        pool::give_back(stack);
-    }
-
-    /// Whether any pooled stack of this thread is in use, or its record needed for something else.
-    pub fn is_in_use(&self) -> bool {
-        self.is_kept() || self.stacks_in_use() != 0
-    }
-
-    /// Whether the record is needed for something else than calls.
-    pub fn is_kept(&self) -> bool {
-        self.record_keepers.get() != 0
-    }
-
-    /// How many pooled stacks of this thread are in use.
-    pub fn stacks_in_use(&self) -> usize {
-        self.stacks.get() - self.idle().count()
-    }
-
-    /// Returns the spares to the pool.
-    pub fn give_back_spares(&self) {
-        while let Some(spare) = self.take_spare() {
-            self.give_back(spare);
-        }
-    }
-
-    /// Forgets where upcalls came from last. An exiting thread notes nothing, so that its calls take the long way, past the look
-    /// whether it can be detached.
+    /// Clears `spare_range` and `in_place_range`.
+    ///
+    /// An exiting thread does not set them again. So its calls take the slow path, with the check
+    /// whether the thread can detach.
     pub fn forget_surroundings(&self) {
-        self.to_spare.note(0, 0, 0);
-        self.in_place.note(0, 0, 0);
+        self.spare_range.set(0, 0, 0);
+        self.in_place_range.set(0, 0, 0);
     }
 
-    /// Whether the thread's exit has been.
-    pub fn is_exiting(&self) -> bool {
-        self.exiting.get()
+    /// The stack of the running fiber, as far as is known. If one fiber polls another, it is the
+    /// stack of the innermost.
+    pub fn fiber_stack(&self) -> Option<&'static StackHeader> {
+        // Coroutine calls return in any order, and C abandons some by `longjmp`. So the hint may be
+        // the stack of a fiber that is gone.
+        let hint = self.fiber.get();
+        let stack = header_of_thread_at((hint as usize).checked_sub(1)?, self.id())?;
+        (ptr::eq(stack, hint) && stack.runs()).then_some(stack)
     }
 
-    /// What a frame keeps to tell, after it let other code run, whether it is still on this thread.
+    /// The thread's identity. A frame keeps it to check, after other code ran, whether it is still
+    /// on this thread.
     #[inline(always)]
-    pub fn mark(&self) -> Mark {
-        self.mark.get()
+    pub fn id(&self) -> ThreadId {
+        self.id.get()
     }
 
-    /// Stops with a message unless `mark`, which a frame remembers from before it let other code run, is still the calling thread's. The thread that `self` is of
-    /// may be gone: it is looked at only if the thread pointer is the same, where this memory goes with that. `what` tells whose frame it is.
+    /// Aborts with a message unless `id` is the calling thread's.
+    ///
+    /// `id` is the identity kept by a frame from before it let other code run. By now, the thread
+    /// of `self` may be gone. So `self` is read only if it is at a fixed distance from the thread
+    /// pointer, and the thread pointer is unchanged. `call` is named in the message.
     #[inline(always)]
-    pub fn check_same_thread(&self, mark: Mark, what: impl FnOnce() -> String) {
-        if !mark.is_beside_token() {
-            return check_afresh(mark, what);
+    pub fn check_same_thread(&self, id: ThreadId, call: CallName) {
+        if !id.is_beside_token() {
+            return check_afresh(id, call);
         }
-        if thread_token() != mark.token || self.mark.get().serial != mark.serial {
-            record::abort_on_wrong_thread(mark, what);
+        if thread_token() != id.token || self.id.get().serial != id.serial {
+            wrong_thread::abort_on_wrong_thread(id, call);
         }
     }
 
-    /// The same on a thread's own stack, which is gone with its thread: it is enough to look whether the thread is the one that `self` is of.
+    /// Aborts with a message unless `self` is the calling thread's state.
+    ///
+    /// For frames on a thread's own stack: this stack goes with its thread, so `self` is still
+    /// valid and comparing the token is enough.
     #[inline(always)]
-    pub fn check_same_token(&self, what: impl FnOnce() -> String) {
-        if thread_token() != self.mark.get().token {
-            self.wrong_thread(what);
+    pub fn check_same_token(&self, call: CallName) {
+        if thread_token() != self.id.get().token {
+            self.wrong_thread(call);
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn wrong_thread(&self, what: impl FnOnce() -> String) -> ! {
-        record::abort_on_wrong_thread(self.mark.get(), what)
+    fn wrong_thread(&self, call: CallName) -> ! {
+        wrong_thread::abort_on_wrong_thread(self.id.get(), call)
     }
 
-    /// Whether an upcall runs, or has made the downcall that runs; as far as `upcall` says.
+    /// Whether an upcall is running, or made the running downcall, according to `upcall`.
     pub fn is_in_upcall(&self) -> bool {
         self.upcall.sp() != 0
     }
 
-    /// Notes that an upcall runs that C made at `sp`.
+    /// Notes that an upcall made by C at `sp` is running.
     #[inline(always)]
     pub fn begin_upcall(&self, sp: usize, function: Function) {
-        self.upcall.set(Upcall { sp, function: Some(function) });
+        self.upcall.set(CurrentUpcall { sp, function: Some(function) });
     }
 
-    /// Notes that none runs.
+    /// Notes that no upcall is running.
     #[inline(always)]
     pub fn end_upcall(&self) {
         self.upcall.set_sp(0);
     }
 }
 
-/// The same where that memory may be elsewhere: the calling thread's `Hot` is looked up anew, in a function of its own, which knows no address of a
-/// thread-local from before other code ran.
+/// Aborts with a message unless `id` is the calling thread's, for a `ThreadState` whose place may
+/// differ among threads.
+///
+/// The calling thread's `ThreadState` is looked up anew, in a function of its own. This function
+/// has no address of a thread-local from before other code ran.
 #[cold]
 #[inline(never)]
-fn check_afresh(mark: Mark, what: impl FnOnce() -> String) {
-    if thread_token() != mark.token || Hot::here().mark.get().serial != mark.serial {
-        record::abort_on_wrong_thread(mark, what);
+fn check_afresh(id: ThreadId, call: CallName) {
+    if thread_token() != id.token || ThreadState::current().id.get().serial != id.serial {
+        wrong_thread::abort_on_wrong_thread(id, call);
     }
 }

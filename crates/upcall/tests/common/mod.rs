@@ -1,4 +1,4 @@
-//! What the tests share. Each uses some of it.
+//! Helpers shared by the tests. Each test program uses some of them.
 #![allow(dead_code)]
 
 use std::cell::{Cell, RefCell};
@@ -15,15 +15,20 @@ use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use upcall::Refusal;
+use upcall::{Fibers, Refusal};
 
-/// Has the process abort, naming the test, unless what this returns is dropped within a minute.
+// SAFETY: no code on the tests' fibers holds a borrow of a thread-local across a wait, and no
+// initialiser of a thread-local waits. `thread_locals.rs` breaks this on purpose, to test the
+// remedies.
+pub const FIBERS: Fibers = unsafe { Fibers::promise() };
+
+/// Aborts the process and names `test`, unless the returned value is dropped within a minute.
 #[must_use]
 pub fn time_limit(test: &'static str) -> mpsc::Sender<()> {
     let (ends, end) = mpsc::channel();
     std::thread::spawn(move || {
         if end.recv_timeout(Duration::from_secs(60)) == Err(mpsc::RecvTimeoutError::Timeout) {
-            // Not by `eprintln`, which the test harness catches and the abort would lose.
+            // The test harness captures `eprintln`, and the abort would lose its text.
             let _ =
                 writeln!(std::io::stderr(), "{test} has not ended within a minute; the process is stopped");
             std::process::abort();
@@ -32,37 +37,37 @@ pub fn time_limit(test: &'static str) -> mpsc::Sender<()> {
     ends
 }
 
-/// The variable that says what a child process is to do.
+/// The environment variable with a child process's part.
 const CHILD: &str = "UPCALL_TEST_CHILD";
 
-/// Runs `test` of this test program, with `part` to do, in a process of its own.
+/// Runs `part` of `test`, a test of this program, in a child process.
 pub fn child(test: &str, part: &str, variables: &[(&str, &str)]) -> Output {
     let program = std::env::current_exe().expect("a test program knows where it is");
     let mut command = Command::new("env");
-    // An emulator, if it is for another architecture.
+    // Empty, or an emulator for programs of another architecture.
     command.args(std::env::var("TEST_RUNNER").unwrap_or_default().split_whitespace()).arg(program);
     command.args([test, "--exact", "--nocapture", "--test-threads=1"]);
     command.env(CHILD, part).envs(variables.iter().copied()).output().expect("it can be started")
 }
 
-/// What this process is to do as a child.
+/// The part of this process, if it is a child.
 pub fn part() -> Option<String> {
     std::env::var(CHILD).ok()
 }
 
-/// What a child wrote to stderr, having ended well.
+/// The text on stderr of a child. Asserts the child's success.
 pub fn stderr_of_success(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{}\n{}{text}", output.status, String::from_utf8_lossy(&output.stdout));
     text
 }
 
-/// Polls once, with nobody to be woken.
+/// Polls once, with a waker without effect.
 pub fn poll<F: Future>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
     future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub fn message(payload: Box<dyn std::any::Any + Send>) -> String {
     match payload.downcast::<String>() {
         Ok(message) => *message,
@@ -70,7 +75,7 @@ pub fn message(payload: Box<dyn std::any::Any + Send>) -> String {
     }
 }
 
-/// What happened, in order.
+/// Events, in order.
 #[derive(Clone, Debug, Default)]
 pub struct Log(Rc<RefCell<Vec<&'static str>>>);
 
@@ -99,14 +104,14 @@ impl<F: FnMut()> Drop for AtDrop<F> {
     }
 }
 
-/// A comparator in Rust for C's `qsort`, and what its upcalls came to.
+/// A Rust comparator for C's `qsort`, and the numbers of its upcalls with panics and with refusals.
 pub struct Comparator<'a> {
     compare: &'a dyn Fn(i32, i32) -> Ordering,
     pub panics: Cell<u32>,
     pub refusals: Cell<u32>,
 }
 
-/// What C gets from an upcall that did not answer.
+/// The answer to C if an upcall fails.
 const DECLARED: c_int = 0;
 
 impl<'a> Comparator<'a> {
@@ -118,7 +123,7 @@ impl<'a> Comparator<'a> {
     pub fn sort(&self, numbers: &mut [i32]) {
         type Element<'a> = (i32, &'a Comparator<'a>);
         extern "C" fn compare(a: *const c_void, b: *const c_void) -> c_int {
-            // SAFETY: qsort passes elements of the array below.
+            // SAFETY: `qsort` passes addresses of elements of the array below.
             let ((a, comparator), (b, _)) = unsafe { (*a.cast::<Element<'_>>(), *b.cast::<Element<'_>>()) };
             match upcall::enter(|| (comparator.compare)(a, b) as c_int) {
                 Ok(answer) => answer,
@@ -136,7 +141,8 @@ impl<'a> Comparator<'a> {
             }
         }
         let mut elements: Vec<Element<'_>> = numbers.iter().map(|&number| (number, self)).collect();
-        // SAFETY: the array is valid for the length given, and `compare` reads its elements.
+        // SAFETY: the pointer, length and size describe `elements`, and `compare` reads elements
+        // only.
         unsafe {
             libc::qsort(
                 elements.as_mut_ptr().cast(),
@@ -151,7 +157,7 @@ impl<'a> Comparator<'a> {
     }
 }
 
-/// Numbers without order, the same ones each time: xorshift.
+/// Pseudorandom numbers by xorshift, in the same sequence each time.
 pub struct Random(u64);
 
 impl Random {
@@ -167,11 +173,11 @@ impl Random {
     }
 }
 
-/// The thread's last message.
+/// The calling thread's last message.
 pub fn last_panic() -> String {
     let mut buffer = [0u8; 1024];
-    // SAFETY: the buffer has the size given.
-    let length = unsafe { upcall::upcall_last_panic(buffer.as_mut_ptr().cast(), buffer.len()) };
+    // SAFETY: the buffer is valid for writing, for the length passed.
+    let length = unsafe { upcall::c::last_message(buffer.as_mut_ptr().cast(), buffer.len()) };
     String::from_utf8_lossy(&buffer[..usize::try_from(length).unwrap_or(0)]).into_owned()
 }
 

@@ -1,17 +1,17 @@
-//! Upcalls and downcalls: where they run, what they answer, and who gets their panics.
+//! Upcalls and downcalls: their stacks, their answers, and the way of their panics.
 
 use super::super::steps::{How, Memory};
 use super::{Context, Effect, Frame, Kind, Machine, Panic, RunsOn, State};
 
-/// Frames of C, one inside the other, that a stack of a host has room for.
+/// The number of nested C frames with enough room on a stack of the host.
 const DEEPEST: usize = 8;
 pub(super) const FAILED: i64 = -1;
 const CAUGHT: i64 = -2;
 
 impl Machine {
-    /// Where upcalls from here run: the letters are those of `c/model.c`.
+    /// The place of upcalls from here, as a letter of `c/model.c` and a slot.
     pub(super) fn place(&mut self) -> (u8, i64) {
-        let plain = matches!(self.top().how, Some(How::Plain | How::PlainThen)) && !self.top().downcall;
+        let plain = self.top().how.is_some() && !self.top().downcall;
         let (kind, slot) = (self.here().kind, self.current as i64 - 1);
         match kind {
             Kind::Own => (b'o', 0),
@@ -23,21 +23,18 @@ impl Machine {
         }
     }
 
-    /// `longjmp` over so many frames; gives the frame that it goes to.
+    /// Skips this many frames by `longjmp`. Returns the frame jumped to.
     pub(super) fn jump(&mut self, levels: usize) -> Option<i64> {
         let frames = &self.contexts[self.current].frames;
         let target = frames.len().checked_sub(1 + levels.max(1))?;
-        // What a destructor is in the middle of cannot be skipped.
+        // A destructor must not be skipped while it runs.
         let skipped = &frames[target + 1..];
         let in_fiber = self.is_fiber(self.current);
         let coroutines = self
             .contexts
             .iter()
             .any(|context| matches!(context.kind, Kind::Coroutine(_)) && context.state != State::Unused);
-        if self.unwinding > 0
-            || in_fiber && coroutines
-            || skipped.iter().any(|frame| frame.how == Some(How::Dropping))
-        {
+        if self.unwinding > 0 || in_fiber && coroutines || skipped.iter().any(Frame::must_return) {
             return None;
         }
         let to = frames[target].id as i64;
@@ -51,8 +48,9 @@ impl Machine {
         Some(to)
     }
 
-    /// Whether nothing tells the innermost downcall on the thread's own stack from one that was skipped there. Then it is not known where a panic goes
-    /// that comes from a coroutine.
+    /// Returns whether the innermost downcall on the thread's own stack looks like a skipped one.
+    ///
+    /// If so, the way of a panic from a coroutine is unknown.
     pub(super) fn is_unknown(&self) -> bool {
         let on_own = (0..self.contexts.len()).filter(|&context| self.is_on_own(context));
         let frames = on_own.flat_map(|context| &self.contexts[context].frames);
@@ -60,28 +58,56 @@ impl Machine {
         self.runs_on == RunsOn::Thread && newest.is_some_and(|newest| newest < self.skipped)
     }
 
+    /// The frame of the handled C++ exception, or 0, and the number of exceptions being thrown.
+    pub(super) fn exceptions(&self) -> (i64, i64) {
+        let mut context = &self.contexts[self.current];
+        while let Kind::Coroutine(_) = context.kind {
+            context = &self.contexts[context.resumer];
+        }
+        let of = |how| context.frames.iter().filter(move |frame| frame.how == Some(how));
+        (of(How::Catching).next_back().map_or(0, |frame| frame.id as i64), of(How::Destroying).count() as i64)
+    }
+
     pub(super) fn upcall(&mut self, how: How, effect: &mut Effect) -> Option<()> {
-        // A coroutine that unwinds must be able to go on whatever is known.
+        // An unwinding coroutine must be able to continue, so nothing may be unknown.
         if self.here().frames.len() > DEEPEST || how == How::Dropping && self.skipped > 0 {
             return None;
         }
         let (in_fiber, on_fiber) = (self.is_fiber(self.current), self.suspends());
-        let downcall = !matches!(how, How::Plain | How::PlainThen);
+        // Coroutines of C share the exception state of the C++ runtime with their resumers.
+        // Exceptions in a coroutine would end in the order of the resumer's.
+        let in_coroutine = matches!(self.here().kind, Kind::Coroutine(_));
+        if matches!(how, How::Catching | How::Destroying) && in_coroutine {
+            return None;
+        }
+        // The frame of a signal is large.
+        const HANDLERS: usize = 2;
+        let in_handler = |how| how == Some(How::InHandler);
+        let handlers = self.here().frames.iter().filter(|frame| in_handler(frame.how)).count();
+        if in_handler(Some(how)) && handlers == HANDLERS {
+            return None;
+        }
+        let downcall = !matches!(how, How::InHandler | How::Plain | How::PlainThen);
+        let uses = if how == How::UsingLocal { Some(self.owner_of_local()?) } else { None };
         if how == How::Dropping {
             self.unwinding += 1;
             self.panics += 1;
         }
         let frame = self.new_frame(Some(how), downcall, in_fiber && on_fiber, on_fiber);
-        self.begin(frame, effect);
+        if let Some(owner) = uses {
+            self.add_to_local(owner, frame.id as i64);
+        }
+        self.begin(Frame { uses, ..frame }, effect);
         Some(())
     }
 
-    /// The innermost frame of C returns `value`.
+    /// Returns `value` from the innermost frame of C.
     pub(super) fn returns(&mut self, value: i64, effect: &mut Effect) -> Option<()> {
         if self.here().frames.len() == 1 {
             return self.context_ends(value, effect);
         }
-        let Frame { how, pending, dropping, sum, from_fiber, on_fiber, .. } = self.here().frames.pop()?;
+        let Frame { id, how, pending, dropping, sum, from_fiber, on_fiber, uses, .. } =
+            self.here().frames.pop()?;
         if how == Some(How::PlainThen) && sum == 0 {
             let then = self.new_frame(how, true, from_fiber, on_fiber);
             self.begin(Frame { sum: value, ..then }, effect);
@@ -101,6 +127,9 @@ impl Machine {
             }
             (_, raised) => raised,
         };
+        if let (Some(owner), None) = (uses, panic) {
+            self.add_to_local(owner, id as i64);
+        }
         effect.answer = value + sum;
         if let Some(panic) = panic {
             effect.answer = FAILED;
@@ -109,7 +138,7 @@ impl Machine {
         Some(())
     }
 
-    /// A panic was caught at an upcall that C code of this context made.
+    /// Catches a panic at an upcall made by C code of this context.
     pub(super) fn caught_at_upcall(&mut self, panic: Panic) {
         self.last = panic;
         fn leave(context: &mut Context, panic: Panic, encloses: impl Fn(&Frame) -> bool) -> bool {
@@ -120,7 +149,8 @@ impl Machine {
         if leave(self.here(), panic, |_| true) {
             return;
         }
-        // From a coroutine: the fiber that runs, if whoever polled it is on the thread's own stack, or else that stack.
+        // A panic from a coroutine goes to the nearest fiber outwards, if that was polled on the
+        // thread's own stack, or else to that stack.
         let mut found_fiber = false;
         let mut outer = self.current;
         while outer != 0 {
@@ -138,7 +168,7 @@ impl Machine {
         }
     }
 
-    /// Whether a return would end the thread.
+    /// Returns whether a return would end the thread.
     pub fn is_outermost(&self) -> bool {
         self.current == 0 && self.contexts[0].frames.len() == 1
     }

@@ -1,10 +1,10 @@
-//! The ends of contexts, and fibers: who runs when, and what waits give.
+//! The ends of contexts, and fibers: their order, and the results of their waits.
 
 use super::calls::FAILED;
 use super::{Context, Effect, Gives, Inside, Kind, Machine, State};
 
 impl Machine {
-    /// The outermost frame of a context returns.
+    /// Returns from the outermost frame of a context.
     pub(super) fn context_ends(&mut self, value: i64, effect: &mut Effect) -> Option<()> {
         let context = self.current;
         if context == 0 {
@@ -39,7 +39,9 @@ impl Machine {
         Some(())
     }
 
-    /// Whether somebody can go on when the fiber that runs is left, `ending` having ended and a joiner of it having been woken.
+    /// Returns whether some context can run after the current fiber stops running.
+    ///
+    /// `ending` is the fiber that has ended, if any. `wakes` says that a joiner of it wakes.
     fn can_leave(&self, ending: Option<usize>, wakes: bool) -> bool {
         match self.contexts[self.current].inside {
             Inside::Join(other) => {
@@ -52,7 +54,7 @@ impl Machine {
         }
     }
 
-    /// A fiber waits.
+    /// Suspends the current fiber in a wait.
     pub(super) fn suspend(&mut self, state: State, effect: &mut Effect) -> Option<()> {
         if self.unwinding > 0 || !self.can_leave(None, false) {
             return None;
@@ -62,7 +64,7 @@ impl Machine {
         Some(())
     }
 
-    /// From the fiber that runs to whoever polled it.
+    /// Goes from the current fiber back to its resumer.
     fn leave_fiber(&mut self, effect: &mut Effect) {
         let inside = self.here().inside;
         self.current = self.here().resumer;
@@ -76,7 +78,7 @@ impl Machine {
         }
     }
 
-    /// Polls the fiber that has been ready longest.
+    /// Polls the fiber ready for the longest time.
     pub(super) fn run_next(&mut self, inside: Inside, effect: &mut Effect) {
         let fiber = self.queue.pop_front().expect("a fiber is ready");
         self.contexts[fiber].polled_on_own = self.is_on_own(self.current);
@@ -104,7 +106,7 @@ impl Machine {
         }
         if let State::Ended(_) = state {
             self.joined(other, effect);
-        } else if self.unwinding > 0 || self.waits_for_the_active(other) {
+        } else if self.unwinding > 0 || self.in_handler() || self.waits_for_the_active(other) {
             return None;
         } else if self.suspends() {
             self.suspend(State::Joining(other), effect)?;
@@ -118,7 +120,7 @@ impl Machine {
         Some(())
     }
 
-    /// Whether a fiber can only end after one that runs or is inside of something that does.
+    /// Returns whether a fiber can only end after the end of an active one.
     fn waits_for_the_active(&self, fiber: usize) -> bool {
         match self.contexts[fiber].state {
             State::Active => true,
@@ -127,7 +129,7 @@ impl Machine {
         }
     }
 
-    /// What a join gives.
+    /// Delivers the result of a joined fiber.
     fn joined(&mut self, context: usize, effect: &mut Effect) {
         let State::Ended(result) = std::mem::replace(&mut self.contexts[context].state, State::Unused) else {
             unreachable!("only what has ended is joined")

@@ -4,16 +4,22 @@ use core::arch::asm;
 #[inline(always)]
 pub fn stack_pointer() -> usize {
     let sp: usize;
-    // SAFETY: copies one register to another: reads and writes no memory, leaves the flags alone.
+    // SAFETY: copies one register to another. Reads and writes no memory, and leaves the flags
+    // alone.
     unsafe { asm!("mov {}, sp", out(reg) sp, options(pure, nomem, nostack, preserves_flags)) };
     sp
 }
 
-/// Makes a request to Valgrind: its number and arguments.
+/// Makes a request to Valgrind: its number and arguments. Returns 0 without Valgrind.
+///
+/// # Safety
+/// The effect of the request must be sound: some make Valgrind write memory, or call a function.
 #[inline]
-pub fn valgrind(request: [usize; 6]) -> usize {
+pub unsafe fn valgrind(request: [usize; 6]) -> usize {
     let mut answer = 0;
-    // SAFETY: the sequence that Valgrind looks for; to the processor it rotates a register by 128 bits in all.
+    // SAFETY: Valgrind recognises this sequence. On the processor alone, it rotates a register by
+    // 128 bits in all, so it changes nothing. The caller guarantees that the effect of the request
+    // is sound.
     unsafe {
         asm!(
             "ror x12, x12, #3",
@@ -33,7 +39,7 @@ pub fn valgrind(request: [usize; 6]) -> usize {
 #[inline(always)]
 pub fn code_pointer() -> usize {
     let address: usize;
-    // SAFETY: reads and writes no memory, leaves the flags alone.
+    // SAFETY: the instruction reads and writes no memory, and leaves the flags alone.
     unsafe { asm!("adr {}, .", out(reg) address, options(nomem, nostack, preserves_flags)) };
     address
 }

@@ -7,18 +7,18 @@ pub struct EventFd(OwnedFd);
 
 impl EventFd {
     pub fn new() -> io::Result<Self> {
-        // SAFETY: no pointers.
+        // SAFETY: the call takes no pointers.
         let fd = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: new, and nobody else's.
+        // SAFETY: the descriptor is new, so nobody else owns it.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
     pub fn renew(&self) -> io::Result<()> {
         let new = Self::new()?;
-        // SAFETY: two descriptors of ours.
+        // SAFETY: both descriptors are ours, so nobody else's is closed.
         match unsafe { libc::dup3(new.0.as_raw_fd(), self.0.as_raw_fd(), libc::O_CLOEXEC) } {
             -1 => Err(io::Error::last_os_error()),
             _ => Ok(()),
@@ -27,13 +27,14 @@ impl EventFd {
 
     pub fn signal(&self) {
         let one = 1u64;
-        // SAFETY: eight readable bytes. It fails only if the counter is full, and the descriptor readable.
+        // SAFETY: `one` has eight readable bytes. The call fails only if the counter is full, and
+        // then the descriptor is readable.
         unsafe { libc::write(self.0.as_raw_fd(), (&raw const one).cast(), size_of::<u64>()) };
     }
 
     pub fn clear(&self) {
         let mut count = 0u64;
-        // SAFETY: eight writable bytes. It fails only if the counter is 0.
+        // SAFETY: `count` has eight writable bytes. The call fails only if the counter is 0.
         unsafe { libc::read(self.0.as_raw_fd(), (&raw mut count).cast(), size_of::<u64>()) };
     }
 }

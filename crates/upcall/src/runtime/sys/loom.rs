@@ -1,4 +1,4 @@
-//! For loom: a flag in the place of a descriptor, under a lock, as in the kernel.
+//! For loom: a flag in place of a descriptor, under a lock, as in the kernel.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};

@@ -11,14 +11,14 @@ pub struct EventFd {
 impl EventFd {
     pub fn new() -> io::Result<Self> {
         let mut fds = [0; 2];
-        // SAFETY: two writable numbers.
+        // SAFETY: `fds` has room for the two numbers.
         if unsafe { libc::pipe(fds.as_mut_ptr()) } != 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: new, and nobody else's.
+        // SAFETY: both descriptors are new, so nobody else owns them.
         let [reader, writer] = fds.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
         for fd in [&reader, &writer] {
-            // SAFETY: no pointers; these two commands cannot fail on a pipe.
+            // SAFETY: the calls take no pointers. These two commands cannot fail on a pipe.
             unsafe {
                 libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC);
                 libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK);
@@ -30,24 +30,26 @@ impl EventFd {
     pub fn renew(&self) -> io::Result<()> {
         let new = Self::new()?;
         for (new, old) in [(&new.reader, &self.reader), (&new.writer, &self.writer)] {
-            // SAFETY: two descriptors of ours.
+            // SAFETY: both descriptors are ours, so nobody else's is closed.
             if unsafe { libc::dup2(new.as_raw_fd(), old.as_raw_fd()) } == -1 {
                 return Err(io::Error::last_os_error());
             }
-            // SAFETY: as in `new`.
+            // SAFETY: the call takes no pointers, and cannot fail on a pipe.
             unsafe { libc::fcntl(old.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) };
         }
         Ok(())
     }
 
     pub fn signal(&self) {
-        // SAFETY: one readable byte. It fails only if the pipe is full, and readable.
+        // SAFETY: the array has one readable byte. The call fails only if the pipe is full, and
+        // then it is readable.
         unsafe { libc::write(self.writer.as_raw_fd(), [1u8].as_ptr().cast(), 1) };
     }
 
     pub fn clear(&self) {
         let mut bytes = [0u8; 64];
-        // SAFETY: as many writable bytes. What does not fit leaves the pipe readable, which is harmless.
+        // SAFETY: `bytes` is writable for its whole length. Further bytes stay in the pipe and
+        // leave it readable. This is harmless.
         unsafe { libc::read(self.reader.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len()) };
     }
 }

@@ -1,15 +1,17 @@
-//! For loom: a sleeper gives way to other threads until the number changes.
+//! For loom: a sleeper yields to other threads until the number changes.
 
 use std::time::Instant;
 
 use loom::sync::atomic::AtomicU32;
 use loom::sync::atomic::Ordering::Relaxed;
 
-pub fn while_is(number: &AtomicU32, value: u32, _deadline: Option<Instant>) -> bool {
+use super::Ended;
+
+pub fn while_is(number: &AtomicU32, value: u32, _deadline: Option<Instant>) -> Ended {
     while number.load(Relaxed) == value {
         loom::thread::yield_now();
     }
-    true
+    Ended::Changed
 }
 
 pub fn wake(_number: &AtomicU32) {}

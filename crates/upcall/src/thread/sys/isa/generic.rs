@@ -1,10 +1,10 @@
+#[path = "words.rs"]
+mod words;
+
+pub(crate) use words::{add_at, is_beside_token, swap_if_at};
+
 /// The thread's `pthread_t`.
 #[inline(never)]
 pub(crate) fn thread_token() -> usize {
-    crate::thread::thread_id()
-}
-
-/// Not known here.
-pub(crate) fn is_beside_token(_address: usize) -> bool {
-    false
+    crate::thread::os_thread_id()
 }

@@ -1,16 +1,29 @@
-//! Which thread is this: one file an architecture, where the thread pointer can be read at once.
+//! The calling thread's token and its words: one file for each architecture with a readable thread
+//! pointer.
 //!
-//! Contract of each file: `thread_token() -> usize` is a number that two threads alive at one time do not share, read anew at each
-//! call. The address of a thread-local will not do: a compiler may remember it across a switch of stacks. `is_beside_token(address)` says whether that thread-local
-//! of the calling thread is certainly at the same distance from the token in every thread, as those of the main program and of what it links are, and
-//! those of libraries loaded later are not.
+//! Contract of each file:
+//!
+//! - `thread_token() -> usize` is a number unique among live threads, read anew at each call. The
+//!   address of a thread-local is not suitable: a compiler may remember it across a switch of
+//!   stacks.
+//! - `is_beside_token(address)` returns whether this thread-local of the calling thread is
+//!   certainly at the same distance from the token in every thread. This holds for static TLS, of
+//!   the main program and the libraries linked to it. It does not hold for libraries loaded later.
+//! - `swap_if_at::<OFFSET>(base, from, to)` and `add_at::<OFFSET>(base, number)` change the word at
+//!   `base + OFFSET` in one step. The thread's signal handlers, and the coroutines that they switch
+//!   to, run before or after it. Only the thread itself changes such a word; others may read it.
 
 #[cfg_attr(all(target_os = "linux", target_arch = "x86_64"), path = "x86_64.rs")]
 #[cfg_attr(all(target_os = "linux", target_arch = "aarch64"), path = "aarch64.rs")]
+#[cfg_attr(all(target_os = "linux", target_arch = "x86"), path = "x86.rs")]
+#[cfg_attr(all(target_os = "linux", target_arch = "riscv64"), path = "riscv64.rs")]
 #[cfg_attr(
-    not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))),
+    not(all(
+        target_os = "linux",
+        any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "x86", target_arch = "riscv64")
+    )),
     path = "generic.rs"
 )]
 mod selected;
 
-pub(crate) use selected::{is_beside_token, thread_token};
+pub(crate) use selected::{add_at, is_beside_token, swap_if_at, thread_token};

@@ -1,0 +1,172 @@
+//! Waits inside an initialiser of the standard library's `Once`, `OnceLock` or `LazyLock`, and
+//! waits inside a signal handler.
+//!
+//! A thread that comes to a cell during its initialisation sleeps in the standard library. If the
+//! initialiser is suspended on a fiber of that very thread, it never continues. Rule: **a wait
+//! inside `Once` blocks its thread, and nothing else runs there meanwhile.**
+//!
+//! The rule also holds for a signal handler. It has interrupted code that may hold any lock, such
+//! as the allocator's, and its signal is blocked for the whole thread. A handler is recognised by
+//! the frame it returns to, if the C library describes that frame.
+//!
+//! All initialisers go through one function of the standard library, `Once::call`. To learn its
+//! address, two initialisers walk the frames above them: it is the function common to both. If it
+//! cannot be learnt, because it was inlined, waits suspend as anywhere.
+//!
+//! A walk takes microseconds, a yield 32 ns. The answer "no" is therefore cached for each place in
+//! the source at each depth of the stack. Each fiber caches its last such place, too.
+
+use std::hint::black_box;
+use std::panic::Location;
+use std::ptr;
+use std::sync::Once;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::backtrace::walk;
+use crate::coroutine::FiberContext;
+use crate::stack::isa::MARKED_AS_HANDLERS;
+use crate::thread::ThreadState;
+
+/// The reason why a wait blocks its thread: the code around it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Inside {
+    Initialiser,
+    SignalHandler,
+}
+
+/// An upper bound of the stack needed by a walk, in bytes. With less remaining, nothing is walked.
+const ROOM: usize = 12 << 10;
+/// The number of frames to walk. If a wait is deeper than this, its initialiser is not found.
+const FRAMES: usize = 128;
+/// The number of cached places.
+const PLACES: usize = 256;
+
+/// A cache of waits outside any initialiser, by [`key`].
+static OUTSIDE: [AtomicUsize; PLACES] = [const { AtomicUsize::new(0) }; PLACES];
+
+/// The address of `Once::call`, once learnt.
+static ONCE_CALL: AtomicUsize = AtomicUsize::new(UNKNOWN);
+const UNKNOWN: usize = 0;
+const NOT_FOUND: usize = 1;
+
+/// Whether `fiber`, about to be suspended at `sp` by a wait at `at`, is inside an initialiser or a
+/// signal handler.
+#[inline(always)]
+pub(crate) fn suspends_inside(fiber: &FiberContext, at: &'static Location<'static>, sp: usize) -> bool {
+    // A fiber's stack does not move, so `sp` tells the depths of a place apart.
+    let here = key(at, sp);
+    fiber.outside.get() != here && suspends_elsewhere(fiber, at, sp, here)
+}
+
+/// Answers [`suspends_inside`] for a place other than the fiber's last.
+#[inline(never)]
+fn suspends_elsewhere(fiber: &FiberContext, at: &'static Location<'static>, sp: usize, here: usize) -> bool {
+    let key = key(at, fiber.base().wrapping_sub(sp));
+    let is_new = is_new(key);
+    let inside = is_new && look(key, Some(fiber)).is_some();
+    #[cfg(debug_assertions)]
+    if is_new && !inside {
+        super::borrow_check::look(fiber, at);
+    }
+    if !inside {
+        fiber.outside.set(here);
+    }
+    inside
+}
+
+/// The initialiser or signal handler around the calling thread's code at `sp`, if any.
+#[inline]
+pub(crate) fn blocks_inside(at: &'static Location<'static>, sp: usize) -> Option<Inside> {
+    let key = key(at, sp);
+    if is_new(key) { look(key, None) } else { None }
+}
+
+#[inline(always)]
+fn key(at: &'static Location<'static>, depth: usize) -> usize {
+    ptr::from_ref(at) as usize ^ depth.rotate_left(usize::BITS / 2)
+}
+
+#[inline(always)]
+fn place(key: usize) -> &'static AtomicUsize {
+    &OUTSIDE[((key >> 3) ^ (key >> (usize::BITS / 2 + 4))) % PLACES]
+}
+
+#[inline(always)]
+fn is_new(key: usize) -> bool {
+    place(key).load(Relaxed) != key
+}
+
+/// Walks the frames: those of `fiber`, or else those of the thread.
+#[cold]
+#[inline(never)]
+fn look(key: usize, fiber: Option<&FiberContext>) -> Option<Inside> {
+    let (thread, sp) = (ThreadState::current(), stackbounds::stack_pointer());
+    if thread.stack_at(sp).is_some_and(|stack| sp - stack.low.get() < ROOM) {
+        return None;
+    }
+    let once_call = match ONCE_CALL.load(Relaxed) {
+        UNKNOWN => learn(),
+        known => known,
+    };
+    let (mut inside, mut remaining) = (None, FRAMES);
+    walk(&mut |frame| {
+        if frame.calls_handler && !MARKED_AS_HANDLERS {
+            inside = Some(Inside::SignalHandler);
+        } else if frame.function == once_call {
+            inside = Some(Inside::Initialiser);
+        }
+        remaining -= 1;
+        // The first frame of an extension stack has the stack's base for SP. The byte below is on
+        // the stack.
+        let goes_on = || fiber.is_none_or(|fiber| fiber.stack_with(frame.sp - 1).is_some());
+        inside.is_none() && remaining != 0 && goes_on()
+    });
+    if inside.is_none() {
+        place(key).store(key, Relaxed);
+    }
+    inside
+}
+
+/// The addresses of the functions of a few frames.
+type Functions = [usize; 16];
+
+/// Learns the address of `Once::call`.
+#[cold]
+fn learn() -> usize {
+    #[inline(never)]
+    fn in_once<const N: usize>(base: usize) -> Functions {
+        let mut functions = Functions::default();
+        Once::new().call_once(|| {
+            note(&mut functions, base);
+            // Keeps the compiler from merging the instances of this function.
+            black_box(N);
+        });
+        functions
+    }
+    #[inline(never)]
+    fn outside(base: usize) -> Functions {
+        let mut functions = Functions::default();
+        note(&mut functions, base);
+        functions
+    }
+    /// Collects the functions of the frames below `base`. Callers above `base` may be inside
+    /// `Once`.
+    #[inline(never)]
+    fn note(functions: &mut Functions, base: usize) {
+        let mut places = functions.iter_mut();
+        walk(&mut |frame| frame.sp < base && places.next().map(|place| *place = frame.function).is_some());
+    }
+
+    let base = stackbounds::stack_pointer();
+    let (first, second, outside) = (in_once::<1>(base), in_once::<2>(base), outside(base));
+    let both =
+        |function: &&usize| **function != 0 && second.contains(function) && !outside.contains(function);
+    let mut common = first.iter().filter(both);
+    let found = match (common.next(), common.next()) {
+        (Some(&function), None) => function,
+        _ => NOT_FOUND,
+    };
+    ONCE_CALL.store(found, Relaxed);
+    found
+}

@@ -1,0 +1,3 @@
+//! Two libraries in one: each has its functions under its own names. They share one copy of upcall.
+
+pub use {geo, map};

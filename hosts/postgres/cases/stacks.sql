@@ -1,7 +1,0 @@
--- PostgreSQL takes a stack of upcall's for one that is too deep. So its functions are to be called on the caller's stack, or by a downcall.
-DO $$
-BEGIN
-    ASSERT rust_check_stack(0) = 0, 'the caller''s';
-    ASSERT rust_check_stack(1) = 1, 'a pooled one';
-    ASSERT rust_check_stack(2) = 0, 'a pooled one, by a downcall';
-END $$;
