@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::FIBERS;
 use common::{child, part, stderr_of_success, time_limit};
-use upcall::{JoinHandle, blocking, downcall, enter, sleep, wait, yield_now};
+use upcall::{JoinHandle, blocking, config, downcall, enter, sleep, wait, yield_now};
 
 /// More time than anything here needs unless it is held up.
 const LONG: Duration = Duration::from_secs(5);
@@ -85,6 +85,15 @@ fn millisecond() {
     sleep(Duration::from_millis(1));
 }
 
+/// Spawns two children, and joins them once the second worker has certainly arrived.
+///
+/// A parent in a join does not keep its worker from beginning fibers, the busy child among them.
+fn more_children() {
+    let more = [FIBERS.spawn(|| ()), FIBERS.spawn(|| ())];
+    sleep(Duration::from_millis(100));
+    more.into_iter().for_each(|child| child.join().unwrap());
+}
+
 /// The time taken by the waiting code of `case`.
 fn waited(case: &str) -> Duration {
     match case {
@@ -108,11 +117,12 @@ fn waited(case: &str) -> Duration {
             })
             .join()
             .unwrap(),
-        "has more" => beside_busy_child(|| {
-            let more = [FIBERS.spawn(|| ()), FIBERS.spawn(|| ())];
-            millisecond();
-            more.into_iter().for_each(|child| child.join().unwrap());
-        }),
+        "has more" => beside_busy_child(more_children),
+        // The second worker arrives long after the parent's own worker has become idle.
+        "has more, and a late worker" => {
+            config().worker_start(|| thread::sleep(Duration::from_millis(20))).install().unwrap();
+            beside_busy_child(more_children)
+        }
         // The busy fiber is the child's own child.
         "has a grandchild" => {
             FIBERS.spawn(|| FIBERS.spawn(|| beside_busy_child(millisecond)).join().unwrap()).join().unwrap()
@@ -175,8 +185,17 @@ fn check(test: &str, cases: &[&str]) {
 
 #[test]
 fn a_busy_child_does_not_hold_up_its_parent() {
-    let cases =
-        ["sleeps", "yields", "receives", "blocks elsewhere", "blocks", "has more", "has a grandchild"];
+    let cases = [
+        "sleeps",
+        "yields",
+        "receives",
+        "blocks elsewhere",
+        "blocks",
+        "has another",
+        "has more",
+        "has more, and a late worker",
+        "has a grandchild",
+    ];
     check("a_busy_child_does_not_hold_up_its_parent", &cases);
 }
 

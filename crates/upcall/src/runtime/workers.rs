@@ -58,6 +58,8 @@ pub(super) struct Workers {
     pub(super) idle: Vec<&'static Queue>,
     /// The number of workers called for fibers in `waiting`, or started, and not yet arrived.
     pub called: usize,
+    /// The number of these without begun fibers.
+    called_free: usize,
     /// The number of arrivals so far.
     pub came: usize,
     pub all: Vec<Worker>,
@@ -93,6 +95,7 @@ static WORKERS: Lock<Workers> = Lock::new(Workers {
     waiting: VecDeque::new(),
     idle: Vec::new(),
     called: 0,
+    called_free: 0,
     came: 0,
     all: Vec::new(),
     unused: Vec::new(),
@@ -147,7 +150,8 @@ pub(super) fn forget_others(own: Option<&'static Queue>) {
     WAITING.store(0, Relaxed);
     workers.idle.clear();
     workers.unused.clear();
-    (workers.called, workers.leaving, workers.ending) = (0, 0, false);
+    (workers.called, workers.called_free) = (0, 0);
+    (workers.leaving, workers.ending) = (0, false);
     // `spare` would fix the settings, and a fork must not do that.
     let spare = if workers.all.is_empty() { 0 } else { workers.spare() };
     SPARE.store(spare, Relaxed);
@@ -245,13 +249,17 @@ impl Workers {
 
     /// Calls a worker for a waiting fiber, if one is available: an idle one without begun fibers, a
     /// new one, or the idle one with the fewest begun fibers, in this order.
+    ///
+    /// While a worker without begun fibers is about to come, calls none that has some: it might
+    /// come first, and the fiber that it begins would hold up its own.
     pub fn call_one(&mut self) -> Called {
         let free = self.free();
         // If no thread can be started for another worker, an existing one comes to the fiber.
         if free.is_none() && self.all.len() < configured() && self.start().is_ok() {
             return Called::Started;
         }
-        let fewest = || (0..self.idle.len()).min_by_key(|&place| self.idle[place].begun());
+        let idle = if self.called_free == 0 { 0..self.idle.len() } else { 0..0 };
+        let fewest = || idle.min_by_key(|&place| self.idle[place].begun());
         free.or_else(fewest).map_or(Called::Nobody, |place| Called::Idle(self.call(place)))
     }
 
@@ -264,6 +272,7 @@ impl Workers {
     fn call(&mut self, place: usize) -> &'static Queue {
         let called = self.idle.swap_remove(place);
         self.called += 1;
+        self.called_free += usize::from(called.begun() == 0);
         self.note_spare();
         called
     }
@@ -271,7 +280,7 @@ impl Workers {
     /// Expects the called workers no longer, as they are late. The others take the waiting fibers,
     /// too.
     pub fn expect_nobody(&mut self) {
-        self.called = 0;
+        (self.called, self.called_free) = (0, 0);
         self.note_spare();
     }
 
@@ -281,6 +290,7 @@ impl Workers {
     /// worker instead, to be woken.
     pub(super) fn come(&mut self, queue: &Queue) -> (Option<Runnable>, Option<&'static Queue>) {
         self.called = self.called.saturating_sub(1);
+        self.called_free = self.called_free.saturating_sub(usize::from(queue.begun() == 0));
         self.came = self.came.wrapping_add(1);
         self.note_spare();
         if queue.is_ready() && !self.waiting.is_empty() {
@@ -327,6 +337,7 @@ impl Workers {
                 self.mask = Some(mask);
                 self.numbered += 1;
                 self.called += 1;
+                self.called_free += 1;
                 self.all.push(Worker { queue, name, handle, watched: None });
                 self.note_spare();
                 Ok(())
