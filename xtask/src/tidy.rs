@@ -1,9 +1,10 @@
 //! `cargo xtask tidy`: the rules for prose and rooms in CONTRIBUTING.md, as far as a machine can
 //! check them.
 //!
-//! In git's files it checks the columns of prose, the density of relative clauses, and the first
-//! lines of doc comments. It also checks the subjects of all commits after the one adding this
-//! file, and the imports of `upcall` against the table of rooms in ARCHITECTURE.md. Takes a second.
+//! In git's files it checks the columns of prose, the density of relative clauses, the first lines
+//! of doc comments, and the places of platform cfgs. It also checks the subjects of all commits
+//! after the one adding this file, and the imports of `upcall` against the table of rooms in
+//! ARCHITECTURE.md. Takes a second.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,6 +25,9 @@ const CLAUSES_FOR_USERS: f64 = 2.5;
 const FEW_WORDS: usize = 100;
 /// A file written by `cargo run -p bench`.
 const GENERATED: &str = "bench/results.md";
+/// Conditions on the platform. In the crates, they belong into `sys/`.
+const PLATFORM: [&str; 7] =
+    ["target_os", "target_env", "target_arch", "target_vendor", "target_family", "cfg(unix", "cfg(windows"];
 /// Openings of doc comments with no meaning of their own.
 const OPENINGS: [&str; 4] = ["That", "The same", "See ", "As above"];
 
@@ -95,9 +99,13 @@ fn check(path: &str, language: Language, text: &str) -> Vec<(usize, String)> {
     let mut findings = Vec::new();
     let (mut fenced, mut documents) = (false, false);
     let (mut words, mut clauses) = (0, 0);
+    let portable = path.starts_with("crates/") && path.contains("/src/") && !path.contains("/sys/");
     for (number, line) in (1..).zip(text.lines()) {
         let Some(prose) = language.prose(line) else {
             (fenced, documents) = (false, false);
+            if portable && PLATFORM.iter().any(|condition| line.contains(condition)) {
+                findings.push((number, "a condition on the platform outside `sys/`".to_owned()));
+            }
             continue;
         };
         let is_fence = prose.trim_start().starts_with("```");
@@ -225,6 +233,15 @@ mod tests {
             found("/// The same of a stack.\nfn f() {}\n/// Frees it.\n/// The same.\nfn g() {}\n"),
             [1]
         );
+    }
+
+    #[test]
+    fn conditions_on_the_platform_are_found_outside_sys() {
+        let found =
+            |path: &str| check(path, Language::Rust, "#[cfg(target_os = \"linux\")]\nfn f() {}\n").len();
+        let paths = ["stack/pool.rs", "sys/linux.rs", "sys/isa/mod.rs"];
+        assert_eq!(paths.map(|path| found(&format!("crates/upcall/src/{path}"))), [1, 0, 0]);
+        assert_eq!(found("crates/upcall/tests/one_core.rs"), 0);
     }
 
     #[test]

@@ -106,6 +106,7 @@ pub mod report;
 mod runtime;
 mod stack;
 mod sync;
+mod sys;
 mod thread;
 
 pub use config::{Config, ConfigError, ForeignStacks, GuardPages, Reports, config};

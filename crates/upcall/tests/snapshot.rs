@@ -1,5 +1,8 @@
 //! Contents of a snapshot: as a tree, as a picture, and serialised.
 
+#[path = "../examples/map/svg.rs"]
+mod svg;
+
 use std::sync::mpsc;
 
 use upcall::report::{Direction, Stack, StackKind, Thread};
@@ -110,7 +113,7 @@ fn fibers_have_their_names_and_what_they_wait_for() {
     };
     let text = snapshot.to_string();
     assert!(text.contains("fiber \"the <reader>\"") && text.contains(&name), "{text}");
-    let map = snapshot.to_svg();
+    let map = svg::map(&snapshot);
     assert!(map.contains("fiber \"the &lt;reader&gt;\""), "{map}");
     sender.send_blocking(7).unwrap();
     assert_eq!(reader.join().unwrap(), 7);
@@ -157,7 +160,7 @@ fn suspended_upcalls_are_named_after_the_downcalls_that_enclose_them() {
     }
     let text = snapshot.to_string();
     assert!(text.contains("2. C → Rust, snapshot::shop_waits"), "{text}");
-    assert_eq!(snapshot.to_svg().matches("snapshot::shop_waits").count(), FIBERS_THERE);
+    assert_eq!(svg::map(&snapshot).matches("snapshot::shop_waits").count(), FIBERS_THERE);
     (0..FIBERS_THERE).for_each(|i| sender.try_send(i as u8).unwrap());
     let sum: u8 = fibers.into_iter().map(|fiber| fiber.join().unwrap()).sum();
     assert_eq!(sum, 10);
@@ -248,7 +251,7 @@ fn fibers_begin_and_end_meanwhile() {
 
 #[test]
 fn the_map_is_well_formed() {
-    let map = shop_total(|| shop_price(|| snapshot().to_svg()));
+    let map = shop_total(|| shop_price(|| svg::map(&snapshot())));
     for tag in ["svg", "style", "text", "defs", "marker"] {
         let opened = map.matches(&format!("<{tag}")).count();
         assert_eq!(opened, map.matches(&format!("</{tag}>")).count(), "{tag}");

@@ -20,8 +20,8 @@ use super::polling::Counted;
 use super::spans::Spans;
 use crate::function::Function;
 use crate::published::CurrentUpcall;
-use crate::stack::isa::Link;
 use crate::stack::{CStays, StackHeader, sanitizer};
+use crate::sys::isa::switch::Link;
 use crate::thread::ThreadState;
 use crate::thread::locals::Locals;
 

@@ -24,8 +24,8 @@ pub(crate) use context::{Cancelled, FiberContext};
 pub(crate) use polling::Polling;
 
 use crate::drop_guards::IgnoreDropPanic;
-use crate::stack::isa::{Link, STACK_ALIGNMENT};
 use crate::stack::{StackHeader, sanitizer};
+use crate::sys::isa::switch::{Link, STACK_ALIGNMENT};
 use crate::thread::exceptions::OwnExceptions;
 use crate::thread::locals::drop_locals;
 

@@ -178,10 +178,10 @@ impl Entry {
         }
         if self.is_default() && thread.has_room_at(sp) {
             let function = Function::with(&f);
-            thread.begin_upcall(sp, function);
+            let running = thread.begin_upcall(sp, function);
             let result =
                 catch_unwind(AssertUnwindSafe(|| UpcallSpan::run(function, || abort_on_foreign_unwind(f))));
-            thread.end_upcall();
+            drop(running);
             return result.map_err(|payload| self.failed(caught(payload, sp)));
         }
         let (result, failed) = if self.is_default() {

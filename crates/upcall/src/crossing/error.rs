@@ -125,9 +125,9 @@ impl UpcallError {
 
     /// The reason of a refusal; `None` after a panic.
     pub fn refusal(&self) -> Option<&Refusal> {
-        match self.inner() {
-            Inner::Panicked { .. } => None,
-            Inner::Refused { refusal, .. } => Some(refusal),
+        match self.kind() {
+            UpcallErrorKind::Panicked => None,
+            UpcallErrorKind::Refused(refusal) => Some(refusal),
         }
     }
 

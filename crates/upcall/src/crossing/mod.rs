@@ -160,12 +160,12 @@ fn on_spare<R, F: FnOnce() -> R>(
     f: F,
 ) -> Ended<R> {
     let mut thunk = Thunk::of_upcall(f);
-    thread.begin_upcall(sp, Function::of::<F>());
+    let running = thread.begin_upcall(sp, Function::of::<F>());
     // SAFETY: the thunk is new, so it has not run.
     let run = || unsafe { thunk.run() };
     let name = CallName::Upcall(Function::of::<F>());
     let failed = run_pooled(thread, stack, None, run, move |panic| caught(panic, sp), name);
-    thread.end_upcall();
+    drop(running);
     let failed = if thread.put_first_spare(stack) { failed } else { end_with_care(thread, stack, failed) };
     // SAFETY: `run_pooled` has run the thunk, and `failed` is its panic.
     unsafe { ended(thunk, failed) }
@@ -185,14 +185,14 @@ fn end_with_care<T>(thread: &'static ThreadState, stack: &'static StackHeader, f
 #[inline(never)]
 fn run_in_place<R, F: FnOnce() -> R>(thread: &'static ThreadState, sp: usize, f: F) -> Ended<R> {
     let function = Function::with(&f);
-    thread.begin_upcall(sp, function);
+    let running = thread.begin_upcall(sp, function);
     let name = CallName::Upcall(Function::of::<F>());
     let result = run_here(thread, || UpcallSpan::run(function, || abort_on_foreign_unwind(f)), name);
     let ended = match result {
         Ok(value) => (MaybeUninit::new(value), None),
         Err(panic) => (MaybeUninit::uninit(), Some(caught(panic, sp))),
     };
-    thread.end_upcall();
+    drop(running);
     drop(Attached::already(thread));
     ended
 }
@@ -251,15 +251,14 @@ fn chosen(thread: &'static ThreadState, sp: usize, body: Body<'_>, entry: Entry)
     match choose_placement(thread, entry, &from) {
         Err(refusal) => Some(error::refused(thread, refusal)),
         Ok(place) => {
-            thread.begin_upcall(sp, body.function);
+            let running = thread.begin_upcall(sp, body.function);
             let failed = match place {
                 Placement::Caller => on_callers(thread, sp, body),
                 Placement::Pooled(pooled) => on_pooled(thread, sp, body, pooled),
             };
+            drop(running);
             if from.is_signal_stack {
                 thread.upcall.set(outer);
-            } else {
-                thread.end_upcall();
             }
             failed
         }

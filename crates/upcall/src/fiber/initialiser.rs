@@ -25,7 +25,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::backtrace::walk;
 use crate::coroutine::FiberContext;
-use crate::stack::isa::MARKED_AS_HANDLERS;
+use crate::sys::isa::switch::MARKED_AS_HANDLERS;
 use crate::thread::ThreadState;
 
 /// The reason why a wait blocks its thread: the code around it.

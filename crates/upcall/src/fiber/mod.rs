@@ -210,7 +210,7 @@ impl<T: 'static> Fiber<T> {
         stack.upcall.set(upcall);
         // From here on, `upcall` of the thread is the fiber's: none at first, and after each wait
         // what `suspend` restores.
-        thread.end_upcall();
+        thread.set_no_upcall();
         let ended = coroutine.resume(context);
         thread.check_same_thread(stack.owner.get(), CallName::Fiber(stack));
         thread.fiber.set(outer);

@@ -10,7 +10,7 @@ use std::cell::Cell;
 use stackbounds::stack_pointer;
 
 use crate::coroutine::FiberContext;
-use crate::process::{block_sigpipe, sigpipe_is_pending, take_sigpipe, unblock_sigpipe};
+use crate::sys::{block_sigpipe, sigpipe_is_pending, take_sigpipe, unblock_sigpipe};
 use crate::thread::ThreadState;
 
 thread_local! {

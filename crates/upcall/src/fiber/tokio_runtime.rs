@@ -168,12 +168,13 @@ fn make() -> Option<&'static Own> {
 /// Builds a runtime. tokio panics where it cannot start a thread, so a thread is started first, as
 /// a test.
 fn build() -> io::Result<Runtime> {
-    thread::Builder::new().spawn(|| ())?.join().map_err(drop_payload)?;
+    thread::Builder::new().spawn(|| ())?.join().map_err(cannot_start)?;
     let build = || Builder::new_multi_thread().thread_name("tokio-upcall").enable_all().build();
-    catch_unwind(build).map_err(drop_payload)?
+    catch_unwind(build).map_err(cannot_start)?
 }
 
-fn drop_payload(payload: Box<dyn Any + Send>) -> io::Error {
+/// The error for a panic with `payload`, which is dropped.
+fn cannot_start(payload: Box<dyn Any + Send>) -> io::Error {
     drop(IgnoreDropPanic::new(payload));
     io::Error::other("its threads cannot be started")
 }

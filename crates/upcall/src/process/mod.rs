@@ -5,10 +5,31 @@
 //! fork handlers.
 
 pub(crate) mod fork;
-mod sys;
+mod signals;
 
+use std::ffi::c_void;
+
+pub(crate) use signals::with_signals_blocked;
 #[cfg(feature = "runtime")]
-pub(crate) use sys::{Mask, block_signals, set_signal_mask, signal_mask, with_signal_mask};
-pub(crate) use sys::{
-    block_sigpipe, keep_constructor, sigpipe_is_pending, take_sigpipe, unblock_sigpipe, with_signals_blocked,
-};
+pub(crate) use signals::{Mask, block_signals, set_signal_mask, signal_mask, with_signal_mask};
+
+use crate::sys;
+
+sys::constructor!(LOADED, loaded);
+
+/// Keeps the constructor in the program. Called by code that every user of the library contains.
+///
+/// From a static library, a linker takes only the parts to which something else refers.
+#[inline(never)]
+pub(crate) fn keep_constructor() {
+    std::hint::black_box(&LOADED);
+}
+
+/// Registers for forks, and pins the library.
+///
+/// The loader's thread holds the loader's lock already. If an attaching thread pinned the library,
+/// a constructor could wait for the thread, and the thread for the loader's lock: a deadlock.
+extern "C" fn loaded() {
+    crate::forks::watch();
+    sys::pin(loaded as *const c_void);
+}

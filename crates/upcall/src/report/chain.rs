@@ -15,10 +15,10 @@ use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::snapshot::{StackKind, stack_of};
-use super::sys;
 use crate::function::Function;
 use crate::stack::header_of_thread_at;
-use crate::thread::{CurrentUpcall, OpenCall, Record, ThreadState, os_thread_id};
+use crate::sys;
+use crate::thread::{CurrentUpcall, OpenCall, Record, ThreadState};
 
 /// One step outwards, with SP at its new position.
 enum Step {
@@ -174,8 +174,8 @@ pub(super) struct ThisThread;
 impl fmt::Display for ThisThread {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut buffer = [0; 16];
-        let name = sys::thread_name(&mut buffer).unwrap_or("unnamed");
-        write!(out, "thread {:#x} ({name})", os_thread_id())
+        let name = sys::own_thread_name(&mut buffer).unwrap_or("unnamed");
+        write!(out, "thread {:#x} ({name})", sys::os_thread_id())
     }
 }
 

@@ -22,13 +22,13 @@ use stackbounds::stack_pointer;
 
 use super::fault::Fault;
 use super::overflowed::Overflowed;
-use super::sys;
 use super::text::Text;
 use crate::config::{Reports, settings};
 use crate::process::with_signals_blocked;
 use crate::stack::alternate;
 use crate::stack::service::StaticStack;
 use crate::sync::{Lock, Word};
+use crate::sys;
 use crate::thread::{Attached, ThreadState, attach};
 
 /// Installs signal handlers that report faults and stack overflows on stderr.
@@ -214,7 +214,8 @@ type Handler = unsafe extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
 unsafe extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: the caller guarantees the system's arguments: `info` and `context` are valid during
     // the handler.
-    let (details, sp, code) = unsafe { (&*info, sys::stack_pointer(context), sys::code_pointer(context)) };
+    let (details, at) = unsafe { (&*info, sys::isa::interrupted_at(context)) };
+    let (sp, code) = at.unzip();
     let sent = sys::was_sent(details);
     let aborts = signal == libc::SIGABRT;
     let is_fault = if aborts { sys::was_sent_here(details) } else { !sent };

@@ -4,10 +4,8 @@
 mod chain;
 mod fault;
 mod faults;
-mod map;
 mod overflowed;
 pub(crate) mod snapshot;
-mod sys;
 mod text;
 mod tree;
 pub(crate) mod users;

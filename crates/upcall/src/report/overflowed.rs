@@ -16,8 +16,8 @@
 use std::fmt;
 
 use super::chain::{Calls, ThisThread, state_of};
-use super::sys;
 use crate::stack::{StackHeader, header_of_thread_at, registered, service};
+use crate::sys;
 use crate::thread::Record;
 use stackbounds::for_upcall::{RangeKind, described};
 

@@ -7,19 +7,19 @@ use std::sync::atomic::Ordering::Relaxed;
 use stackbounds::for_upcall::{RangeKind, described};
 use stackbounds::{Accuracy, stack_pointer};
 
-use super::sys;
 use crate::coroutine::names;
 use crate::function::Function;
 use crate::published::CurrentWait;
 use crate::stack::pool::{self, PoolUse};
 use crate::stack::{StackHeader, registered};
-use crate::thread::{CurrentUpcall, Record, ThreadState, own_stack, record, thread_name, waits_for};
+use crate::sys;
+use crate::thread::{CurrentUpcall, Record, ThreadState, own_stack, record, waits_for};
 
 /// The state of the process at one moment; made by [`snapshot`].
 ///
-/// `Display` prints it as a tree, and [`to_svg`](Self::to_svg) draws it. With the feature `serde`,
-/// it can be serialised, as JSON for example. From C, and from a debugger, [`dump`](crate::c::dump)
-/// writes the tree.
+/// `Display` prints it as a tree. With the feature `serde`, it can be serialised, as JSON for
+/// example. From C, and from a debugger, [`dump`](crate::c::dump) writes the tree. The example
+/// `map` draws it.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -248,7 +248,7 @@ fn seen(record: &Record) -> Seen {
     drop(pool_as_it_is);
     let thread = Thread {
         id: record.os_thread_id,
-        name: thread_name(record.os_thread_id),
+        name: sys::thread_name(record.os_thread_id),
         current: ptr::eq(thread, ThreadState::current()),
         waits: waits_for(thread, record, ptr::eq(thread, ThreadState::current()).then(stack_pointer))
             .map(Wait::new),

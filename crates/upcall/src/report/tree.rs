@@ -71,10 +71,10 @@ impl Thread {
         Ok(())
     }
 
-    /// The calls that began on `stack` or were made from it, with their numbers.
+    /// The calls that began on `stack` or were made from it, each with its number.
     ///
-    /// The numbers are the order of the thread's calls, from 1.
-    pub(super) fn calls_on<'a>(&'a self, stack: &Stack) -> Vec<(usize, &'a Call)> {
+    /// The number is the call's place in [`calls`](Self::calls), from 1.
+    pub fn calls_on<'a>(&'a self, stack: &Stack) -> Vec<(usize, &'a Call)> {
         let numbered = self.calls.iter().enumerate().map(|(i, call)| (i + 1, call));
         numbered.filter(|(_, call)| stack.contains(call.sp) || stack.contains(call.caller_sp)).collect()
     }
@@ -82,7 +82,7 @@ impl Thread {
 
 impl Stack {
     /// The kind of the stack in words, with its name.
-    pub(super) fn title(&self) -> String {
+    pub fn title(&self) -> String {
         let named = |what: &str| match &self.name {
             Some(name) => format!("{what} \"{name}\""),
             None => what.to_owned(),

@@ -7,12 +7,12 @@ use std::panic::Location;
 use std::time::{Duration, Instant};
 
 use super::queue::Queue;
-use super::sys::is_blocked;
 use super::workers;
 use crate::config::settings;
 use crate::fiber::blocked::is_first;
 use crate::messages::warn;
 use crate::sync::atomic::Ordering::Relaxed;
+use crate::sys::is_blocked;
 
 /// The default time until a report.
 const LONG: Duration = Duration::from_secs(5);

@@ -3,10 +3,13 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::sys::EventFd;
+#[cfg(upcall_loom)]
+use super::loom_event::EventFd;
 use crate::messages::warn;
 use crate::sync::atomic::AtomicBool;
 use crate::sync::atomic::Ordering::SeqCst;
+#[cfg(not(upcall_loom))]
+use crate::sys::EventFd;
 
 /// The descriptor, and a flag for its state. Between a signal and the next `clear`, further signals
 /// cost no system call.

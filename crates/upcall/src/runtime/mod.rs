@@ -6,6 +6,8 @@ mod event;
 mod hooks;
 mod listed;
 mod local_runtime;
+#[cfg(upcall_loom)]
+mod loom_event;
 mod mailbox;
 #[cfg(all(test, upcall_loom))]
 mod model;
@@ -14,7 +16,6 @@ mod queue;
 mod runnable;
 mod scope;
 mod shutdown;
-mod sys;
 mod tame_waker;
 mod task;
 mod timer;

@@ -18,12 +18,12 @@ use super::event::Event;
 use super::listed::Listed;
 use super::mailbox::{Mailbox, Remote};
 use super::runnable::{Meta, Runnable};
-use super::sys::thread_number;
 use crate::coroutine::frames::{Frame, Frames};
 use crate::fiber::host_runtime;
 use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use crate::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize};
 use crate::sync::{Lock, Whose, Word, hold};
+use crate::sys::thread_number;
 use crate::thread::{Parker, ThreadState, waker};
 
 /// The capacity that an empty list keeps, in fibers.

@@ -18,12 +18,12 @@ use std::time::Duration;
 
 use super::behind::Behind;
 use super::mailbox::Attention;
-use super::sys::is_blocked;
 use super::workers::{self, Called, MOST, State, configured};
 use crate::messages::warn;
 use crate::process::with_signals_blocked;
 use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use crate::sync::{Lock, Word, hold};
+use crate::sys::is_blocked;
 use crate::thread::{Parker, deferred_wake};
 
 /// The time between two looks. Two of them and the thread's wake-up together take less

@@ -11,9 +11,8 @@ use std::ptr;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::sys;
-use crate::config::GuardPages;
 use crate::sync::{self, Lock, Word};
+use crate::sys;
 
 /// Room for a report, and for the host's handlers called after it, in bytes.
 const SIZE: usize = 64 << 10;
@@ -73,7 +72,7 @@ fn map() -> Option<usize> {
     let page = sys::page_size();
     let (guard, locks) = sys::reserve(page + SIZE, page)?;
     // SAFETY: the mapping is new, and its lowest page will never be used.
-    unsafe { sys::guard(guard, page, GuardPages::Mprotect) };
+    unsafe { sys::guard(guard, page) };
     sys::lock(locks, guard.wrapping_add(page), SIZE);
     Some(guard as usize + page)
 }

@@ -1,13 +1,11 @@
 //! Stacks owned by upcall: their memory, the pool, and the switch onto a stack and back.
 
 pub(crate) mod alternate;
-pub(crate) mod isa;
 pub(crate) mod pool;
 pub(crate) mod registered;
 pub(crate) mod sanitizer;
 pub(crate) mod service;
 pub(crate) mod switch;
-mod sys;
 
 use std::cell::Cell;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,7 +14,6 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize};
 use pool::Purpose;
 pub(crate) use sanitizer::words;
 use stackbounds::for_upcall::{Around, RangeKind, around, described};
-pub(crate) use sys::cpp_runtime;
 
 use crate::published::{CurrentUpcallCell, CurrentWait, Published};
 

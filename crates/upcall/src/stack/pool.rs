@@ -26,11 +26,12 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use stackbounds::for_upcall::register_slots;
 
-use super::{CStays, SlotTrailer, StackHeader, ThreadId, sanitizer, sys};
-use crate::config::settings;
+use super::{CStays, SlotTrailer, StackHeader, ThreadId, sanitizer};
+use crate::config::{GuardPages, settings};
 use crate::messages::warn;
 use crate::published::{CurrentUpcallCell, CurrentWait, Published};
 use crate::sync::{self, Held, Lock, Word};
+use crate::sys;
 
 /// The guard below each stack: 64 KiB.
 ///
@@ -190,15 +191,15 @@ impl Pool {
 /// The handler may have interrupted the allocator.
 pub(crate) fn map_ahead(slot_size: usize) {
     const SLOTS_AHEAD: usize = 16;
-    let mut pool = lock();
-    let of_size = pool.regions.iter().filter(|region| region.slot_size == slot_size);
-    let cold: u32 = of_size.map(|region| region.cold().count_ones()).sum();
+    let pool = &mut *lock();
     let place = pool.place_of_class(slot_size);
-    if cold as usize + pool.classes[place].warm.len() < SLOTS_AHEAD {
+    let class = &mut pool.classes[place];
+    class.warm.reserve(SLOTS_AHEAD);
+    let cold = class.cold.iter().map(|&index| pool.regions[index as usize].cold().count_ones());
+    if cold.sum::<u32>() as usize + class.warm.len() < SLOTS_AHEAD {
         // If memory is short, each slot is mapped when it is taken.
         let _ = pool.grow(place, SLOTS_AHEAD * slot_size);
     }
-    pool.classes[place].warm.reserve(SLOTS_AHEAD);
 }
 
 /// The contents of the stack pool at one moment, in stacks and bytes.
@@ -250,7 +251,11 @@ pub(crate) fn take(
     if region.guarded & bit == 0 {
         // SAFETY: nothing is kept at the low end of a free slot, now or later, so it can be made
         // inaccessible.
-        if !unsafe { sys::guard(low, GUARD, settings().guard_pages) } {
+        let is_guarded = unsafe {
+            settings().guard_pages == GuardPages::Auto && sys::guard_by_advice(low, GUARD)
+                || sys::guard(low, GUARD)
+        };
+        if !is_guarded {
             pool.put_cold(index, bit);
             return None;
         }

@@ -19,10 +19,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use stackbounds::stack_pointer;
 
 use super::sanitizer::{self, SavedStack};
-use super::{switch, sys};
-use crate::config::GuardPages;
+use super::switch;
 use crate::process::{fork, with_signals_blocked};
 use crate::sync::OwnCode;
+use crate::sys;
 
 /// The size of a service stack: 512 KiB. Untouched pages cost only address space.
 const SIZE: usize = 512 << 10;
@@ -229,7 +229,7 @@ impl Service {
         let Some((low, locks)) = sys::reserve(SIZE, GUARD) else { return };
         // SAFETY: the memory was just mapped, in whole pages. Nothing will be kept in its lowest
         // `GUARD` bytes.
-        unsafe { sys::guard(low, GUARD, GuardPages::Mprotect) };
+        unsafe { sys::guard(low, GUARD) };
         sys::lock(locks, low.wrapping_add(SIZE - LOCKED), LOCKED);
         sanitizer::stack_made(low.wrapping_add(GUARD), SIZE - GUARD);
         self.low.store(low as usize, Relaxed);

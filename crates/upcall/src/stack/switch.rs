@@ -10,8 +10,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use stackbounds::stack_pointer;
 
-use super::isa::{self, STACK_ALIGNMENT};
 use super::{StackHeader, sanitizer};
+use crate::sys::isa::switch::{self, STACK_ALIGNMENT};
 
 /// Bytes kept free below the SP of a frame before a switch.
 ///
@@ -91,7 +91,7 @@ pub(super) unsafe fn on_stack<F: FnOnce()>(base: usize, before: impl FnOnce(), f
     // SAFETY: the caller guarantees an aligned and unused stack below `base`. `run` gets the slot
     // that it needs, does not unwind, and leaves a result there.
     let result = unsafe {
-        isa::call((&raw mut slot).cast(), base, run::<F>);
+        switch::call((&raw mut slot).cast(), base, run::<F>);
         ManuallyDrop::take(&mut slot.result)
     };
     if let Err(payload) = result {

@@ -1,19 +1,23 @@
 //! The synchronisation primitives of upcall's own protocols.
 //!
-//! They are the standard library's, or loom's when loom checks the protocols. `sys` has sleeping on
-//! an atomic number.
-
-pub(crate) mod sys;
+//! They are the standard library's, or loom's when loom checks the protocols.
 
 #[cfg(upcall_loom)]
-use loom as library;
+mod loom;
+
+#[cfg(upcall_loom)]
+use ::loom as library;
 #[cfg(not(upcall_loom))]
 use std as library;
 
+#[cfg(upcall_loom)]
+pub(crate) use self::loom::{sleep_while, wake};
 pub(crate) use library::sync::atomic;
 #[cfg(feature = "runtime")]
 pub(crate) use stackbounds::for_upcall::Condition;
-pub(crate) use stackbounds::for_upcall::{Guard, Lock, Whose, Word};
+pub(crate) use stackbounds::for_upcall::{Ended, Guard, Lock, Whose, Word};
+#[cfg(not(upcall_loom))]
+pub(crate) use stackbounds::for_upcall::{sleep_while, wake};
 
 /// Orders two sequentially consistent accesses for loom; compiles to nothing otherwise.
 ///
@@ -22,7 +26,7 @@ pub(crate) use stackbounds::for_upcall::{Guard, Lock, Whose, Word};
 #[inline(always)]
 pub(crate) fn sequential() {
     #[cfg(upcall_loom)]
-    loom::sync::atomic::fence(atomic::Ordering::SeqCst);
+    ::loom::sync::atomic::fence(atomic::Ordering::SeqCst);
 }
 
 /// A lock needed by upcalls, held by the calling thread.

@@ -22,12 +22,14 @@ use stackbounds::stack_pointer;
 use super::abandoned::Payloads;
 use super::locals::drop_locals;
 use super::record::{RECORDS_FOR_EXITS, Record, lock};
-use super::{OpenCall, RecordPin, ThreadState, abandoned, is_beside_token, os_thread_id, thread_token};
+use super::{OpenCall, RecordPin, ThreadState, abandoned};
 use crate::config::settings;
 use crate::drop_guards::IgnoreDropPanic;
 use crate::process::keep_constructor;
 use crate::stack::{ThreadId, alternate, service};
 use crate::sync::in_own_code;
+use crate::sys::isa::{is_beside_token, thread_token};
+use crate::sys::os_thread_id;
 
 /// Keeps the calling thread attached. If the thread is exiting, dropping the last one detaches it,
 /// unless something else needs the record.

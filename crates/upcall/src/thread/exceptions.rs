@@ -16,7 +16,8 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
 use super::ThreadState;
-use crate::stack::{cpp_runtime, service};
+use crate::stack::service;
+use crate::sys::cpp_runtime;
 
 /// `__cxa_eh_globals` of the Itanium C++ ABI.
 #[repr(C)]

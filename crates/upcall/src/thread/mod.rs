@@ -19,7 +19,6 @@ mod pins;
 pub(crate) mod record;
 mod sleep;
 mod stacks;
-mod sys;
 pub(crate) mod waker;
 mod word;
 pub(crate) mod wrong_thread;
@@ -40,14 +39,13 @@ pub(crate) use pins::{RecordPin, waits_for};
 pub(crate) use record::Record;
 use sleep::Sleep;
 use stacks::Stacks;
-use sys::{is_beside_token, thread_token};
-pub(crate) use sys::{os_thread_id, thread_name};
 pub(crate) use wrong_thread::CallName;
 
 use crate::config::{Config, ForeignStacks};
 use crate::function::Function;
 pub(crate) use crate::published::{CurrentUpcall, CurrentUpcallCell};
 use crate::stack::{StackHeader, ThreadId, header_at, header_of_thread_at, pool};
+use crate::sys::isa::thread_token;
 
 /// The part of a thread's state that every upcall uses.
 ///
@@ -180,12 +178,6 @@ impl ThreadState {
         ptr::from_ref(calls).cast::<u8>().wrapping_sub(Self::CALLS)
     }
 
-    /// Whether the frame of this thread at `frame_sp` is certainly gone, because C abandoned it by
-    /// `longjmp`. The thread's code is at `sp` now.
-    pub fn is_abandoned(&self, frame_sp: usize, sp: usize) -> bool {
-        pins::is_abandoned(self, frame_sp, sp)
-    }
-
     /// Clears `spare_range` and `in_place_range`.
     ///
     /// An exiting thread does not set them again. So its calls take the slow path, with the check
@@ -249,16 +241,28 @@ impl ThreadState {
         self.upcall.sp() != 0
     }
 
-    /// Notes that an upcall made by C at `sp` is running.
+    /// Notes that an upcall made by C at `sp` is running, until the result is dropped.
     #[inline(always)]
-    pub fn begin_upcall(&self, sp: usize, function: Function) {
+    pub fn begin_upcall(&self, sp: usize, function: Function) -> RunningUpcall<'_> {
         self.upcall.set(CurrentUpcall { sp, function: Some(function) });
+        RunningUpcall(self)
     }
 
     /// Notes that no upcall is running.
     #[inline(always)]
-    pub fn end_upcall(&self) {
+    pub fn set_no_upcall(&self) {
         self.upcall.set_sp(0);
+    }
+}
+
+/// A running upcall. Dropping it notes that no upcall is running.
+#[must_use]
+pub(crate) struct RunningUpcall<'a>(&'a ThreadState);
+
+impl Drop for RunningUpcall<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.0.set_no_upcall();
     }
 }
 

@@ -13,7 +13,7 @@ use super::deferred_wake;
 use crate::process::fork;
 use crate::sync::atomic::AtomicU32;
 use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use crate::sync::sys::{self, Ended};
+use crate::sync::{self, Ended};
 use crate::sync::{Held, Lock, Word, hold};
 
 /// Nobody sleeps, and nothing has happened.
@@ -134,7 +134,7 @@ impl Parker {
             return self.end_sleep(Parked::Woken);
         }
         loop {
-            let ended = sys::while_is(&self.state, PARKED, deadline);
+            let ended = sync::sleep_while(&self.state, PARKED, deadline);
             let parked = match ended {
                 _ if self.state.load(Relaxed) == NOTIFIED => Parked::Woken,
                 Ended::Changed => continue,
@@ -183,7 +183,7 @@ impl Parker {
 
     /// Wakes the thread, if it sleeps.
     pub fn wake(&self) {
-        sys::wake(&self.state);
+        sync::wake(&self.state);
     }
 
     /// Whether the waker belongs to a parker.

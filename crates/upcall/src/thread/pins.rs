@@ -106,13 +106,13 @@ pub(super) fn unpin_abandoned(thread: &ThreadState, sp: usize) {
 fn unpin_abandoned_frames(thread: &ThreadState, sp: usize) {
     let Some(record) = thread.record() else { return };
     let pinned = record.places().filter(|place| place.pinned_by().is_some());
-    pinned.filter(|place| is_abandoned(thread, place.rust_sp(), sp)).for_each(|place| unpin(thread, place));
+    pinned.filter(|place| thread.is_abandoned(place.rust_sp(), sp)).for_each(|place| unpin(thread, place));
 }
 
 /// Whether any frame with a pin is live. The thread's code is at `sp`.
 pub(super) fn is_any_live(thread: &ThreadState, record: &Record, sp: usize) -> bool {
     let mut pinned = record.places().filter(|place| place.pinned_by().is_some());
-    pinned.any(|place| !is_abandoned(thread, place.rust_sp(), sp))
+    pinned.any(|place| !thread.is_abandoned(place.rust_sp(), sp))
 }
 
 /// The thread's innermost blocking wait. `sp` is the thread's, if the thread itself asks.
@@ -121,22 +121,25 @@ pub(crate) fn waits_for(
     record: &Record,
     sp: Option<usize>,
 ) -> Option<(&'static Location<'static>, Function)> {
-    let live = |place: &&OpenCall| sp.is_none_or(|sp| !is_abandoned(thread, place.rust_sp(), sp));
+    let live = |place: &&OpenCall| sp.is_none_or(|sp| !thread.is_abandoned(place.rust_sp(), sp));
     let waits = record.places().filter(live).filter_map(OpenCall::pinned_wait);
     waits.max_by_key(|(number, ..)| *number).map(|(_, at, future)| (at, future))
 }
 
-/// Whether the frame at `frame_sp` is certainly gone. The thread's code is at `sp` now.
-pub(super) fn is_abandoned(thread: &ThreadState, frame_sp: usize, sp: usize) -> bool {
-    if thread.owns(frame_sp) {
-        return frame_sp < sp && thread.owns(sp) && !thread.calls.copies();
-    }
-    match header_of_thread_at(frame_sp, thread.id()) {
-        Some(stack) if stack.contains(sp) => frame_sp < sp,
-        Some(stack) => stack.seems_abandoned.get() || thread.idle().any(|idle| std::ptr::eq(idle, stack)),
-        None => {
-            let stack = stackbounds::at(sp);
-            stack.is_exact() && stack.contains(frame_sp) && frame_sp < sp
+impl ThreadState {
+    /// Whether the frame of this thread at `frame_sp` is certainly gone, because C abandoned it by
+    /// `longjmp`. The thread's code is at `sp` now.
+    pub fn is_abandoned(&self, frame_sp: usize, sp: usize) -> bool {
+        if self.owns(frame_sp) {
+            return frame_sp < sp && self.owns(sp) && !self.calls.copies();
+        }
+        match header_of_thread_at(frame_sp, self.id()) {
+            Some(stack) if stack.contains(sp) => frame_sp < sp,
+            Some(stack) => stack.seems_abandoned.get() || self.idle().any(|idle| std::ptr::eq(idle, stack)),
+            None => {
+                let stack = stackbounds::at(sp);
+                stack.is_exact() && stack.contains(frame_sp) && frame_sp < sp
+            }
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::sys::{add_at, swap_if_at};
+use crate::sys::isa::{add_at, swap_if_at};
 
 /// A word written only by its thread. Other threads may read it.
 pub(crate) struct Word(AtomicUsize);

@@ -7,10 +7,10 @@ use stackbounds::for_upcall::{RangeKind, around};
 use stackbounds::stack_pointer;
 
 use super::record::for_each;
-use super::{os_thread_id, thread_name};
 use crate::function::Function;
 use crate::messages::fatal;
 use crate::stack::{StackHeader, ThreadId, header_at, registered};
+use crate::sys::{os_thread_id, thread_name};
 
 /// A call or a fiber, as messages name it.
 #[derive(Clone, Copy)]

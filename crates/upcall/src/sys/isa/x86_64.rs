@@ -1,4 +1,5 @@
 use std::arch::asm;
+use std::ffi::c_void;
 
 /// The address of the thread control block. By the ABI, it is also the block's first word.
 #[inline(always)]
@@ -60,4 +61,15 @@ pub(crate) unsafe fn add_at<const OFFSET: usize>(base: *const u8, number: usize)
         );
     }
     before
+}
+
+/// SP of the code interrupted by a signal, and the address of the interrupted instruction.
+///
+/// # Safety
+/// `context` is the third argument of a running signal handler.
+pub(crate) unsafe fn interrupted_at(context: *const c_void) -> Option<(usize, usize)> {
+    // SAFETY: as the caller guarantees, `context` is the valid `ucontext_t` of a signal handler.
+    let context = unsafe { &*context.cast::<libc::ucontext_t>() };
+    let registers = &context.uc_mcontext.gregs;
+    Some((registers[libc::REG_RSP as usize] as usize, registers[libc::REG_RIP as usize] as usize))
 }

@@ -1,5 +1,5 @@
-//! The calling thread's token and its words: one file for each architecture with a readable thread
-//! pointer.
+//! The processor's part: the calling thread's token and its words, the place of an interrupt, and
+//! the switch of stacks. One file for each architecture; [`switch`] is apart.
 //!
 //! Contract of each file:
 //!
@@ -12,6 +12,10 @@
 //! - `swap_if_at::<OFFSET>(base, from, to)` and `add_at::<OFFSET>(base, number)` change the word at
 //!   `base + OFFSET` in one step. The thread's signal handlers, and the coroutines that they switch
 //!   to, run before or after it. Only the thread itself changes such a word; others may read it.
+//! - `interrupted_at(context)`, async-signal-safe: SP of the code interrupted by a signal, and the
+//!   address of the interrupted instruction. `None` if the layout of the context is not known.
+
+pub(crate) mod switch;
 
 #[cfg_attr(all(target_os = "linux", target_arch = "x86_64"), path = "x86_64.rs")]
 #[cfg_attr(all(target_os = "linux", target_arch = "aarch64"), path = "aarch64.rs")]
@@ -26,4 +30,4 @@
 )]
 mod selected;
 
-pub(crate) use selected::{add_at, is_beside_token, swap_if_at, thread_token};
+pub(crate) use selected::{add_at, interrupted_at, is_beside_token, swap_if_at, thread_token};

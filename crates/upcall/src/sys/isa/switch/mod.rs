@@ -16,7 +16,7 @@
 //! - On architectures with frame pointers, they form a chain across the switch.
 
 #[macro_use]
-#[allow(unused_macros, reason = "generic.rs has no assembly")]
+#[allow(unused_macros, reason = "corosensei.rs has no assembly")]
 mod names {
     /// The name of a symbol of ours. It contains the version of upcall.
     ///
@@ -49,7 +49,7 @@ mod names {
 
 #[cfg(not(target_vendor = "apple"))]
 #[macro_use]
-#[allow(unused_macros, reason = "generic.rs has no assembly")]
+#[allow(unused_macros, reason = "corosensei.rs has no assembly")]
 mod directives {
     /// Opens a function. A program has one definition of it, even if several libraries contain one.
     macro_rules! function {
@@ -121,7 +121,7 @@ mod directives {
 
 #[cfg(target_vendor = "apple")]
 #[macro_use]
-#[allow(unused_macros, reason = "generic.rs has no assembly")]
+#[allow(unused_macros, reason = "corosensei.rs has no assembly")]
 mod directives {
     macro_rules! function {
         ($part:literal) => {
@@ -180,7 +180,7 @@ mod directives {
 #[cfg_attr(all(target_arch = "aarch64", not(upcall_generic)), path = "aarch64.rs")]
 #[cfg_attr(
     any(upcall_generic, not(any(target_arch = "x86_64", target_arch = "aarch64"))),
-    path = "generic.rs"
+    path = "corosensei.rs"
 )]
 mod selected;
 

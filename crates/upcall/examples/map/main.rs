@@ -2,6 +2,8 @@
 //!
 //! Run `cargo run -p upcall --example map > map.svg`, or `--example map text` for text.
 
+mod svg;
+
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::time::Duration;
@@ -45,7 +47,7 @@ fn show() {
     if std::env::args().nth(1).as_deref() == Some("text") {
         print!("{snapshot}")
     } else {
-        print!("{}", snapshot.to_svg())
+        print!("{}", svg::map(&snapshot))
     }
     std::process::exit(0);
 }

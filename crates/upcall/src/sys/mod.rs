@@ -1,0 +1,124 @@
+//! The answers of the operating system and of the processor: the one place to edit for a port.
+//!
+//! A system is one file here and its line below. The file imports all functions of `unix`, and
+//! defines anew those with a better answer. An architecture is one file in [`isa`], and later one
+//! for its own switch of stacks.
+//!
+//! # Memory of stacks
+//!
+//! - `reserve(size, align)` maps memory. It uses no memory until it is touched, and is not locked.
+//!   The result tells how the process locks new memory otherwise (`Locks`).
+//! - `lock` locks a range in this way.
+//! - `guard` makes a range fault for ever when touched. `guard_by_advice` does the same without
+//!   splitting the mapping, if the system can.
+//! - `give_back` returns the pages of a range to the system, and unlocks it. Afterwards the range
+//!   reads as zeros or as before.
+//! - `page_size()`: in bytes.
+//! - `wait_a_little(round)` lets other threads run.
+//!
+//! # The process
+//!
+//! - `constructor!` has the loader call a function: before `main`, or in `dlopen`.
+//! - `pin(address)`: `dlclose` has no effect any more on the library with this address.
+//! - `cpp_runtime()`: the address of `__cxa_get_globals` of a C++ runtime that is never unloaded.
+//!   If it finds none, the caller may ask again later. It takes no lock that the loader holds while
+//!   constructors run.
+//!
+//! # Threads and their signals
+//!
+//! - `os_thread_id()`: the calling thread's number, as debuggers show it. `thread_name(id)`: the
+//!   name of the live thread with this number.
+//! - `Mask` is a signal mask. `mask()` is the thread's, and `set_mask` sets another and returns the
+//!   previous one. `asynchronous()` has all signals except faults and those of the C library.
+//! - SIGPIPE of the calling thread: `block_sigpipe` returns whether it was blocked, and
+//!   `unblock_sigpipe` unblocks it. `sigpipe_is_pending`, and `take_sigpipe`, which consumes a
+//!   pending one, if there is one; the signal is blocked.
+//!
+//! # Executors
+//!
+//! - An `EventFd` is a descriptor, readable from `signal` to `clear`. Executed programs do not
+//!   inherit it. After `renew`, it is not shared with the process from which this one was forked.
+//! - `is_blocked(number)`: whether the thread with the result of its `thread_number()` sleeps in
+//!   the kernel, and neither computes nor waits for a core. If nothing is known: `true`.
+//!
+//! # Reports of faults
+//!
+//! All of these are async-signal-safe.
+//!
+//! - `was_sent(info)`: whether the signal was sent, by `kill` and the like. Otherwise it comes from
+//!   an instruction, which would fault again. `was_sent_here`: whether this process sent it.
+//! - `fault_address(info)`: the address of the invalid access, if the system tells it.
+//! - `SavedErrno` restores `errno` when it is dropped.
+//! - `own_thread_name(buffer)`: the calling thread's name.
+//! - `lowest_resident(low, high)`: the lowest page of the range in memory.
+//! - `reach_below_own_stack()`: the number of bytes below the calling thread's own stack with no
+//!   other mapping, or probably none. An access there is an overflow of the own stack.
+
+pub(crate) mod isa;
+#[cfg(unix)]
+#[allow(dead_code, reason = "each system defines some of its functions anew")]
+mod unix;
+
+#[cfg(not(unix))]
+compile_error!("upcall runs on Unix so far; stackbounds alone runs elsewhere too");
+
+// `cfg(target_thread_local)` would say so, but is not stable.
+#[cfg(any(
+    target_os = "android",
+    target_os = "openbsd",
+    target_os = "illumos",
+    target_os = "solaris",
+    target_os = "haiku",
+    target_os = "nto",
+    target_env = "ohos"
+))]
+compile_error!(
+    "upcall needs native thread-locals, and Rust has none on this system: it would free the state of an exiting \
+     thread before the last call"
+);
+
+/// The number of bytes below a stack in which an access counts as an overflow.
+///
+/// It is more than a page, because frames of C code are not probed and may reach further.
+pub(crate) const REACH: usize = 64 << 10;
+
+/// Has the loader call `$function` when it loads the program or library. The name is the static
+/// that does so; code that every user needs must refer to it.
+macro_rules! constructor {
+    ($name:ident, $function:path) => {
+        #[used]
+        #[cfg_attr(target_vendor = "apple", unsafe(link_section = "__DATA,__mod_init_func"))]
+        #[cfg_attr(not(target_vendor = "apple"), unsafe(link_section = ".init_array"))]
+        static $name: extern "C" fn() = $function;
+    };
+}
+pub(crate) use constructor;
+
+#[cfg_attr(any(target_os = "linux", target_os = "freebsd"), path = "elf.rs")]
+#[cfg_attr(not(any(target_os = "linux", target_os = "freebsd")), path = "not_elf.rs")]
+mod objects;
+
+#[cfg(all(feature = "runtime", not(upcall_loom)))]
+#[cfg_attr(target_os = "linux", path = "eventfd.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "pipe.rs")]
+mod event;
+
+#[cfg(target_os = "linux")]
+mod linux;
+
+#[cfg(target_os = "linux")]
+use linux as selected;
+#[cfg(not(target_os = "linux"))]
+use unix as selected;
+
+#[cfg(all(feature = "runtime", not(upcall_loom)))]
+pub(crate) use event::EventFd;
+pub(crate) use objects::cpp_runtime;
+pub(crate) use selected::{
+    Locks, Mask, SavedErrno, asynchronous, block_sigpipe, fault_address, give_back, guard, guard_by_advice,
+    lock, lowest_resident, os_thread_id, own_thread_name, page_size, pin, reach_below_own_stack, reserve,
+    set_mask, sigpipe_is_pending, take_sigpipe, thread_name, unblock_sigpipe, wait_a_little, was_sent,
+    was_sent_here,
+};
+#[cfg(feature = "runtime")]
+pub(crate) use selected::{is_blocked, mask, thread_number};
