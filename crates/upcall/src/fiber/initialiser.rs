@@ -106,7 +106,7 @@ fn look(key: usize, fiber: Option<&FiberContext>) -> Option<Inside> {
         return None;
     }
     let once_call = match ONCE_CALL.load(Relaxed) {
-        UNKNOWN => learn(),
+        UNKNOWN => learn(sp),
         known => known,
     };
     let (mut inside, mut remaining) = (None, FRAMES);
@@ -117,9 +117,11 @@ fn look(key: usize, fiber: Option<&FiberContext>) -> Option<Inside> {
             inside = Some(Inside::Initialiser);
         }
         remaining -= 1;
+        // A marked frame of a switch is between two stacks, and may have its SP on neither.
+        let switches = frame.calls_handler && MARKED_AS_HANDLERS;
         // The first frame of an extension stack has the stack's base for SP. The byte below is on
         // the stack.
-        let goes_on = || fiber.is_none_or(|fiber| fiber.stack_with(frame.sp - 1).is_some());
+        let goes_on = || switches || fiber.is_none_or(|fiber| fiber.stack_with(frame.sp - 1).is_some());
         inside.is_none() && remaining != 0 && goes_on()
     });
     if inside.is_none() {
@@ -131,9 +133,13 @@ fn look(key: usize, fiber: Option<&FiberContext>) -> Option<Inside> {
 /// The addresses of the functions of a few frames.
 type Functions = [usize; 16];
 
-/// Learns the address of `Once::call`.
+/// Learns the address of `Once::call`. `base` is the caller's SP.
+///
+/// So this function's own frame is below `base` in all three walks: at a call, its SP may be lower
+/// than elsewhere, by the arguments.
 #[cold]
-fn learn() -> usize {
+#[inline(never)]
+fn learn(base: usize) -> usize {
     #[inline(never)]
     fn in_once<const N: usize>(base: usize) -> Functions {
         let mut functions = Functions::default();
@@ -158,7 +164,6 @@ fn learn() -> usize {
         walk(&mut |frame| frame.sp < base && places.next().map(|place| *place = frame.function).is_some());
     }
 
-    let base = stackbounds::stack_pointer();
     let (first, second, outside) = (in_once::<1>(base), in_once::<2>(base), outside(base));
     let both =
         |function: &&usize| **function != 0 && second.contains(function) && !outside.contains(function);
