@@ -47,6 +47,24 @@ mod names {
     }
 }
 
+#[macro_use]
+#[allow(unused_macros, reason = "corosensei.rs has no assembly")]
+mod pointers {
+    /// The directive for a word with an address.
+    #[cfg(target_pointer_width = "64")]
+    macro_rules! pointer {
+        () => {
+            ".quad "
+        };
+    }
+    #[cfg(target_pointer_width = "32")]
+    macro_rules! pointer {
+        () => {
+            ".long "
+        };
+    }
+}
+
 #[cfg(not(target_vendor = "apple"))]
 #[macro_use]
 #[allow(unused_macros, reason = "corosensei.rs has no assembly")]
@@ -111,7 +129,8 @@ mod directives {
                 symbol!($part),
                 "\n.p2align 3\n",
                 symbol!($part),
-                ":\n.quad ",
+                ":\n",
+                pointer!(),
                 $value,
                 "\n.popsection"
             )
@@ -178,8 +197,9 @@ mod directives {
 
 #[cfg_attr(all(target_arch = "x86_64", not(upcall_generic)), path = "x86_64.rs")]
 #[cfg_attr(all(target_arch = "aarch64", not(upcall_generic)), path = "aarch64.rs")]
+#[cfg_attr(all(target_arch = "x86", not(upcall_generic)), path = "x86.rs")]
 #[cfg_attr(
-    any(upcall_generic, not(any(target_arch = "x86_64", target_arch = "aarch64"))),
+    any(upcall_generic, not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "x86"))),
     path = "corosensei.rs"
 )]
 mod selected;

@@ -7,6 +7,8 @@ unsafe extern "C" {
     fn switch_call(argument: *mut u8, base: usize, f: unsafe extern "C" fn(*mut u8));
     #[link_name = symbol!("resume")]
     pub(crate) fn switch_resume();
+    /// On 32-bit x86, `switch_resume` suspends, too.
+    #[cfg(not(target_arch = "x86"))]
     #[link_name = symbol!("suspend")]
     pub(crate) fn switch_suspend();
     /// The address of the first instruction executed by a coroutine.
