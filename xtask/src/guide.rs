@@ -76,12 +76,17 @@ fn address(target: &str, files: &[String]) -> String {
     let item = target.split_once('@').map_or(target, |(_, item)| item).trim_end_matches("()");
     if let Some(chapter) = item.strip_prefix("crate::guide::") {
         let (name, anchor) = chapter.split_once('#').unwrap_or((chapter, ""));
-        let file = files.iter().find(|file| file.contains(&name.replace('_', "-")));
+        let wanted = format!("{}.md", name.replace('_', "-"));
+        let file = files.iter().find(|file| file.split_once('-').is_some_and(|(_, rest)| rest == wanted));
         let anchor = if anchor.is_empty() { String::new() } else { format!("#{anchor}") };
         return file.map_or_else(|| target.to_owned(), |file| format!("{file}{anchor}"));
     }
     match item.strip_prefix("crate::") {
-        Some(path) => format!("{SEARCH}{}", path.rsplit("::").next().unwrap_or(path)),
+        Some(path) => {
+            // `with` alone finds too much; of a longer path, the search needs two names.
+            let parent = path.rmatch_indices("::").nth(1);
+            format!("{SEARCH}{}", parent.map_or(path, |(colons, _)| &path[colons + 2..]))
+        }
         None if item.starts_with("stackbounds::") => {
             let name = item.trim_start_matches("stackbounds::");
             format!("https://docs.rs/stackbounds/latest/stackbounds/?search={name}")
@@ -104,9 +109,12 @@ mod tests {
 
     #[test]
     fn hidden_lines_go_and_links_lead_somewhere() {
-        let files = ["04-waiting.md".to_owned()];
+        let files = ["04-waiting.md", "07-checking-hosts.md", "10-hosts.md"].map(str::to_owned);
         let chapter = "[`wait`] by [waiting](crate::guide::waiting#locks)\n```toml\n# shown\n```\n```rust,no_run\n# hidden\nshown();\n#[test]\n```\n[`wait`]: crate::wait()\n";
         let expected = "[`wait`] by [waiting](04-waiting.md#locks)\n```toml\n# shown\n```\n```rust\nshown();\n#[test]\n```\n[`wait`]: https://docs.rs/upcall/latest/upcall/?search=wait\n";
         assert_eq!(page(chapter, &files), expected);
+        let links = "[a](crate::guide::hosts), [b](crate::guide::checking_hosts), [c](crate::callback::Callback::new), [d](stackbounds::register)";
+        let expected = "[a](10-hosts.md), [b](07-checking-hosts.md), [c](https://docs.rs/upcall/latest/upcall/?search=Callback::new), [d](https://docs.rs/stackbounds/latest/stackbounds/?search=register)";
+        assert_eq!(linked(links, &files), expected);
     }
 }
