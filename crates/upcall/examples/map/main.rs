@@ -65,7 +65,7 @@ fn main() {
     let waits = std::thread::Builder::new().name("reader".to_owned());
     let blocked = waits.spawn(move || enter(|| wait(orders.recv()).ok())).unwrap();
     let runtime = FIBERS.local_runtime().unwrap();
-    let sorts = runtime.spawn_local(|| enter(|| downcall_on_fiber(|| sort(compare_when_told))).unwrap());
+    let sorts = runtime.spawn_local(|| drop(enter(|| downcall_on_fiber(|| sort(compare_when_told)))));
     runtime.run_ready(10);
     while !snapshot().threads.iter().any(|thread| thread.waits.is_some()) {
         std::thread::yield_now();
