@@ -32,8 +32,10 @@ pub(crate) fn status<T>(done: Option<T>) -> c_int {
 ///
 /// The message tells why the last call failed on this thread. It is the panic of a Rust function
 /// called by C, which then returned its declared error value; the reason why such a function was
-/// not run; or the reason why a function of this header returned -1. As with `snprintf`, the copy
-/// is truncated to `size` bytes, including a terminating 0. `buffer` may be null if `size` is 0.
+/// not run; or the reason why a function of this header returned -1. If a signal handler's call was
+/// not run for want of a reserve (`thread_attach`), there is no message of it. As with `snprintf`,
+/// the copy is truncated to `size` bytes, including a terminating 0. `buffer` may be null if `size`
+/// is 0.
 ///
 /// Returns the length of the whole message in bytes, without the terminating 0. Returns -1 if this
 /// thread has no message. A message stays until the next one, or until the thread is detached.
