@@ -21,6 +21,19 @@
 
 #include "guest.h"
 
+/* On x86, the trap flag of the processor sends a SIGTRAP after each instruction. */
+#if defined __x86_64__ || defined __i386__
+#define HAS_TRAP_FLAG
+enum { TRAP = 1 << 8 };
+#ifdef __x86_64__
+#define read_flags __builtin_ia32_readeflags_u64
+#define write_flags __builtin_ia32_writeeflags_u64
+#else
+#define read_flags __builtin_ia32_readeflags_u32
+#define write_flags __builtin_ia32_writeeflags_u32
+#endif
+#endif
+
 /* AddressSanitizer, if active, is told of every switch, and that fresh stack memory holds no
  * variables. */
 #ifdef __SANITIZE_ADDRESS__
@@ -157,7 +170,7 @@ struct coroutine {
 };
 
 static inline void coroutine_start(unsigned high, unsigned low) {
-    struct coroutine *c = (struct coroutine *)((uintptr_t)high << 32 | low);
+    struct coroutine *c = (struct coroutine *)(uintptr_t)((uint64_t)high << 32 | low);
     __sanitizer_finish_switch_fiber(NULL, &c->resumer_low, &c->resumer_size);
     c->body(c, c->argument);
     c->done = 1;
@@ -173,7 +186,7 @@ static inline void coroutine_init(struct coroutine *c, char *stack, size_t size,
     c->argument = argument;
     c->self.uc_stack.ss_sp = stack;
     c->self.uc_stack.ss_size = size;
-    uintptr_t p = (uintptr_t)c;
+    uint64_t p = (uintptr_t)c;
     makecontext(&c->self, (void (*)(void))coroutine_start, 2, (unsigned)(p >> 32), (unsigned)p);
 }
 

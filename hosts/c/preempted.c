@@ -5,8 +5,8 @@
  * The processor's trap flag sends a signal after each instruction. */
 #include "host.h"
 
-#ifdef __x86_64__
-enum { TRAP = 1 << 8, VICTIMS = 3, OTHERS = 5, STACK = 256 << 10 };
+#ifdef HAS_TRAP_FLAG
+enum { VICTIMS = 3, OTHERS = 5, STACK = 256 << 10 };
 
 enum what { IN_PLACE, DOWNCALL, POOLED, CALLER, RAISED, RAISED_POOLED, KINDS };
 
@@ -26,8 +26,7 @@ static int begun;
 
 static void steps(bool on) {
     __asm__ volatile("" ::: "memory"); /* the stores for the handler are done */
-    unsigned long long flags = __builtin_ia32_readeflags_u64();
-    __builtin_ia32_writeeflags_u64(on ? flags | TRAP : flags & ~TRAP);
+    write_flags(on ? read_flags() | TRAP : read_flags() & ~TRAP);
 }
 
 static int returns_argument(void *argument) { return *(int *)argument; }
@@ -219,7 +218,7 @@ static void on_registered(void) { on_coroutines(true); }
 
 int main(int argc, char **argv) {
     static const struct named_case cases[] = {
-#ifdef __x86_64__
+#ifdef HAS_TRAP_FLAG
         {"on_own_stack", on_own_stack},
         {"on_undescribed", on_undescribed},
         {"on_registered", on_registered},

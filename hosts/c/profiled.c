@@ -10,7 +10,7 @@
 #include <link.h>
 #include <setjmp.h>
 
-enum { TRAP = 1 << 8, DEEPEST = 256 };
+enum { DEEPEST = 256 };
 
 /* The bounds of the code of the library and of the program. */
 static uintptr_t code[2][2];
@@ -55,8 +55,7 @@ static int find_code(struct dl_phdr_info *object, size_t size, void *unused) {
 extern const char __start_set_flags[], __stop_set_flags[];
 
 static __attribute__((noinline, section("set_flags"))) void steps(bool on) {
-    unsigned long long flags = __builtin_ia32_readeflags_u64();
-    __builtin_ia32_writeeflags_u64(on ? flags | TRAP : flags & ~TRAP);
+    write_flags(on ? read_flags() | TRAP : read_flags() & ~TRAP);
 }
 
 static bool is_ours(uintptr_t pc) {

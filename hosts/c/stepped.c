@@ -2,12 +2,10 @@
  * each. */
 #include "host.h"
 
+#ifdef HAS_TRAP_FLAG
 static long at, handle_at;
 static void (*handler_does)(void);
 static int taken;
-
-#ifdef __x86_64__
-enum { TRAP = 1 << 8 };
 
 static void handle(int signal, siginfo_t *unused, void *context) {
     (void)signal;
@@ -19,8 +17,7 @@ static void handle(int signal, siginfo_t *unused, void *context) {
 }
 
 static void steps(bool on) {
-    unsigned long long flags = __builtin_ia32_readeflags_u64();
-    __builtin_ia32_writeeflags_u64(on ? flags | TRAP : flags & ~TRAP);
+    write_flags(on ? read_flags() | TRAP : read_flags() & ~TRAP);
 }
 
 static void returns(void) {}
@@ -150,7 +147,7 @@ static void on_signal_stack(void) {
 
 int main(int argc, char **argv) {
     static const struct named_case cases[] = {
-#ifdef __x86_64__
+#ifdef HAS_TRAP_FLAG
         {"panic", panic},
         {"message", message},
         {"on_own_stack", on_own_stack},
