@@ -15,6 +15,12 @@ done
 command -v aarch64-linux-gnu-g++ >/dev/null || missing+=(g++-aarch64-linux-gnu)
 [ -e /usr/aarch64-linux-gnu/lib/libc.so.6 ] || missing+=(libc6-dev-arm64-cross)
 command -v qemu-aarch64 >/dev/null || missing+=(qemu-user)
+# For 32-bit x86: a C++ compiler, and the C and C++ libraries to run.
+command -v i686-linux-gnu-g++ >/dev/null || missing+=(g++-i686-linux-gnu)
+[ -e /usr/lib32/libstdc++.so.6 ] || missing+=(lib32stdc++6)
+# For musl: its compiler driver, and an unwinder that links with it.
+command -v musl-gcc >/dev/null || missing+=(musl-tools)
+[ -e /usr/lib/llvm-19/lib/libunwind.a ] || missing+=(libunwind-19-dev)
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v c++ >/dev/null || missing+=(g++)
 command -v clang++ >/dev/null || missing+=(clang)
@@ -34,5 +40,6 @@ else
     echo "SKIPPED: not root, or no apt: install ${missing[*]} by hand for all lanes"
 fi
 if can_install; then
-    ci/aarch64-std.sh || echo "SKIPPED: aarch64, whose standard library could not be had"
+    ci/foreign-std.sh arm64 aarch64-unknown-linux-gnu || echo "SKIPPED: aarch64, whose standard library could not be had"
+    ci/foreign-std.sh i386 i686-unknown-linux-gnu || echo "SKIPPED: i686, whose standard library could not be had"
 fi
