@@ -115,7 +115,8 @@ pub fn own(sp: usize) -> Option<StackBounds> {
 /// returned may be lower, from an earlier look.
 pub fn verify(sp: usize, bytes: usize) -> Option<(StackBounds, usize)> {
     CACHE.with(|cache| {
-        cache.look(sp);
+        // If this is the thread's first look, it verifies enough at once.
+        let _ = cache.known(sp).unwrap_or_else(|| cache.update(sp, bytes.max(2 * STEP)));
         let own = cache.own.get();
         if own.contains(sp) && own.verified > own.low && sp.saturating_sub(bytes) < own.verified {
             cache.change(|| cache.verify(sp, bytes));
@@ -174,7 +175,7 @@ impl Own {
 impl Cache {
     #[inline]
     fn look(&self, sp: usize) -> Answer {
-        self.known(sp).unwrap_or_else(|| self.update(sp))
+        self.known(sp).unwrap_or_else(|| self.update(sp, 2 * STEP))
     }
 
     #[inline]
@@ -209,14 +210,14 @@ impl Cache {
     }
 
     /// Looks `sp` up and updates the cache: for a thread's first question, and for every later
-    /// change of stacks.
+    /// change of stacks. On the own stack, verifies `bytes` below `sp`.
     #[cold]
     #[inline(never)]
-    fn update(&self, sp: usize) -> Answer {
+    fn update(&self, sp: usize, bytes: usize) -> Answer {
         let around = registry::described(sp);
         let changed = self.change(|| {
             if around.kind == RangeKind::Gap && self.may_know_more(sp) {
-                self.ask(sp);
+                self.ask(sp, bytes);
             }
             let own = self.own.get();
             if own.answers(sp) {
@@ -244,13 +245,13 @@ impl Cache {
         !self.asked.get() || (own.said.may_grow_to..own.asks_below).contains(&sp)
     }
 
-    /// Queries the own stack if needed, and verifies it below `sp`.
-    fn ask(&self, sp: usize) {
+    /// Queries the own stack if needed, and verifies it for `bytes` below `sp`.
+    fn ask(&self, sp: usize, bytes: usize) {
         if !self.asked.get() {
             self.ask_first(sp);
         }
         if !self.own.get().answers(sp) {
-            self.verify(sp, 2 * STEP);
+            self.verify(sp, bytes);
         }
     }
 
