@@ -172,19 +172,22 @@ fn detach_exiting(thread: &'static ThreadState) {
     // Not while one of these destructors runs: they would nest, each dropping values inside the one
     // before.
     let sp = stack_pointer();
-    if thread.record().is_some_and(|record| !record.locals.borrow().is_empty())
-        && !thread.is_record_pinned(sp)
-    {
+    if !thread.is_record_pinned(sp) {
         drop_thread_locals(thread);
     }
     abandoned::drop_all(service::run(|| detach(thread, sp)));
+}
+
+/// The thread's record, if it has fiber-local values.
+fn record_with_locals(thread: &ThreadState) -> Option<&Record> {
+    thread.record().filter(|record| record.locals.try_borrow().is_ok_and(|locals| !locals.is_empty()))
 }
 
 /// Drops the thread's fiber-local values. On the caller's stack, because their destructors may be
 /// any code. The record stays meanwhile.
 #[inline(never)]
 pub(crate) fn drop_thread_locals(thread: &'static ThreadState) {
-    if let Some(record) = thread.record() {
+    if let Some(record) = record_with_locals(thread) {
         let _pin = RecordPin::of(thread);
         drop(IgnoreDropPanic::new(drop_locals(&record.locals)));
     }
@@ -266,13 +269,20 @@ fn key() -> Option<libc::pthread_key_t> {
 fn free_at_exit(record: *const Record) -> bool {
     extern "C" fn at_exit(_: *mut libc::c_void) {
         let (thread, sp) = (ThreadState::current(), stack_pointer());
-        service::run(|| thread.note_own_exit());
-        thread.record().inspect(|record| record.reserve_places());
-        drop_thread_locals(thread);
-        abandoned::drop_all(service::run(|| {
+        let detach = || {
             let pending = detach(thread, sp);
             alternate::take_back();
             pending
+        };
+        // Most threads have no fiber-local values. For them, this is a single visit.
+        let pending = service::run(|| {
+            thread.note_own_exit();
+            thread.record().inspect(|record| record.reserve_places());
+            record_with_locals(thread).is_none().then(detach)
+        });
+        abandoned::drop_all(pending.unwrap_or_else(|| {
+            drop_thread_locals(thread);
+            service::run(detach)
         }));
     }
 
