@@ -40,6 +40,7 @@ int main(int argc, char **argv) {
     return 0;
 }
 END
+cargo build --quiet --release -p hosts --lib
 cc -O2 -I hosts/c -I crates/upcall/include -o target/threads target/threads.c target/release/libguest.a -lgcc_s -lutil -lrt -lpthread -lm -ldl
 calls_of() {
     strace -f -c -o target/strace.out target/threads "$1"
