@@ -26,13 +26,17 @@ use upcall::downcall;
 
 /// The path of the library.
 ///
-/// Cargo has built it before the tests, except if only this test was asked for. So this builds it.
+/// Cargo has built it before the tests, except if only this test was asked for. Then this builds
+/// it, with the features of this package alone.
 fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
         let tests = std::env::current_exe().unwrap();
         let profile = tests.ancestors().nth(2).unwrap();
         let library = profile.join(format!("examples/libfetcher{}", std::env::consts::DLL_SUFFIX));
+        if is_newer_than_its_sources(&library) {
+            return library;
+        }
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["build", "--quiet", "--package", "hosts", "--example", "fetcher", "--target-dir"]);
         cargo.arg(profile.parent().unwrap());
@@ -43,6 +47,17 @@ fn library() -> &'static Path {
         assert!(built || library.exists(), "{cargo:?} has failed");
         library
     })
+}
+
+/// Whether a library is newer than the sources listed beside it by Cargo.
+fn is_newer_than_its_sources(library: &Path) -> bool {
+    let changed = |path: &Path| path.metadata().and_then(|metadata| metadata.modified()).ok();
+    let (Some(built), Ok(list)) = (changed(library), std::fs::read_to_string(library.with_extension("d")))
+    else {
+        return false;
+    };
+    let mut sources = list.split_whitespace().skip(1).map(Path::new);
+    sources.all(|source| changed(source).is_some_and(|changed| changed < built))
 }
 
 /// Runs a program. It must end well within a minute.
