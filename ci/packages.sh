@@ -17,8 +17,10 @@ command -v aarch64-linux-gnu-g++ >/dev/null || missing+=(g++-aarch64-linux-gnu)
 command -v qemu-aarch64 >/dev/null || missing+=(qemu-user)
 # For 32-bit x86: a C++ compiler, and the C and C++ libraries to run.
 command -v i686-linux-gnu-g++ >/dev/null || missing+=(g++-i686-linux-gnu)
+[ -e /usr/i686-linux-gnu/lib/libc.so ] || missing+=(libc6-dev-i386-cross)
 [ -e /usr/lib32/libstdc++.so.6 ] || missing+=(lib32stdc++6)
-# For musl: its compiler driver, and an unwinder that links with it.
+# For musl: its compiler driver, and an unwinder that links with it; to say how programs are linked.
+command -v file >/dev/null || missing+=(file)
 command -v musl-gcc >/dev/null || missing+=(musl-tools)
 [ -e /usr/lib/llvm-19/lib/libunwind.a ] || missing+=(libunwind-19-dev)
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
