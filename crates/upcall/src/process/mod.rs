@@ -11,7 +11,7 @@ use std::ffi::c_void;
 
 pub(crate) use signals::with_signals_blocked;
 #[cfg(feature = "runtime")]
-pub(crate) use signals::{Mask, block_signals, set_signal_mask, signal_mask, with_signal_mask};
+pub(crate) use signals::{Mask, block_signals, with_signal_mask};
 
 use crate::sys;
 

@@ -37,15 +37,3 @@ impl Drop for Changed {
 pub(crate) fn block_signals() {
     sys::set_mask(&sys::asynchronous());
 }
-
-/// The calling thread's signal mask.
-#[cfg(feature = "runtime")]
-pub(crate) fn signal_mask() -> Mask {
-    sys::mask()
-}
-
-/// Sets the calling thread's signal mask.
-#[cfg(feature = "runtime")]
-pub(crate) fn set_signal_mask(mask: &Mask) {
-    sys::set_mask(mask);
-}

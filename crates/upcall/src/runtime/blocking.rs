@@ -13,8 +13,9 @@ use super::shutdown::remaining_until;
 use super::tame_waker::with_tame;
 use crate::drop_guards::{IgnoreDropPanic, drop_ignoring_panics};
 use crate::fiber::wait::wait_for_ours;
-use crate::process::{block_signals, fork, set_signal_mask, signal_mask, with_signals_blocked};
+use crate::process::{block_signals, fork, with_signals_blocked};
 use crate::sync::{self, Condition, Held, Lock, Word, in_own_code};
+use crate::sys;
 
 /// The limit for threads. Further calls wait for one.
 const MOST: usize = 512;
@@ -67,9 +68,9 @@ fn lock() -> Held<Pool> {
 #[track_caller]
 pub fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     let f = IgnoreDropPanic::new(f);
-    let mask = signal_mask();
+    let mask = sys::mask();
     let call = async move {
-        set_signal_mask(&mask);
+        sys::set_mask(&mask);
         IgnoreDropPanic::new(catch_unwind(AssertUnwindSafe(|| f.into_inner()())))
     };
     let (job, result) = async_task::spawn(call, add);

@@ -12,8 +12,9 @@ use super::runnable::Runnable;
 use super::workers::{IDLE, SPARE, State, TURNED_IDLE, WAITING, add_waiting, configured, lock};
 use crate::crossing::attach_with_reserve;
 use crate::drop_guards::drop_ignoring_panics;
-use crate::process::{Mask, block_signals, set_signal_mask};
+use crate::process::{Mask, block_signals};
 use crate::stack::{StackHeader, alternate};
+use crate::sys;
 use crate::thread::{Attached, RecordPin, ThreadState};
 
 /// The life of a worker. It begins with all signals blocked. It takes `mask` once it can serve the
@@ -26,7 +27,7 @@ pub(super) fn work(queue: &'static Queue, mask: &Mask) {
     // A handler that asks for an alternate stack must not run on a fiber's stack. Without memory
     // for an alternate stack, or for the stacks of their upcalls, handlers do without.
     let _ = (alternate::give_always(), attach_with_reserve());
-    set_signal_mask(mask);
+    sys::set_mask(mask);
     hooks::thread_begins();
     let parker = thread.parker();
     queue.begin(parker);
