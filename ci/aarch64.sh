@@ -4,6 +4,7 @@
 # of the two crates and every host program runs, except those beyond qemu: some ten minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. ci/foreign.sh
 target=aarch64-unknown-linux-gnu
 # Debian's compiler, the one with an installed standard library for aarch64.
 for needed in /usr/bin/{cargo,rustc,aarch64-linux-gnu-g++,qemu-aarch64} /usr/aarch64-linux-gnu/lib/libc.so.6 /usr/lib/rustlib/$target; do
@@ -42,16 +43,5 @@ else
     hosts --workspace --test misbehaving -- any_order:: copied:: moved_to_a_thread_without_upcalls moved_own_stack cpp_exceptions_stay plugins::two_panic plugins::moved
 fi
 
-# Shows the place of these runs: the same library, linked and run in the same way.
-cat >target/aarch64/where.c <<'END'
-#include <stdio.h>
-#include <sys/utsname.h>
-#include "guest.h"
-int main(void) {
-    struct utsname system;
-    return uname(&system) || printf("aarch64: all as elsewhere, on %s, where 41 + 1 is %d\n", system.machine, guest_increment(41)) < 0;
-}
-END
-aarch64-linux-gnu-gcc -I hosts/c -I crates/upcall/include -o target/aarch64/where target/aarch64/where.c \
-    target/aarch64/$target/debug/libguest.a -lpthread -lm -ldl
-$TEST_RUNNER target/aarch64/where
+where=$(place aarch64-linux-gnu-gcc target/aarch64 target/aarch64/$target/debug)
+echo "$target: all as elsewhere; $where"

@@ -3,7 +3,7 @@
 # own processor. This machine's tests build the host programs for i686.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-. ci/counts.sh
+. ci/foreign.sh
 target=i686-unknown-linux-gnu
 # Debian's compiler, the one with an installed standard library for i686.
 for needed in /usr/bin/{cargo,rustc,i686-linux-gnu-g++} /lib32/libc.so.6 /usr/lib32/libstdc++.so.6 /usr/lib/rustlib/$target; do
@@ -23,15 +23,5 @@ there build -p hosts --lib
 CC=i686-linux-gnu-gcc CXX=i686-linux-gnu-g++ HOST_LIBRARIES=$PWD/target/i686/$target/debug \
     logged $log-c cargo test --quiet --workspace --test hosts --test misbehaving --test overflow -- --skip greenlets
 
-# Shows the place of these runs: the same library, linked and run in the same way.
-cat >target/i686/where.c <<'END'
-#include <gnu/libc-version.h>
-#include <stdio.h>
-#include "guest.h"
-int main(void) {
-    return printf("pointers of %d bits, glibc %s, where 41 + 1 is %d\n", (int)sizeof(void *) * 8, gnu_get_libc_version(), guest_increment(41)) < 0;
-}
-END
-i686-linux-gnu-gcc -I hosts/c -I crates/upcall/include -o target/i686/where target/i686/where.c \
-    target/i686/$target/debug/libguest.a -lgcc_s -lpthread -lm -ldl
-echo "$target: Rust tests: $(counts $log-rust); C programs: $(counts $log-c); $(target/i686/where)"
+where=$(place i686-linux-gnu-gcc target/i686 target/i686/$target/debug)
+echo "$target: Rust tests: $(counts $log-rust); C programs: $(counts $log-c); $where"

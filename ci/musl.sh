@@ -5,7 +5,7 @@
 # unwinder is linked.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-. ci/counts.sh
+. ci/foreign.sh
 target=x86_64-unknown-linux-musl
 unwinder=/usr/lib/llvm-19/lib/libunwind.a
 for needed in /usr/bin/{cargo,rustc,musl-gcc,file} /usr/lib/rustlib/src/rust/library/Cargo.lock $unwinder; do

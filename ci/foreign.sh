@@ -1,0 +1,32 @@
+# To be sourced by the lanes of other targets: what their runs say, and where they ran.
+
+# Prints the tests of a log of `cargo test`: how many passed and how many were skipped.
+counts() {
+    awk '/^test result: /{ passed += $4; skipped += $8 + $12 } END { printf "%d passed, %d skipped", passed, skipped }' "$1"
+}
+
+# Runs a command with its output in a log, shown if it fails.
+logged() {
+    local log=$1
+    shift
+    "$@" >"$log" 2>&1 || { cat "$log"; return 1; }
+}
+
+# Shows the place of a lane's runs: links the same library in the same way, and runs the program.
+# Arguments: the C compiler, a folder, and the folder of the library. TEST_RUNNER is the emulator.
+place() {
+    cat >"$2/place.c" <<'END'
+#include <gnu/libc-version.h>
+#include <stdio.h>
+#include <sys/utsname.h>
+#include "guest.h"
+int main(void) {
+    struct utsname system;
+    return uname(&system) || printf("on %s, with pointers of %d bits and glibc %s, 41 + 1 is %d\n", system.machine,
+                                    (int)sizeof(void *) * 8, gnu_get_libc_version(), guest_increment(41)) < 0;
+}
+END
+    "$1" -I hosts/c -I crates/upcall/include -o "$2/place" "$2/place.c" "$3/libguest.a" -lgcc_s -lpthread -lm -ldl
+    # Unquoted: the emulator has arguments, or there is none.
+    ${TEST_RUNNER-} "$2/place"
+}
