@@ -1,4 +1,6 @@
 //! Settings of the process: set once, before the first upcall, or by `UPCALL_*` variables.
+//!
+//! Half of the file is the documentation of the settings.
 
 mod environment;
 mod installed;
