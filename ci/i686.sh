@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Linux on 32-bit x86: the tests of both crates, and the host programs, all run by this machine's
-# own processor. This machine's tests build the host programs for i686.
+# Linux on 32-bit x86: the tests of both crates, the host programs, and the instruction counts, all
+# by this machine's own processor. This machine's tests build the host programs for i686.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . ci/foreign.sh
@@ -25,3 +25,4 @@ CC=i686-linux-gnu-gcc CXX=i686-linux-gnu-g++ HOST_LIBRARIES=$PWD/target/i686/$ta
 
 where=$(place i686-linux-gnu-gcc target/i686 target/i686/$target/debug)
 echo "$target: Rust tests: $(counts $log-rust); C programs: $(counts $log-c); $where"
+CC=i686-linux-gnu-gcc there run --release -p bench -- instructions

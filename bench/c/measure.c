@@ -47,7 +47,7 @@ static double probe(void) {
     double start = now_ns();
     for (int i = 0; i < 5000; i++) {
         a++, b++, c++, d++, e++, f++, g++, h++;
-        __asm__ volatile("" : "+r"(a), "+r"(b), "+r"(c), "+r"(d), "+r"(e), "+r"(f), "+r"(g), "+r"(h));
+        __asm__ volatile("" : "+rm"(a), "+rm"(b), "+rm"(c), "+rm"(d), "+rm"(e), "+rm"(f), "+rm"(g), "+rm"(h));
     }
     return now_ns() - start;
 }

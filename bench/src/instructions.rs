@@ -2,6 +2,7 @@
 //!
 //! The counts are exact. Nanoseconds are not, so no limit on them could be held.
 
+use std::env::consts::ARCH;
 use std::path::Path;
 use std::process::Command;
 
@@ -11,20 +12,21 @@ use crate::{Failure, folder};
 /// Calls in the shorter and the longer run. The runs differ in warm calls alone.
 const CALLS: [u64; 2] = [1_000, 11_000];
 
-/// Compares each kind of call in `instructions.txt` with its limit there.
+/// Compares each kind of call in this architecture's file of limits with its limit there.
 pub fn check() -> Result<(), Failure> {
     if Command::new("valgrind").arg("--version").output().is_err() {
         println!("SKIPPED: counting instructions needs valgrind, which is not installed");
         return Ok(());
     }
     let program = build(Measured::Calls, Library::Static)?;
-    let limits = std::fs::read_to_string(folder().join("instructions.txt"))?;
+    let file = folder().join("instructions").join(ARCH).with_extension("txt");
+    let limits = std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
     let mut exceeded = Vec::new();
     for line in limits.lines() {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let (kind, limit) = line.split_once(' ').ok_or_else(|| format!("instructions.txt: `{line}`"))?;
+        let (kind, limit) = line.split_once(' ').ok_or_else(|| format!("{}: `{line}`", file.display()))?;
         let limit: u64 = limit.trim().parse()?;
         let counted = instructions_a_call(&program, kind)?;
         println!("{kind}: {counted} instructions a call, limit {limit}");

@@ -4,7 +4,7 @@
 //! - `bench` runs the C programs of `c/` and `waiting/c/` and writes `results.md` and
 //!   `results.json`.
 //! - `bench instructions` counts the instructions of warm calls. It fails if a call exceeds its
-//!   limit in `instructions.txt`.
+//!   limit in `instructions/`.
 
 mod go;
 mod instructions;

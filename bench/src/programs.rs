@@ -56,7 +56,7 @@ pub fn build(measured: Measured, library: Library) -> Result<PathBuf, Failure> {
         Library::Go(archive) => ("go", archive.to_owned(), &["-lpthread"][..]),
     };
     let program = output_folder()?.join(format!("{name}-{linked}"));
-    let mut cc = Command::new("cc");
+    let mut cc = Command::new(std::env::var_os("CC").unwrap_or("cc".into()));
     cc.args(["-O2", "-Wall", "-Wextra", "-Werror"]);
     if let Library::Go(_) = library {
         cc.arg("-DGO_GUEST");

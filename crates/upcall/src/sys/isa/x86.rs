@@ -1,4 +1,4 @@
-#[path = "words.rs"]
+#[path = "x86_words.rs"]
 mod words;
 
 use std::arch::asm;
