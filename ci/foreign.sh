@@ -9,7 +9,7 @@ counts() {
 logged() {
     local log=$1
     shift
-    "$@" >"$log" 2>&1 || { cat "$log"; return 1; }
+    "$@" >>"$log" 2>&1 || { cat "$log"; return 1; }
 }
 
 # Shows the place of a lane's runs: links the same library in the same way, and runs the program.

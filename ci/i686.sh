@@ -15,6 +15,7 @@ there() {
 }
 log=target/i686/log
 mkdir -p target/i686
+: >$log-rust >$log-c
 
 # Rust 1.85 starts no thread in a thread's last destructors; later versions do.
 logged $log-rust there test -p stackbounds -p upcall --tests -- --skip whose_last_destructors_call

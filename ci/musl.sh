@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Linux with musl, on this machine's own processor: Rust tests of both crates, in static programs.
-# With the argument `all`, every Rust test runs in static and in dynamic programs: some ten minutes.
+# Linux with musl, on this machine's own processor: Rust tests of both crates and the host programs,
+# all static. With the argument `all`, every Rust test and the host programs run, static and
+# dynamic: some fifteen minutes.
 # The standard library is built here, since no package has it. In the place of libgcc_s, LLVM's
 # unwinder is linked.
 set -euo pipefail
@@ -29,30 +30,54 @@ END
 musl-gcc -O2 -fPIC -c -o "$shim/messages.o" "$shim/messages.c"
 install -m 644 $unwinder "$shim/libunwind.a"
 ar r "$shim/libunwind.a" "$shim/messages.o"
-echo 'INPUT(-l:libunwind.a)' >"$shim/libgcc_s.so"
+echo 'INPUT(-l:libunwind.a)' | tee "$shim/libgcc_s.so" >"$shim/libgcc_s.a"
 
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER=musl-gcc
+# Builds and runs one kind of programs. Arguments: its name, the flags of rustc, the flag of the C
+# compiler, and arguments for the tests of C programs.
 tests() {
-    local kind=$1 log=target/musl-$1/log
+    local kind=$1 folder=target/musl-$1 cc=$shim/cc-$1
     export CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_RUSTFLAGS="-C link-self-contained=no -L native=$shim $2"
-    mkdir -p "target/musl-$kind"
+    there() {
+        RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 /usr/bin/cargo "$1" --quiet -Zbuild-std=std,panic_unwind,test --target $target \
+            --target-dir "$folder" "${@:2}"
+    }
+    mkdir -p "$folder"
+    : >"$folder/log-rust" >"$folder/log-c"
+
     # Rust 1.85 starts no thread in a thread's last destructors; later versions do. musl does not
     # describe the frames that call signal handlers, so a wait in a handler is not recognised.
-    logged "$log" env RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 /usr/bin/cargo test --quiet -Zbuild-std=std,panic_unwind,test \
-        --target $target --target-dir "target/musl-$kind" -p stackbounds -p upcall "${programs[@]}" -- \
+    logged "$folder/log-rust" there test -p stackbounds -p upcall "${programs[@]}" -- \
         --skip whose_last_destructors_call --skip a_wait_in_a_handler_blocks_the_thread
-    local program
-    program=$(find "target/musl-$kind/$target/debug/deps" -name 'spawn-*' -perm -u+x | head -1)
-    echo "$target, $kind: Rust tests: $(counts "$log"); $(file -b "$program" | cut -d, -f1-5)"
+
+    # musl-gcc finds no headers of the kernel, and leaves out the index of frames that unwinders
+    # need.
+    cat >"$cc" <<END
+#!/bin/sh
+exec musl-gcc -I $PWD/hosts/c/musl -idirafter /usr/include -idirafter /usr/include/x86_64-linux-gnu "\$@" $3 -Wl,--eh-frame-hdr -L $shim -lunwind
+END
+    chmod +x "$cc"
+    there build -p hosts --lib
+    # There is no C++ library for musl, and no Python. musl holds a lock while it calls fork
+    # handlers, so no other fork may begin there, and no thread end. The last two are skipped for
+    # the reasons above.
+    HOST_LIBC=musl CC=$cc CXX=false HOST_LIBRARIES=$PWD/$folder/$target/debug \
+        logged "$folder/log-c" cargo test --quiet --workspace --test hosts --test misbehaving --test overflow -- "${@:4}" --skip greenlets \
+        --skip fork_handlers::by_another_thread --skip fork_handlers::nested --skip fork_handlers::thread_ends \
+        --skip go_signals::profiler --skip exits::key_destructors
+
+    local program=$folder/$target/debug/c-hosts/nested-Static
+    echo "$target, $kind: Rust tests: $(counts "$folder/log-rust"); C programs: $(counts "$folder/log-c"); $(file -b "$program" | cut -d, -f1-5)"
 }
-static=(static '-C target-feature=+crt-static -C relocation-model=static')
+# Static programs load no plug-ins.
+static=(static '-C target-feature=+crt-static -C relocation-model=static' -static --skip plugins::)
 if [ "${1-}" = all ]; then
     programs=(--tests)
     tests "${static[@]}"
-    tests dynamic '-C target-feature=-crt-static'
+    tests dynamic '-C target-feature=-crt-static' ''
 else
     programs=(--lib)
-    for name in threads main_thread callback crossing fiber key_destructors memory signals spawn thread_locals; do
+    for name in threads main_thread crossing key_destructors signals spawn thread_locals; do
         programs+=(--test $name)
     done
     tests "${static[@]}"

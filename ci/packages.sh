@@ -11,9 +11,11 @@ done
 [ -x /usr/bin/cargo ] || missing+=(cargo-web)
 [ -e /usr/lib/rustlib/src/rust/library/Cargo.lock ] || missing+=(rust-web-src)
 [ -e /usr/lib/llvm-19/lib/clang/19/lib/linux/libclang_rt.tsan-x86_64.a ] || missing+=(libclang-rt-19-dev)
-# For aarch64: a C++ compiler, the C library, and an emulator.
+# For aarch64 and riscv64: C++ compilers, the C libraries, and emulators.
 command -v aarch64-linux-gnu-g++ >/dev/null || missing+=(g++-aarch64-linux-gnu)
 [ -e /usr/aarch64-linux-gnu/lib/libc.so.6 ] || missing+=(libc6-dev-arm64-cross)
+command -v riscv64-linux-gnu-g++ >/dev/null || missing+=(g++-riscv64-linux-gnu)
+[ -e /usr/riscv64-linux-gnu/lib/libc.so.6 ] || missing+=(libc6-dev-riscv64-cross)
 command -v qemu-aarch64 >/dev/null || missing+=(qemu-user)
 # For 32-bit x86: a C++ compiler, and the C and C++ libraries to run.
 command -v i686-linux-gnu-g++ >/dev/null || missing+=(g++-i686-linux-gnu)

@@ -30,8 +30,15 @@ static void newer_parent(void) { call(newer.parent); }
 static void newer_child(void) { call(newer.child); }
 
 /* Runs before the constructors of all libraries. */
+#ifdef __GLIBC__
 static void register_older(void) { pthread_atfork(older_prepare, older_parent, older_child); }
 __attribute__((section(".preinit_array"), used)) static void (*const before_libraries)(void) = register_older;
+#else
+/* musl knows no such array. This one comes first within the program. */
+__attribute__((constructor(101))) static void register_older(void) {
+    pthread_atfork(older_prepare, older_parent, older_child);
+}
+#endif
 
 /* Forks with these handlers as older ones, as newer ones, and as both. */
 static void fork_with(struct handlers handlers, void (*child)(void)) {

@@ -125,6 +125,16 @@ static inline double milliseconds(clockid_t clock) {
     return time.tv_sec * 1e3 + time.tv_nsec / 1e6;
 }
 
+/* Returns whether a thread destroys its thread-locals before the values of its keys, and those of
+ * the main thread at its exit. Otherwise, the thread-locals of Rust have a key. */
+static inline int locals_go_first(void) {
+#ifdef __GLIBC__
+    return 1;
+#else
+    return 0;
+#endif
+}
+
 /* ---- memory for stacks ---- */
 
 enum kind { MALLOCED, GUARDED };
@@ -208,7 +218,7 @@ static inline void coroutine_yield(struct coroutine *c) {
 /* Runs `body` on a new thread, and waits for it.
  *
  * The thread gets the given stack if `low` is not NULL. Otherwise it gets a stack of `size` bytes,
- * at least PTHREAD_STACK_MIN, or of the default size if `size` is 0. */
+ * at least PTHREAD_STACK_MIN, or of 8 MiB if `size` is 0: glibc's default. musl's is 128 KiB. */
 static inline void on_thread(char *low, size_t size, void *(*body)(void *), void *argument) {
     size_t least = PTHREAD_STACK_MIN;
     pthread_attr_t attr;
@@ -216,8 +226,8 @@ static inline void on_thread(char *low, size_t size, void *(*body)(void *), void
     CHECK(pthread_attr_init(&attr) == 0);
     if (low)
         CHECK(pthread_attr_setstack(&attr, low, size) == 0);
-    else if (size)
-        CHECK(pthread_attr_setstacksize(&attr, size < least ? least : size) == 0);
+    else
+        CHECK(pthread_attr_setstacksize(&attr, !size ? 8 << 20 : size < least ? least : size) == 0);
     CHECK(pthread_create(&thread, &attr, body, argument) == 0);
     CHECK(pthread_join(thread, NULL) == 0);
     pthread_attr_destroy(&attr);

@@ -12,12 +12,14 @@
 
 static _Thread_local volatile sig_atomic_t overflows;
 
-static void may_allocate(void) {
+static inline void may_allocate(void) {
     static const char failed[] = "failed: an allocation while a stack overflows\n";
     if (overflows && write(1, failed, sizeof failed - 1) > 0)
         _exit(4);
 }
 
+/* Other C libraries have no second names for their functions. */
+#ifdef __GLIBC__
 void *__libc_malloc(size_t);
 void *__libc_calloc(size_t, size_t);
 void *__libc_realloc(void *, size_t);
@@ -34,6 +36,7 @@ int posix_memalign(void **p, size_t align, size_t size) {
     return (*p = __libc_memalign(align, size)) ? 0 : ENOMEM;
 }
 void free(void *p) { may_allocate(), __libc_free(p); }
+#endif
 
 /* ---- stderr, as seen by the host's handler ---- */
 

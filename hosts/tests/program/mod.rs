@@ -50,6 +50,12 @@ pub fn links_of(name: &str) -> &'static [Link] {
     }
 }
 
+/// Whether the host programs are built with musl, as HOST_LIBC says.
+#[allow(dead_code, reason = "not each test file asks")]
+pub fn on_musl() -> bool {
+    std::env::var_os("HOST_LIBC").is_some_and(|name| name == "musl")
+}
+
 /// The expected end of a case.
 #[derive(Clone, Copy)]
 #[allow(dead_code, reason = "not each test file expects them all")]

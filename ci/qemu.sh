@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Linux on another architecture, in qemu's user emulation: ci/qemu.sh ARCHITECTURE [all], where
+# ARCHITECTURE is aarch64 or riscv64. The tests of stackbounds run, and host programs; this
+# machine's tests build those for the architecture and run them in qemu. With `all`, every test of
+# the two crates and every host program runs, the latter with an optimised library too, except
+# those beyond qemu: some fifteen minutes.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. ci/foreign.sh
+case $1 in
+    # Of this architecture, Debian's compiler has an installed standard library.
+    aarch64) target=aarch64-unknown-linux-gnu needs=/usr/lib/rustlib/$target std=() ;;
+    # Of this one, the compiler's sources are built.
+    riscv64)
+        target=riscv64gc-unknown-linux-gnu needs=/usr/lib/rustlib/src/rust/library/Cargo.lock
+        std=(-Zbuild-std=std,panic_unwind,test)
+        # On coroutines, panics find their way by unwind tables. gcc makes none here, unless asked.
+        export RUSTC_BOOTSTRAP=1 CFLAGS=-funwind-tables
+        ;;
+esac
+for needed in /usr/bin/{cargo,rustc,$1-linux-gnu-g++,qemu-$1} /usr/$1-linux-gnu/lib/libc.so.6 $needs; do
+    [ -e "$needed" ] || { echo "SKIPPED: needs $needed, which ci/packages.sh installs"; exit 0; }
+done
+folder=target/$1 log=target/$1/log
+export TEST_RUNNER="qemu-$1 -L /usr/$1-linux-gnu"
+variables=CARGO_TARGET_$(tr a-z- A-Z_ <<<"$target")
+export "${variables}_RUNNER=$TEST_RUNNER" "${variables}_LINKER=$1-linux-gnu-gcc"
+mkdir -p "$folder"
+: >"$log-rust" >"$log-c"
+there() {
+    RUSTC=/usr/bin/rustc /usr/bin/cargo "$1" --quiet "${std[@]}" --target $target --target-dir "$folder" "${@:2}"
+}
+rust() {
+    logged "$log-rust" there test --no-fail-fast "$@"
+}
+hosts() {
+    CC=$1-linux-gnu-gcc CXX=$1-linux-gnu-g++ HOST_LIBRARIES=$PWD/$folder/$target/$2 logged "$log-c" cargo test --quiet --no-fail-fast "${@:3}"
+}
+
+there build -p hosts --lib
+rust -p stackbounds --lib --test threads
+# The main thread's stack does not grow in qemu.
+rust -p stackbounds --test main_thread -- limited
+if [ "${2-}" = all ]; then
+    there build --release -p hosts --lib
+    # qemu 7.2 lacks the following: seccomp; limits of the address space; threads in the child of a
+    # process with several threads; pages that are cleared in children; death by a signal without a
+    # message; a process's memory and system calls without qemu's own; blocking the last two
+    # signals; the main stack above all else. Rust 1.85 starts no thread in a thread that has called
+    # exit, or whose last destructors run. The greenlets are built for this machine. Without
+    # switches of our own, a wait in a signal handler is not recognised.
+    skipped=(--skip in_the_child_of_a_fork --skip goes_on_in_the_child --skip one_core --skip hooks --skip copy --skip every_kind_say_so
+        --skip behind_a_blocked_one --skip every_life --skip children_can_be_terminated --skip whose_last_destructors_call)
+    [ "$1" = aarch64 ] || skipped+=(--skip a_wait_in_a_handler_blocks_the_thread)
+    rust -p upcall --tests -- "${skipped[@]}"
+    for profile in debug release; do
+        hosts "$1" $profile -p hosts --test hosts --test misbehaving --test overflow -- --skip repeat_on_main --skip remaining::repeated --skip out_of_memory \
+            --skip forks::fibers --skip forks::generations --skip forks::local --skip forks::on_pthread --skip forks::under --skip forks::workers --skip two_fork \
+            --skip dereferenced --skip elsewhere_by_default --skip no_alternate_stack --skip sent_by_default --skip without_install \
+            --skip idle_stacks --skip hundred_thousand --skip signals_and_names --skip guard_touched --skip exit_anywhere --skip greenlets
+    done
+else
+    # Fewer repetitions than elsewhere. The features are those of the whole workspace: after a run
+    # of all tests, the test programs are built already.
+    export HOST_TIMES=10000 HOST_SEED=9
+    hosts "$1" debug --workspace --test hosts -- nested:: panic:: stack_switch:: longjmp:: deep_stack::first deep_stack::later signals::on_alternate \
+        guard::overflow forks::in_nested forks::on_coroutine
+    hosts "$1" debug --workspace --test misbehaving -- any_order:: copied:: moved_to_a_thread_without_upcalls moved_own_stack cpp_exceptions_stay \
+        plugins::two_panic plugins::moved
+fi
+
+where=$(place "$1-linux-gnu-gcc" "$folder" "$folder/$target/debug")
+echo "$target: Rust tests: $(counts "$log-rust"); C programs: $(counts "$log-c"); $where"
