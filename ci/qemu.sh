@@ -22,6 +22,8 @@ for needed in /usr/bin/{cargo,rustc,$1-linux-gnu-g++,qemu-$1} /usr/$1-linux-gnu/
     [ -e "$needed" ] || { echo "SKIPPED: needs $needed, which ci/packages.sh installs"; exit 0; }
 done
 folder=target/$1 log=target/$1/log
+# Every panic of the tests would be symbolised, by an emulated processor.
+export RUST_BACKTRACE=0
 export TEST_RUNNER="qemu-$1 -L /usr/$1-linux-gnu"
 variables=CARGO_TARGET_$(tr a-z- A-Z_ <<<"$target")
 export "${variables}_RUNNER=$TEST_RUNNER" "${variables}_LINKER=$1-linux-gnu-gcc"

@@ -125,8 +125,8 @@ static inline double milliseconds(clockid_t clock) {
     return time.tv_sec * 1e3 + time.tv_nsec / 1e6;
 }
 
-/* Returns whether a thread destroys its thread-locals before the values of its keys, and those of
- * the main thread at its exit. Otherwise, the thread-locals of Rust have a key. */
+/* Returns whether a thread destroys its thread-locals before the values of its keys, and the main
+ * thread when the process exits. Otherwise, the thread-locals of Rust have a key. */
 static inline int locals_go_first(void) {
 #ifdef __GLIBC__
     return 1;
