@@ -9,9 +9,21 @@ pub use crate::fork::{
 };
 pub use crate::registration::register_slots;
 pub use crate::registry::{Around, RangeKind, described, holds_lock, version};
+use crate::sys::TELLS_OF_STACK_IN_USE;
 pub use crate::sys::isa::{code_pointer, valgrind};
 pub use crate::sys::{Ended, on_alternate_stack, sleep_while, wake};
 use crate::{fork, registry};
+
+/// Asks for the thread's own stack, if the system answers for the stack in use only.
+///
+/// To be called before a switch to another stack, where [`thread_at`] would get a wrong answer. On
+/// other systems, it does nothing: the question may need more stack than there is.
+#[inline(always)]
+pub fn ask_before_switch(sp: usize) {
+    if TELLS_OF_STACK_IN_USE {
+        let _ = thread_at(sp);
+    }
+}
 
 /// Makes a participant take part in all later forks. To be called once for each.
 ///

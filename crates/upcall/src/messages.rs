@@ -6,6 +6,8 @@ use std::ptr;
 use std::sync::atomic::AtomicPtr;
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::sys;
+
 /// The host's [handler](crate::Config::fatal_handler), a `fn(&str)`; null for none.
 static FATAL_HANDLER: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 
@@ -24,17 +26,9 @@ pub(crate) fn warn(message: impl Display) {
 /// Writes the bytes to stderr, if the process has one.
 ///
 /// It allocates nothing, so signal handlers may call it.
-pub(crate) fn write_to_stderr(mut remaining: &[u8]) {
-    while !remaining.is_empty() {
-        // SAFETY: `remaining` is a slice, readable for its length.
-        let written = unsafe { libc::write(libc::STDERR_FILENO, remaining.as_ptr().cast(), remaining.len()) };
-        match usize::try_from(written) {
-            Ok(0) => break,
-            Ok(written) => remaining = &remaining[written..],
-            Err(_) if std::io::Error::last_os_error().kind() == std::io::ErrorKind::Interrupted => {}
-            Err(_) => break,
-        }
-    }
+pub(crate) fn write_to_stderr(bytes: &[u8]) {
+    // SAFETY: stderr is there for messages. Without it, there is nobody to tell.
+    let _ = unsafe { sys::write_all(sys::STDERR, bytes) };
 }
 
 /// Aborts the process with a message, after calling the [host's

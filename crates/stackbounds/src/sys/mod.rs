@@ -11,6 +11,8 @@
 //!   if the system does not tell. `sp` is the stack pointer of the call, for systems that need it
 //!   to bound their answer. The answer need not contain it. Called once a thread; may allocate and
 //!   be slow.
+//! - `TELLS_OF_STACK_IN_USE`: whether `thread_stack` answers for the stack of its caller, not for
+//!   the thread's own. If so, upcall calls it before it leaves that stack.
 //! - `ask_again(known, sp)`: the same range later, when SP is deeper than before.
 //! - `is_one_mapping(low, sp)`: whether all of `low..sp`, with the page of `sp` (in use), is one
 //!   mapping. `true` on platforms without such a check.
@@ -112,4 +114,7 @@ pub use selected::{
     activity_of, first_thread, make_wiped_page, process_number, sleep_while, thread_handle, thread_number,
     wake, wake_all, watch,
 };
-pub use stacks::{ask_again, is_one_mapping, is_readable, on_alternate_stack, page_size, thread_stack};
+pub use stacks::{
+    TELLS_OF_STACK_IN_USE, ask_again, is_one_mapping, is_readable, on_alternate_stack, page_size,
+    thread_stack,
+};

@@ -10,6 +10,8 @@ use std::time::Instant;
 
 use super::{Activity, Ended, ThreadStack};
 
+pub const TELLS_OF_STACK_IN_USE: bool = false;
+
 pub fn thread_stack(_sp: usize) -> Option<ThreadStack> {
     None
 }

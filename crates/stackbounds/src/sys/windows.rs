@@ -11,6 +11,8 @@ unsafe extern "system" {
     fn GetCurrentThreadStackLimits(low: *mut usize, high: *mut usize);
 }
 
+pub const TELLS_OF_STACK_IN_USE: bool = true;
+
 pub fn thread_stack(_sp: usize) -> Option<ThreadStack> {
     let (mut low, mut high) = (0, 0);
     // SAFETY: both pointers are valid for writing; the call cannot fail.

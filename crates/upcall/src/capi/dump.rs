@@ -1,14 +1,11 @@
 //! The C side of snapshots, with the conventions of `capi`.
 
 use std::ffi::c_int;
-use std::fs::File;
-use std::io::Write;
-use std::mem::ManuallyDrop;
-use std::os::fd::FromRawFd;
 
 use crate::capi::status;
 use crate::crossing::run_c_api;
 use crate::report::snapshot::snapshot;
+use crate::sys;
 
 /// Writes the state of the process to the file descriptor `fd`, as a tree.
 ///
@@ -26,10 +23,9 @@ pub unsafe fn dump(fd: c_int) -> c_int {
         if fd < 0 {
             return Err(format!("dump: {fd} is no file descriptor"));
         }
-        // SAFETY: the caller guarantees that it may write to `fd`. `ManuallyDrop` keeps the
-        // descriptor open, and the `File` is not used after this call.
-        let mut file = ManuallyDrop::new(unsafe { File::from_raw_fd(fd) });
-        file.write_all(snapshot().to_string().as_bytes()).map_err(|error| format!("dump: {error}"))
+        let tree = snapshot().to_string();
+        // SAFETY: the caller guarantees that it may write to `fd`, if that is open.
+        unsafe { sys::write_all(fd, tree.as_bytes()) }.map_err(|error| format!("dump: {error}"))
     });
     status(written)
 }

@@ -55,8 +55,8 @@ unsafe impl Sync for Service {}
 /// All service stacks but the block.
 static SERVICES: [Service; COUNT] = [const { Service::new() }; COUNT];
 
-/// The block in the data segment.
-#[repr(C, align(16384))]
+/// The block in the data segment. Linkers do not honour an alignment beyond that of a page.
+#[repr(C, align(64))]
 struct Block(UnsafeCell<MaybeUninit<[u8; BLOCK]>>);
 
 // SAFETY: only the thread that has taken `FIRST` uses the memory, as a stack.

@@ -45,6 +45,7 @@
 //!
 //! All of these are async-signal-safe.
 //!
+//! - `write_all(descriptor, bytes)` allocates nothing; `STDERR` is a descriptor.
 //! - `was_sent(info)`: whether the signal was sent, by `kill` and the like. Otherwise it comes from
 //!   an instruction, which would fault again. `was_sent_here`: whether this process sent it.
 //! - `fault_address(info)`: the address of the invalid access, if the system tells it.
@@ -115,10 +116,10 @@ use unix as selected;
 pub(crate) use event::EventFd;
 pub(crate) use objects::cpp_runtime;
 pub(crate) use selected::{
-    Locks, Mask, SavedErrno, asynchronous, block_sigpipe, fault_address, give_back, guard, guard_by_advice,
-    lock, lowest_resident, os_thread_id, own_thread_name, page_size, pin, reach_below_own_stack, reserve,
-    set_mask, sigpipe_is_pending, take_sigpipe, thread_name, unblock_sigpipe, wait_a_little, was_sent,
-    was_sent_here,
+    Locks, Mask, STDERR, SavedErrno, asynchronous, block_sigpipe, fault_address, give_back, guard,
+    guard_by_advice, lock, lowest_resident, os_thread_id, own_thread_name, page_size, pin,
+    reach_below_own_stack, reserve, set_mask, sigpipe_is_pending, take_sigpipe, thread_name, unblock_sigpipe,
+    wait_a_little, was_sent, was_sent_here, write_all,
 };
 #[cfg(feature = "runtime")]
 pub(crate) use selected::{is_blocked, mask, thread_number};

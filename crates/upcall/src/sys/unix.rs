@@ -1,6 +1,7 @@
 //! POSIX, for systems without a file of their own.
 
 use std::ffi::{c_int, c_void};
+use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
 
@@ -286,6 +287,28 @@ use libc::__errno as errno;
 use libc::__errno_location as errno;
 #[cfg(any(target_os = "freebsd", target_vendor = "apple"))]
 use libc::__error as errno;
+
+pub const STDERR: c_int = libc::STDERR_FILENO;
+
+/// Writes all bytes to a descriptor.
+///
+/// # Safety
+/// If the descriptor is open, the caller may write to it.
+pub unsafe fn write_all(descriptor: c_int, mut remaining: &[u8]) -> io::Result<()> {
+    while !remaining.is_empty() {
+        // SAFETY: `remaining` is a slice, readable for its length. The caller may write there.
+        let written = unsafe { libc::write(descriptor, remaining.as_ptr().cast(), remaining.len()) };
+        match usize::try_from(written) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => remaining = &remaining[written..],
+            Err(_) => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => {}
+                error => return Err(error),
+            },
+        }
+    }
+    Ok(())
+}
 
 /// Always `None`: not available on this system.
 pub fn own_thread_name(_buffer: &mut [u8; 16]) -> Option<&str> {

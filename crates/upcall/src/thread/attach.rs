@@ -16,7 +16,7 @@ use std::ptr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
-use stackbounds::for_upcall::{on_alternate_stack, thread_at};
+use stackbounds::for_upcall::{ask_before_switch, on_alternate_stack, thread_at};
 use stackbounds::stack_pointer;
 
 use super::abandoned::Payloads;
@@ -88,6 +88,7 @@ fn attach(thread: &'static ThreadState, sp: usize, may_allocate: bool) -> bool {
         "upcall: an allocator or a hook of malloc, called by code of upcall's that makes the thread known, uses more of upcall than calls: \
          it may not wait, nor use fibers or fiber-local values"
     );
+    ask_before_switch(sp);
     service::run(|| attach_here(thread, sp, may_allocate))
 }
 
@@ -99,6 +100,7 @@ fn attach(thread: &'static ThreadState, sp: usize, may_allocate: bool) -> bool {
 #[inline(never)]
 fn attach_for_upcall(thread: &'static ThreadState, sp: usize) -> (bool, bool) {
     keep_constructor();
+    ask_before_switch(sp);
     service::run(|| {
         let in_handler = is_on_signal_stack(sp);
         (!in_handler && attach_here(thread, sp, !thread.has_exited()), in_handler)
