@@ -1,8 +1,15 @@
-# To be sourced by the lanes of other targets: what their runs say, and where they ran.
+# To be sourced by the lanes of all targets: what their runs say, and where they ran.
 
-# Prints the tests of a log of `cargo test`: how many passed and how many were skipped.
+# Prints the tests of a log of `cargo test`: how many passed, of how many.
 counts() {
-    awk '/^test result: /{ passed += $4; skipped += $8 + $12 } END { printf "%d passed, %d skipped", passed, skipped }' "$1"
+    awk '/^test result: /{ passed += $4; others += $6 + $8 + $12 } END { printf "%d of %d", passed, passed + others }' "$1"
+}
+
+# Reports a lane's run, and keeps the row for ci/table.sh. Arguments: the target, the folder of the
+# logs, where the tests ran, and why some were skipped.
+report() {
+    mkdir -p target/lanes
+    echo "| $1 | $(counts "$2/log-rust") | $(counts "$2/log-c") | $3 | $4 |" | tee "target/lanes/${1//[^a-z0-9_-]/_}.md"
 }
 
 # Runs a command with its output in a log, shown if it fails.
@@ -22,8 +29,8 @@ place() {
 #include "guest.h"
 int main(void) {
     struct utsname system;
-    return uname(&system) || printf("on %s, with pointers of %d bits and glibc %s, 41 + 1 is %d\n", system.machine,
-                                    (int)sizeof(void *) * 8, gnu_get_libc_version(), guest_increment(41)) < 0;
+    return uname(&system) || guest_increment(41) != 42 ||
+           printf("%s, pointers of %d bits, glibc %s", system.machine, (int)sizeof(void *) * 8, gnu_get_libc_version()) < 0;
 }
 END
     "$1" -I hosts/c -I crates/upcall/include -o "$2/place" "$2/place.c" "$3/libguest.a" -lgcc_s -lpthread -lm -ldl

@@ -24,6 +24,6 @@ there build -p hosts --lib
 CC=i686-linux-gnu-gcc CXX=i686-linux-gnu-g++ HOST_LIBRARIES=$PWD/target/i686/$target/debug \
     logged $log-c cargo test --quiet --workspace --test hosts --test misbehaving --test overflow -- --skip greenlets
 
-where=$(place i686-linux-gnu-gcc target/i686 target/i686/$target/debug)
-echo "$target: Rust tests: $(counts $log-rust); C programs: $(counts $log-c); $where"
+report $target target/i686 "$(place i686-linux-gnu-gcc target/i686 target/i686/$target/debug)" \
+    'no threads in last destructors with Rust 1.85; no 32-bit Python for the greenlets'
 CC=i686-linux-gnu-gcc there run --release -p bench -- instructions

@@ -66,17 +66,17 @@ END
         --skip fork_handlers::by_another_thread --skip fork_handlers::nested --skip fork_handlers::thread_ends \
         --skip go_signals::profiler --skip exits::key_destructors
 
-    local program=$folder/$target/debug/c-hosts/nested-Static
-    echo "$target, $kind: Rust tests: $(counts "$folder/log-rust"); C programs: $(counts "$folder/log-c"); $(file -b "$program" | cut -d, -f1-5)"
+    report "$target, $kind" "$folder" "$(file -b "$folder/$target/debug/c-hosts/nested-Static" | cut -d, -f1,2,4,5)" \
+        "what musl lacks: ci/musl.sh lists it$selection"
 }
 # Static programs load no plug-ins.
 static=(static '-C target-feature=+crt-static -C relocation-model=static' -static --skip plugins::)
 if [ "${1-}" = all ]; then
-    programs=(--tests)
+    programs=(--tests) selection=
     tests "${static[@]}"
     tests dynamic '-C target-feature=-crt-static' ''
 else
-    programs=(--lib)
+    programs=(--lib) selection='; other Rust tests run only with the argument all'
     for name in threads main_thread crossing key_destructors signals spawn thread_locals; do
         programs+=(--test $name)
     done

@@ -71,5 +71,6 @@ else
         plugins::two_panic plugins::moved
 fi
 
-where=$(place "$1-linux-gnu-gcc" "$folder" "$folder/$target/debug")
-echo "$target: Rust tests: $(counts "$log-rust"); C programs: $(counts "$log-c"); $where"
+why='all but some run only with the argument all'
+[ "${2-}" != all ] || why='what qemu 7.2 lacks: ci/qemu.sh lists it; C programs with an unoptimised and an optimised library'
+report $target "$folder" "$(place "$1-linux-gnu-gcc" "$folder" "$folder/$target/debug"), in $("qemu-$1" --version | head -1)" "$why"
