@@ -27,7 +27,7 @@ cases! {
         foreign_stack_downcall => Outcome::Prints("1000000 upcalls under strict seccomp"),
     }
     threads {
-        sixty_four, detached, tiny_stacks, hundred_thousand, key_destructors,
+        sixty_four, detached, tiny_stacks, of_each_size, hundred_thousand, key_destructors,
         exit_inside => Outcome::Prints("both handlers ran"),
         exit_on_coroutine => Outcome::Prints("both handlers ran"),
         exit_on_pthread => Outcome::Prints("both handlers ran"),
