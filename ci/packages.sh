@@ -11,11 +11,13 @@ done
 [ -x /usr/bin/cargo ] || missing+=(cargo-web)
 [ -e /usr/lib/rustlib/src/rust/library/Cargo.lock ] || missing+=(rust-web-src)
 [ -e /usr/lib/llvm-19/lib/clang/19/lib/linux/libclang_rt.tsan-x86_64.a ] || missing+=(libclang-rt-19-dev)
-# For aarch64 and riscv64: C++ compilers, the C libraries, and emulators.
+# For aarch64, riscv64 and arm: C++ compilers, the C libraries, and emulators.
 command -v aarch64-linux-gnu-g++ >/dev/null || missing+=(g++-aarch64-linux-gnu)
 [ -e /usr/aarch64-linux-gnu/lib/libc.so.6 ] || missing+=(libc6-dev-arm64-cross)
 command -v riscv64-linux-gnu-g++ >/dev/null || missing+=(g++-riscv64-linux-gnu)
 [ -e /usr/riscv64-linux-gnu/lib/libc.so.6 ] || missing+=(libc6-dev-riscv64-cross)
+command -v arm-linux-gnueabihf-g++ >/dev/null || missing+=(g++-arm-linux-gnueabihf)
+[ -e /usr/arm-linux-gnueabihf/lib/libc.so.6 ] || missing+=(libc6-dev-armhf-cross)
 command -v qemu-aarch64 >/dev/null || missing+=(qemu-user)
 # For 32-bit x86: a C++ compiler, and the C and C++ libraries to run.
 command -v i686-linux-gnu-g++ >/dev/null || missing+=(g++-i686-linux-gnu)
@@ -45,5 +47,6 @@ else
 fi
 if can_install; then
     ci/foreign-std.sh arm64 aarch64-unknown-linux-gnu || echo "SKIPPED: aarch64, whose standard library could not be had"
+    ci/foreign-std.sh armhf armv7-unknown-linux-gnueabihf || echo "SKIPPED: armv7, whose standard library could not be had"
     ci/foreign-std.sh i386 i686-unknown-linux-gnu || echo "SKIPPED: i686, whose standard library could not be had"
 fi

@@ -14,8 +14,13 @@
 //!   to, run before or after it. Only the thread itself changes such a word; others may read it.
 //! - `interrupted_at(context)`, async-signal-safe: SP of the code interrupted by a signal, and the
 //!   address of the interrupted instruction. `None` if the layout of the context is not known.
+//!
+//! The unwinder's interface is almost the same on all architectures: `frame(context)` is a frame of
+//! a walk, and `function_at(address)` the start of a function.
 
 pub(crate) mod switch;
+#[cfg_attr(all(target_arch = "arm", not(target_vendor = "apple")), path = "ehabi.rs")]
+mod unwinder;
 
 #[cfg_attr(all(target_os = "linux", target_arch = "x86_64"), path = "x86_64.rs")]
 #[cfg_attr(all(target_os = "linux", target_arch = "aarch64"), path = "aarch64.rs")]
@@ -31,3 +36,14 @@ pub(crate) mod switch;
 mod selected;
 
 pub(crate) use selected::{add_at, interrupted_at, is_beside_token, swap_if_at, thread_token};
+pub(crate) use unwinder::{frame, function_at};
+
+/// A frame of the calling thread, as the unwinder finds it.
+pub(crate) struct Frame {
+    /// The start of its function.
+    pub function: usize,
+    pub sp: usize,
+    /// The frame calls a signal handler: the kernel made it. Known only if the C library has unwind
+    /// information for such frames.
+    pub calls_handler: bool,
+}

@@ -208,7 +208,8 @@ mod selected;
     target_arch = "x86_64",
     target_arch = "aarch64",
     target_arch = "x86",
-    target_arch = "riscv64"
+    target_arch = "riscv64",
+    target_arch = "arm"
 )))]
 compile_error!(
     "upcall cannot read SP on this architecture: write stackbounds/src/sys/isa/<architecture>.rs, and add \
