@@ -59,25 +59,24 @@ if [ "${2-}" = all ]; then
     # process with several threads; pages that are cleared in children; death by a signal without a
     # message; a process's memory and system calls without qemu's own; blocking the last two
     # signals; the main stack above all else. Some programs need x86: its trap flag, its division,
-    # its illegal instruction. Rust 1.85 starts no thread in a thread that has called
-    # exit, or whose last destructors run. The greenlets are built for this machine. Without
-    # switches of our own, a wait in a signal handler is not recognised.
+    # its illegal instruction. Rust 1.85 starts no thread in a thread that has called exit, or whose
+    # last destructors run. The greenlets are built for this machine. Without switches of our own, a
+    # wait in a signal handler is not recognised.
     skipped=(--skip in_the_child_of_a_fork --skip goes_on_in_the_child --skip one_core --skip hooks --skip copy --skip every_kind_say_so
         --skip behind_a_blocked_one --skip every_life --skip wait_without_sigpipe --skip children_can_be_terminated --skip whose_last_destructors_call)
     [ "$1" = aarch64 ] || skipped+=(--skip a_wait_in_a_handler_blocks_the_thread)
     rust -p upcall --tests -- "${skipped[@]}"
-    profiles=(debug)
+    programs=(-p hosts --test hosts --test misbehaving --test overflow -- --skip repeat_on_main --skip remaining::repeated --skip out_of_memory
+        --skip forks::fibers --skip forks::generations --skip forks::local --skip forks::on_pthread --skip forks::under --skip forks::workers
+        --skip fork_handlers:: --skip two_fork --skip dereferenced --skip elsewhere_by_default --skip no_alternate_stack --skip sent_by_default
+        --skip without_install --skip idle_stacks --skip hundred_thousand --skip signals_and_names --skip guard_touched --skip exit_anywhere
+        --skip greenlets --skip locked:: --skip stepped:: --skip preempted:: --skip arithmetic::)
+    hosts debug "${programs[@]}"
     if [ "$1" = aarch64 ]; then
         there build --release -p hosts --lib
-        profiles+=(release)
+        # The tests expect an optimised library if they are optimised themselves.
+        hosts release --release "${programs[@]}"
     fi
-    for profile in "${profiles[@]}"; do
-        hosts $profile -p hosts --test hosts --test misbehaving --test overflow -- --skip repeat_on_main --skip remaining::repeated --skip out_of_memory \
-            --skip forks::fibers --skip forks::generations --skip forks::local --skip forks::on_pthread --skip forks::under --skip forks::workers --skip fork_handlers:: --skip two_fork \
-            --skip dereferenced --skip elsewhere_by_default --skip no_alternate_stack --skip sent_by_default --skip without_install \
-            --skip idle_stacks --skip hundred_thousand --skip signals_and_names --skip guard_touched --skip exit_anywhere --skip greenlets \
-            --skip locked:: --skip stepped:: --skip preempted:: --skip arithmetic::
-    done
 else
     # Fewer repetitions than elsewhere. The features are those of the whole workspace: after a run
     # of all tests, the test programs are built already.
