@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 command -v gdb >/dev/null || { echo "SKIPPED: gdb is not installed"; exit 0; }
-cargo test --quiet -p hosts --test tools backtrace >/dev/null
+HOST_LINKS=all cargo test --quiet -p hosts --test tools backtrace >/dev/null
 
 # The arguments are the case, the number of stack switches in the walk, and the functions in their
 # order. gdb takes the switches for those made by compilers (`__morestack`).
