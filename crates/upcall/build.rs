@@ -1,8 +1,7 @@
 //! Finds out whether the target has native thread-locals, from the compilers that tell.
 //!
-//! A stable compiler does not. It has the standard libraries of a few targets, and
-//! `src/sys/mod.rs` names those without native thread-locals. All others need a nightly compiler,
-//! and so do targets described in a JSON file.
+//! A stable compiler does not: `src/sys/mod.rs` names its targets without native thread-locals. A
+//! target described in a JSON file needs a nightly compiler, and those tell.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

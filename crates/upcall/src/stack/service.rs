@@ -55,7 +55,8 @@ unsafe impl Sync for Service {}
 /// All service stacks but the block.
 static SERVICES: [Service; COUNT] = [const { Service::new() }; COUNT];
 
-/// The block in the data segment. Linkers do not honour an alignment beyond that of a page.
+/// The block in the data segment. It is aligned as its use as a stack requires: some linkers do not
+/// honour an alignment beyond that of a page.
 #[repr(C, align(64))]
 struct Block(UnsafeCell<MaybeUninit<[u8; BLOCK]>>);
 

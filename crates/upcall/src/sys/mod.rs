@@ -64,12 +64,15 @@ mod unix;
 compile_error!("upcall runs on Unix so far; stackbounds alone runs elsewhere too");
 
 // `cfg(target_thread_local)` would say so, but is not stable. `build.rs` asks the compilers that
-// tell; the others have standard libraries of these.
+// tell. Stable ones come with standard libraries for these, from Rust itself or from the system.
 #[cfg(any(
     upcall_no_thread_local,
     target_os = "android",
+    target_os = "openbsd",
     target_os = "illumos",
     target_os = "solaris",
+    target_os = "haiku",
+    target_os = "nto",
     target_env = "ohos",
     all(target_os = "linux", target_abi = "x32")
 ))]
