@@ -7,11 +7,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . ci/foreign.sh
-gnu=$1-linux-gnu qemu=qemu-$1 std=()
+gnu=$1-linux-gnu compiler=g++ qemu=qemu-$1 std=()
 case $1 in
-    aarch64 | s390x) target=$1-unknown-linux-gnu ;;
+    aarch64) target=$1-unknown-linux-gnu ;;
     arm) target=armv7-unknown-linux-gnueabihf gnu=arm-linux-gnueabihf ;;
-    powerpc64le) target=$1-unknown-linux-gnu qemu=qemu-ppc64le ;;
+    s390x) target=$1-unknown-linux-gnu compiler=gcc ;;
+    powerpc64le) target=$1-unknown-linux-gnu compiler=gcc qemu=qemu-ppc64le ;;
     riscv64)
         # Debian's compiler has no installed standard library for it, but the sources.
         target=riscv64gc-unknown-linux-gnu std=(-Zbuild-std=std,panic_unwind,test)
@@ -20,7 +21,7 @@ case $1 in
 esac
 needs=/usr/lib/rustlib/$target
 [ ${#std[@]} -eq 0 ] || needs=/usr/lib/rustlib/src/rust/library/Cargo.lock
-for needed in /usr/bin/{cargo,rustc,$gnu-gcc,$qemu} /usr/$gnu/lib/libc.so.6 $needs; do
+for needed in /usr/bin/{cargo,rustc,$gnu-$compiler,$qemu} /usr/$gnu/lib/libc.so.6 $needs; do
     [ -e "$needed" ] || { echo "SKIPPED: needs $needed; for aarch64, riscv64 and arm, ci/packages.sh installs it"; exit 0; }
 done
 # On coroutines, panics find their way by unwind tables. Not everywhere does gcc make them unasked.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Type-checks for targets without a lane of their own, and no more: nothing is linked, nothing runs.
 # Where Rust has no native thread-locals, upcall must refuse to compile, with a message. With the
-# argument `all`, more targets are checked; README has the date.
+# argument `all`, more targets are checked, and all features.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # Debian's compiler comes with the sources of its standard library, so no target needs a package.
@@ -19,11 +19,12 @@ mkdir -p target/targets
 
 accepted=(aarch64-apple-darwin x86_64-unknown-freebsd x86_64-unknown-netbsd)
 without_locals=(aarch64-linux-android $no_locals)
-others=()
+others=() features=
 if [ "${1-}" = all ]; then
     accepted+=(i686-unknown-linux-gnu riscv64gc-unknown-linux-gnu {x86_64,aarch64}-unknown-linux-musl)
     without_locals+=(aarch64-unknown-linux-ohos x86_64-unknown-openbsd x86_64-unknown-illumos)
     others+=(loongarch64-unknown-linux-gnu x86_64-pc-windows-msvc)
+    features=--all-features
 fi
 
 # One run for all targets: their standard libraries are checked side by side.
@@ -41,7 +42,7 @@ refuses() {
     echo "$1: stackbounds type-checked; upcall says \"$2\""
 }
 check '-p stackbounds' "${accepted[@]}" "${without_locals[@]}" "${others[@]}"
-check '-p upcall' "${accepted[@]}"
+check "-p upcall $features" "${accepted[@]}"
 printf '%s: stackbounds and upcall type-checked\n' "${accepted[@]}"
 for target in "${without_locals[@]}"; do
     refuses "$target" 'upcall needs native thread-locals'
