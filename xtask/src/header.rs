@@ -35,6 +35,8 @@ const INTRODUCTION: &str = "\
  *            If a comment speaks of the calling thread, it concerns only this thread.
  * Signals    Handlers may call version, and no other function.
  * Ownership  Strings are copied, or static. The caller frees nothing returned by these functions.
+ * Tasks      A task is an opaque pointer, and not an address: one that is null, freed or of another
+ *            kind is an error. Its owner frees it by task_free.
  *
  * Written by `cargo xtask header`. Change the doc comments in src/capi/, not this file. */
 #ifndef UPCALL_H
@@ -53,6 +55,17 @@ const BEGIN: &str = "
 #define UPCALL_NAME(name) UPCALL_EXPAND(UPCALL_PREFIX, name)
 #define UPCALL_EXPAND(prefix, name) UPCALL_PASTE(prefix, name)
 #define UPCALL_PASTE(prefix, name) prefix##name
+
+/* The status of a task, as an int: it runs, or the kind of its end. */
+enum {
+  UPCALL_TASK_RUNNING = 0,           /* it has not ended */
+  UPCALL_TASK_DONE = 1,              /* it has a value */
+  UPCALL_TASK_FAILED = 2,            /* it ended with an error */
+  UPCALL_TASK_PANICKED = 3,          /* it panicked */
+  UPCALL_TASK_CANCELLED = 4,         /* task_cancel or task_free ended it */
+  UPCALL_TASK_DEADLINE_EXCEEDED = 5, /* its deadline came first */
+  UPCALL_TASK_LOST = 6               /* its executor has ended, or runs in the parent process only */
+};
 #endif
 
 #ifndef UPCALL_PREFIX
@@ -63,11 +76,19 @@ const BEGIN: &str = "
 #ifdef __GNUC__
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored \"-Wredundant-decls\"
+#ifdef __clang__
+#pragma clang diagnostic ignored \"-Wtypedef-redefinition\"
+#else
+#pragma GCC diagnostic ignored \"-Wpedantic\"
+#endif
 #endif
 
 #ifdef __cplusplus
 extern \"C\" {
-#endif";
+#endif
+
+/* A task: an asynchronous operation, started by a function of the library's own. */
+typedef struct UPCALL_NAME(task) UPCALL_NAME(task);";
 const END: &str = "\
 #ifdef __cplusplus
 }
@@ -94,7 +115,7 @@ pub fn write() -> Result<(), String> {
 /// Generates the header.
 fn generated() -> Result<String, String> {
     let folder = root().join("crates/upcall/src/capi");
-    let files = ["mod.rs", "dump.rs", "runtime.rs", "stacks.rs"].map(|name| folder.join(name));
+    let files = ["mod.rs", "dump.rs", "runtime.rs", "stacks.rs", "task.rs"].map(|name| folder.join(name));
     let mut copies = Vec::new();
     for file in files {
         let text = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
@@ -124,10 +145,11 @@ fn as_exported(source: &str) -> String {
 
 /// Puts a declared function's name into `UPCALL_NAME()`, if the line declares one.
 fn with_prefix(line: &str) -> String {
-    let is_comment = line.starts_with(" *") || line.starts_with("/*");
+    let is_other = [" *", "/*", "typedef"].iter().any(|begin| line.starts_with(begin));
     match line.split_once('(') {
-        Some((before, after)) if !is_comment && line.ends_with(");") => {
+        Some((before, after)) if !is_other && line.ends_with(");") => {
             let at = before.rfind([' ', '*']).map_or(0, |at| at + 1);
+            let after = after.replace("Task *", "UPCALL_NAME(task) *");
             format!("{}UPCALL_NAME({})({after}", &before[..at], &before[at..])
         }
         _ => line.to_owned(),

@@ -37,7 +37,10 @@ pub(crate) fn watch() {
 /// Visits all locks of the library, in the order of their nesting.
 fn each_lock(visit: &mut dyn FnMut(&'static Word, Whose)) {
     #[cfg(feature = "runtime")]
-    crate::runtime::each_lock(visit);
+    {
+        crate::runtime::each_lock(visit);
+        visit(crate::task::watchers::lock_word(), Whose::All);
+    }
     let others = [
         table::lock_word(),
         report_lock_word(),
@@ -69,7 +72,10 @@ fn at_once() {
 fn forget([thread, queue]: Identity) {
     record::forget_other_threads(thread.cast());
     #[cfg(feature = "runtime")]
-    crate::runtime::forget_other_threads(queue);
+    {
+        crate::runtime::forget_other_threads(queue);
+        crate::task::forget_others();
+    }
     #[cfg(not(feature = "runtime"))]
     let _ = queue;
 }

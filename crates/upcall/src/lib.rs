@@ -48,6 +48,7 @@
 //! | a synchronous C library with callbacks that wait | [`Fiber`] and [`downcall_on_fiber`] |
 //! | the same, through somebody else's Rust binding | [`Builder::c_on_fiber`] |
 //! | code to run concurrently with C | [`Fibers::spawn`]; [`Fibers::scope`] if it borrows |
+//! | an asynchronous operation that C starts, waits for and cancels | [`start`] |
 //! | a host with an event loop of its own | [`LocalRuntime`] |
 //! | a blocking call in a fiber | [`blocking`] |
 //! | faults and stack overflows to explain | [`report::install`] |
@@ -57,9 +58,9 @@
 //! | C code that wants any of these itself | [`c_api!`] |
 //!
 //! # Features
-//! - `runtime` (default): runs fibers. It adds [`Fibers::spawn`], [`Fibers::scope`],
-//!   [`LocalRuntime`], [`blocking`], [`sleep`], [`shutdown`] and their C functions. Without it, you
-//!   bring an executor for fibers.
+//! - `runtime` (default): runs fibers and tasks. It adds [`Fibers::spawn`], [`Fibers::scope`],
+//!   [`LocalRuntime`], [`blocking`], [`sleep`], [`start`], [`shutdown`] and their C functions.
+//!   Without it, you bring an executor for fibers.
 //! - `tokio`: waits cooperate with tokio. They block the threads of its runtimes in the way tokio
 //!   expects, make sure that a runtime serves tokio's timers and sockets, and warn if a wait blocks
 //!   the only thread able to serve it.
@@ -107,6 +108,8 @@ mod runtime;
 mod stack;
 mod sync;
 mod sys;
+#[cfg(feature = "runtime")]
+mod task;
 mod thread;
 
 pub use config::{Config, ConfigError, ForeignStacks, GuardPages, Reports, config};
@@ -132,6 +135,11 @@ pub use runtime::{
     yield_now,
 };
 pub use stack::pool::PoolUse;
+#[cfg(feature = "runtime")]
+pub use task::{
+    Completion, CompletionFn, NobodyTakes, PartSender, StartError, Task, TaskBuilder, TaskError, TaskStatus,
+    start,
+};
 #[doc(inline)]
 pub use upcall_macros::export;
 
@@ -161,6 +169,8 @@ pub mod c {
         local_begin, local_end, local_fd, local_run_ready, local_spawn, shutdown,
     };
     pub use crate::capi::stacks::{report_install, stack_register, stack_remaining, stack_unregister};
+    #[cfg(feature = "runtime")]
+    pub use crate::capi::task::{task_cancel, task_fd, task_free, task_next, task_status, task_wait};
     pub use crate::capi::{last_message, thread_attach, thread_detach, version};
 }
 

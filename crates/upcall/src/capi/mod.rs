@@ -15,6 +15,8 @@ pub(crate) mod dump;
 #[cfg(feature = "runtime")]
 pub(crate) mod runtime;
 pub(crate) mod stacks;
+#[cfg(feature = "runtime")]
+pub(crate) mod task;
 
 use std::ffi::{c_char, c_int};
 use std::ptr;

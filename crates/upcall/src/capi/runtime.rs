@@ -184,6 +184,12 @@ macro_rules! __c_api_of_runtime {
             {
                 $($functions)*
                 fn shutdown(milliseconds: ::core::ffi::c_uint) -> ::core::ffi::c_int;
+                fn task_wait(task: *mut $crate::Task, milliseconds: ::core::ffi::c_int) -> ::core::ffi::c_int;
+                fn task_status(task: *mut $crate::Task) -> ::core::ffi::c_int;
+                fn task_cancel(task: *mut $crate::Task) -> ::core::ffi::c_int;
+                fn task_free(task: *mut $crate::Task, cancel: ::core::ffi::c_int) -> ::core::ffi::c_int;
+                fn task_fd(task: *mut $crate::Task) -> ::core::ffi::c_int;
+                fn task_next(task: *mut $crate::Task, milliseconds: ::core::ffi::c_int) -> ::core::ffi::c_int;
             }
             {
                 fn local_begin() -> ::core::ffi::c_int;

@@ -23,6 +23,8 @@ impl Config {
         );
         variable("UPCALL_STACK_MARGIN", "a number of bytes", |s| s.parse().ok(), &mut self.stack_margin);
         variable("UPCALL_WORKERS", "a number of threads", |s| s.parse().ok(), &mut self.workers);
+        #[cfg(feature = "runtime")]
+        variable("UPCALL_RUNNING_TASKS", "a number of tasks", |s| s.parse().ok(), &mut self.running_tasks);
         let milliseconds = |s: &str| Some(Some(Duration::from_millis(s.parse().ok()?)));
         variable("UPCALL_WAIT_WARNING", "a number of milliseconds", milliseconds, &mut self.wait_warning);
         let policy = |s: &str| match s {

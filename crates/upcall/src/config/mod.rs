@@ -65,6 +65,7 @@ pub enum Reports {
 /// | [`guard_pages`](Self::guard_pages) | `UPCALL_GUARD_PAGES` = `auto`, `mprotect` | `auto` |
 /// | [`fiber_stack`](Self::fiber_stack) | `UPCALL_FIBER_STACK` (bytes) | 917504 |
 /// | [`workers`](Self::workers) | `UPCALL_WORKERS` (threads) | the cores available to the process |
+/// | [`running_tasks`](Self::running_tasks) | `UPCALL_RUNNING_TASKS` (tasks) | no limit |
 /// | [`reports`](Self::reports) | `UPCALL_REPORTS` = `faults`, `overflows` | `faults` |
 /// | `makes_tokio_runtime` (feature `tokio`) | `UPCALL_TOKIO_RUNTIME` = `make`, `none` | `make` |
 /// | [`wait_warning`] | `UPCALL_WAIT_WARNING` (milliseconds) | 60000; 5000 for a likely error |
@@ -85,6 +86,8 @@ pub struct Config {
     pub(crate) reports: Reports,
     pub(crate) fiber_stack: usize,
     pub(crate) workers: usize,
+    #[cfg(feature = "runtime")]
+    pub(crate) running_tasks: usize,
     pub(crate) wait_warning: Option<Duration>,
     pub(crate) interrupted: Option<fn() -> bool>,
     pub(crate) around_block: Option<AroundBlock>,
@@ -131,6 +134,8 @@ pub fn config() -> Config {
         reports: Reports::Faults,
         fiber_stack: 896 << 10,
         workers: 0,
+        #[cfg(feature = "runtime")]
+        running_tasks: 0,
         wait_warning: None,
         interrupted: None,
         around_block: None,
@@ -246,6 +251,18 @@ impl Config {
     /// stuck in blocking calls, there are temporarily more.
     pub fn workers(mut self, threads: usize) -> Self {
         self.workers = threads;
+        self
+    }
+
+    /// Sets the number of tasks that may run at the same time: started by
+    /// [`start`](crate::start), and not ended.
+    ///
+    /// 0, the default, means no limit. At the limit, a start is an error,
+    /// [`TooMany`](crate::StartError::TooMany), or
+    /// [waits](crate::TaskBuilder::wait_for_place).
+    #[cfg(feature = "runtime")]
+    pub fn running_tasks(mut self, tasks: usize) -> Self {
+        self.running_tasks = tasks;
         self
     }
 

@@ -56,7 +56,9 @@ pub(super) fn blocking(blocked: Blocked<'_>, block: impl FnOnce(&Blocked<'_>)) {
 #[cfg(all(feature = "runtime", feature = "tokio"))]
 pub(crate) use with_tokio::outside_of_tasks;
 #[cfg(feature = "tokio")]
-pub(super) use with_tokio::{blocking, future_of, poll};
+pub(crate) use with_tokio::poll;
+#[cfg(feature = "tokio")]
+pub(super) use with_tokio::{blocking, future_of};
 
 #[cfg(feature = "tokio")]
 mod with_tokio {

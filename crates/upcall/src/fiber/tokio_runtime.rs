@@ -17,6 +17,8 @@ use std::thread;
 #[cfg(feature = "runtime")]
 use std::time::Duration;
 
+#[cfg(feature = "runtime")]
+use tokio::runtime::RuntimeFlavor;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::config::settings;
@@ -126,6 +128,13 @@ pub(super) fn handle() -> Option<Handle> {
         return Some(ask());
     }
     own().or_else(make).map(|own| own.handle.clone())
+}
+
+/// The handle of the runtime for tasks: that around the caller, if it has threads of its own.
+#[cfg(feature = "runtime")]
+pub(crate) fn for_tasks() -> Option<Handle> {
+    let around = Handle::try_current().ok();
+    around.filter(|around| around.runtime_flavor() == RuntimeFlavor::MultiThread).or_else(handle)
 }
 
 /// Our own runtime, if this process made it.

@@ -1,4 +1,5 @@
-//! A file descriptor for the host's event loop, readable while a fiber can run.
+//! A file descriptor for the host's event loop: readable while a fiber can run, or when a task has
+//! changed.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,7 +14,7 @@ use crate::sys::EventFd;
 
 /// The descriptor, and a flag for its state. Between a signal and the next `clear`, further signals
 /// cost no system call.
-pub(super) struct Event {
+pub(crate) struct Event {
     fd: EventFd,
     signalled: AtomicBool,
 }
@@ -48,8 +49,8 @@ impl Event {
     pub fn renew(&self) {
         if let Err(error) = self.fd.renew() {
             warn(format_args!(
-                "the descriptor of a LocalRuntime is shared by this process and the one that it was forked from ({error}): \
-                 either may miss that something can run"
+                "a descriptor for an event loop is shared by this process and the one that it was forked from ({error}): \
+                 either may miss an event"
             ));
         } else if self.signalled.load(SeqCst) {
             self.fd.signal();

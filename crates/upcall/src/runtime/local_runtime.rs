@@ -11,7 +11,7 @@ use stackbounds::stack_pointer;
 
 use super::event::Event;
 use super::queue::Queue;
-use super::task::{self, JoinHandle, Refused};
+use super::spawned::{self, JoinHandle, Refused};
 use crate::drop_guards::drop_ignoring_panics;
 use crate::fiber::{Builder, Fibers};
 use crate::sync::{Held, Lock, Word, hold, in_own_code};
@@ -115,6 +115,7 @@ impl LocalRuntime {
         let thread = ThreadState::current();
         let _attached = Attached::new(thread, stack_pointer());
         queue.begin(thread.parker());
+        queue.allow_operations();
         // Keeps the record for as long as the queue has the thread's parker.
         thread.add_user();
         thread.set_nested_executor(Some(super::run_one));
@@ -149,7 +150,7 @@ impl LocalRuntime {
     ) -> JoinHandle<T> {
         // SAFETY: the home is the calling thread's queue, since a `LocalRuntime` stays on its
         // thread.
-        let (runnable, handle) = unsafe { task::new(Some(self.queue), builder, caller, f) };
+        let (runnable, handle) = unsafe { spawned::new(Some(self.queue), builder, caller, f) };
         self.queue.push(runnable);
         handle
     }
@@ -265,7 +266,7 @@ impl LocalRuntimeHandle {
             return JoinHandle::refused(Refused::Interrupts);
         }
         // SAFETY: this function's bounds make the closure and its result `Send`.
-        let (runnable, handle) = unsafe { task::new(Some(self.queue), builder, caller, f) };
+        let (runnable, handle) = unsafe { spawned::new(Some(self.queue), builder, caller, f) };
         match self.queue.push_if_open(self.number, runnable) {
             Ok(()) => handle,
             Err(runnable) => {

@@ -1,8 +1,9 @@
-//! Executors for fibers: the built-in workers, and the run queue of a thread driven by the host.
+//! Executors for fibers and operations: the built-in workers, and the run queue of a thread driven
+//! by the host.
 
 mod behind;
 mod blocking;
-mod event;
+pub(crate) mod event;
 mod hooks;
 mod listed;
 mod local_runtime;
@@ -12,12 +13,13 @@ mod mailbox;
 #[cfg(all(test, upcall_loom))]
 mod model;
 mod newest;
+pub(crate) mod operation;
 mod queue;
 mod runnable;
 mod scope;
 mod shutdown;
+mod spawned;
 mod tame_waker;
-mod task;
 mod timer;
 mod watcher;
 mod worker;
@@ -31,8 +33,10 @@ pub use blocking::blocking;
 pub(crate) use local_runtime::drop_at_exit;
 pub use local_runtime::{LocalRuntime, LocalRuntimeError, LocalRuntimeHandle};
 pub use scope::{Scope, ScopedJoinHandle};
+pub(crate) use shutdown::is_closing;
 pub use shutdown::{Unfinished, UnfinishedFiber, shutdown};
-pub use task::{JoinError, JoinHandle};
+pub(crate) use spawned::Refused;
+pub use spawned::{JoinError, JoinHandle};
 pub use timer::{Elapsed, Timer, timeout, timer};
 
 use crate::coroutine::Polling;
@@ -96,14 +100,14 @@ fn spawn_as<T: Send + 'static>(
     caller: &'static Location<'static>,
     f: impl FnOnce() -> T + Send + 'static,
 ) -> JoinHandle<T> {
-    if shutdown::is_closing() {
-        return JoinHandle::refused(task::Refused::Closed);
+    if is_closing() {
+        return JoinHandle::refused(Refused::Closed);
     }
     if in_own_code() {
-        return JoinHandle::refused(task::Refused::Interrupts);
+        return JoinHandle::refused(Refused::Interrupts);
     }
     // SAFETY: this function's bounds make the closure and its result `Send`.
-    let (runnable, handle) = unsafe { task::new(None, builder, caller, f) };
+    let (runnable, handle) = unsafe { spawned::new(None, builder, caller, f) };
     match workers::add(runnable) {
         Ok(()) => handle,
         Err((runnable, refused)) => {

@@ -17,6 +17,7 @@ use stackbounds::stack_pointer;
 use super::event::Event;
 use super::listed::Listed;
 use super::mailbox::{Mailbox, Remote};
+use super::operation::Operations;
 use super::runnable::{Meta, Runnable};
 use crate::coroutine::frames::{Frame, Frames};
 use crate::fiber::host_runtime;
@@ -62,6 +63,11 @@ pub(crate) struct Queue {
     pub(super) fibers: Lock<Listed>,
     /// The number of these fibers. Only the owner changes it.
     pub(super) begun: AtomicUsize,
+    /// The operations that have waited at least once and not ended, and their number.
+    pub(super) operations: Lock<Operations>,
+    pub(super) operation_count: AtomicUsize,
+    /// Whether they are to end at their next poll.
+    pub(super) ends_operations: AtomicBool,
     /// Whether the owner serves the queue: from `begin` to `end`.
     attended: AtomicBool,
     /// Tells the host's event loop that a fiber can run.
@@ -110,6 +116,7 @@ pub(super) fn each_lock(visit: &mut dyn FnMut(&'static Word, Whose)) {
     if let Some(own) = Queue::own() {
         visit(own.open_for.word(), Whose::Own);
         visit(own.fibers.word(), Whose::Own);
+        visit(own.operations.word(), Whose::Own);
     }
 }
 
@@ -137,6 +144,7 @@ pub(super) fn look_again() {
         fiber.executor.task.set(task);
     });
     waiting.into_iter().for_each(waker::wake);
+    own.wake_operations();
 }
 
 thread_local! {
@@ -162,6 +170,9 @@ impl Queue {
             closed: Cell::new(None),
             fibers: Lock::new(Listed(None)),
             begun: AtomicUsize::new(0),
+            operations: Lock::new(Operations::new()),
+            operation_count: AtomicUsize::new(0),
+            ends_operations: AtomicBool::new(false),
             attended: AtomicBool::new(false),
             event,
             lost: AtomicBool::new(false),
@@ -350,6 +361,7 @@ impl Queue {
         let Some(closed) = self.closed.take() else { return };
         // A waiting destructor must not run fibers about to be dropped.
         ThreadState::current().set_nested_executor(None);
+        self.end_operations();
         loop {
             while let Some(runnable) = self.pop() {
                 drop(runnable);
@@ -359,7 +371,7 @@ impl Queue {
             let mut waiting = Vec::new();
             self.for_each_fiber(|fiber| waiting.extend(fiber.executor.task.take()));
             if waiting.is_empty() {
-                if !self.has_fibers() {
+                if !self.has_work() {
                     break;
                 }
                 // Another thread is about to hand over the last fiber it woke.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 
 use super::spawn_as;
-use super::task::{JoinError, JoinHandle};
+use super::spawned::{JoinError, JoinHandle};
 use crate::drop_guards::AbortOnDrop;
 use crate::fiber::Fibers;
 use crate::fiber::wait::wait_shielded;

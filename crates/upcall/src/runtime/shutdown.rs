@@ -12,11 +12,14 @@ use super::workers::{self, State, TURNED_IDLE, Workers};
 use crate::fiber::blocked::around_block;
 use crate::process::fork;
 
+/// The time for the workers to drop their operations when `shutdown` has run out of time.
+const END_OF_OPERATIONS: Duration = Duration::from_millis(100);
+
 static CLOSING: AtomicBool = AtomicBool::new(false);
 
 /// Whether nothing is to be spawned any more.
 #[inline]
-pub(super) fn is_closing() -> bool {
+pub(crate) fn is_closing() -> bool {
     CLOSING.load(Relaxed)
 }
 
@@ -54,17 +57,24 @@ pub fn shutdown(timeout: Duration) -> Result<(), Unfinished> {
 
 fn shut_down(timeout: Duration) -> Result<(), Unfinished> {
     CLOSING.store(true, Relaxed);
-    let deadline = Instant::now().checked_add(timeout);
+    let mut deadline = Instant::now().checked_add(timeout);
+    let mut ends_operations = false;
     let mut workers = workers::lock();
     if workers.state == State::Open {
         workers.state = State::Closing;
     }
     while !workers.are_done() {
         let remaining = remaining_until(deadline);
-        if remaining.is_zero() {
+        if !remaining.is_zero() {
+            workers = workers.wait_for(&TURNED_IDLE, remaining).0;
+        } else if !ends_operations && workers.all.iter().any(|worker| worker.queue.has_operations()) {
+            // Unlike a fiber, an operation can be dropped at once, wherever it waits.
+            workers.all.iter().for_each(|worker| worker.queue.end_operations());
+            ends_operations = true;
+            deadline = Instant::now().checked_add(END_OF_OPERATIONS);
+        } else {
             return Err(Unfinished::of(&workers));
         }
-        workers = workers.wait_for(&TURNED_IDLE, remaining).0;
     }
     workers.state = State::Closed;
     // Simultaneous callers also wait here for the threads' ends.

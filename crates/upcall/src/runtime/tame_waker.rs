@@ -1,17 +1,46 @@
 //! Tame wakers: they never panic, for futures that would abort the process if their waker panicked.
 
+use std::cell::Cell;
 use std::sync::Arc;
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, RawWakerVTable, Wake, Waker};
 
 use crate::thread::waker::{catching, discard};
 use crate::thread::{Parker, ThreadState};
 
 /// Whether the waker is ours: these neither panic nor block. Ours are the wakers of threads, and
-/// those of our executor running the calling fiber.
+/// those of our executor running the calling fiber, or polling the calling operation.
 #[inline]
 pub(super) fn is_ours(waker: &Waker) -> bool {
     Parker::made(waker)
         || ThreadState::current().running_fiber().is_some_and(|fiber| fiber.is_woken_by(waker))
+        || OPERATION.get() == Some(identity(waker))
+}
+
+/// What tells wakers apart, as `Waker::will_wake` does.
+type Identity = (*const (), *const RawWakerVTable);
+
+fn identity(waker: &Waker) -> Identity {
+    (waker.data(), waker.vtable())
+}
+
+thread_local! {
+    /// The waker of the operation polled by this thread.
+    static OPERATION: Cell<Option<Identity>> = const { Cell::new(None) };
+}
+
+/// The poll of an operation by our executor, until the drop.
+pub(super) struct OperationPoll(Option<Identity>);
+
+impl OperationPoll {
+    pub fn begin(waker: &Waker) -> Self {
+        Self(OPERATION.replace(Some(identity(waker))))
+    }
+}
+
+impl Drop for OperationPoll {
+    fn drop(&mut self) {
+        OPERATION.set(self.0);
+    }
 }
 
 /// Calls `poll` with a tame waker. The future polled there would abort the process

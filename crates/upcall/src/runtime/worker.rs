@@ -68,7 +68,7 @@ pub(super) fn work(queue: &'static Queue, mask: &Mask) {
         if queue.begun() == 0 {
             queue.forget_joins();
         }
-        let spare = workers.all.len() > configured() && !queue.has_fibers();
+        let spare = workers.all.len() > configured() && !queue.has_work();
         workers.idle.push(queue);
         workers.note_spare();
         if workers.state == State::Closing {
@@ -79,7 +79,7 @@ pub(super) fn work(queue: &'static Queue, mask: &Mask) {
         thread.set_sleeps(false);
         let mut workers = lock();
         called = workers.leave_idle(queue);
-        let is_needed = called || !workers.waiting.is_empty() || queue.is_ready();
+        let is_needed = called || !workers.waiting.is_empty() || queue.is_ready() || queue.has_operations();
         if !woken && !is_needed && workers.all.len() > configured() {
             // Nobody joins it: its handle is dropped.
             workers.all.retain(|worker| !ptr::eq(worker.queue, queue));

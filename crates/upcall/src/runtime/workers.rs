@@ -34,7 +34,7 @@ use std::time::Duration;
 
 use super::queue::Queue;
 use super::runnable::Runnable;
-use super::task::Refused;
+use super::spawned::Refused;
 use super::watcher::{self, Watched};
 use super::worker;
 use crate::config::settings;
@@ -196,6 +196,36 @@ pub(super) fn add(runnable: Runnable) -> Result<(), (Runnable, Refused)> {
     Ok(())
 }
 
+/// Chooses a worker as the home of an operation that has waited elsewhere, and calls `enter` with
+/// its queue, under the lock: until then, the worker may end.
+pub(super) fn home(enter: impl FnOnce(&'static Queue)) -> Result<&'static Queue, Refused> {
+    let mut workers = lock();
+    if workers.all.is_empty() {
+        drop(workers);
+        fork::before_first_thread();
+        workers = lock();
+    }
+    if workers.state == State::Closed {
+        return Err(Refused::Closed);
+    }
+    let is_first = workers.all.is_empty();
+    let fewest = workers.all.iter().map(|worker| worker.queue).min_by_key(|queue| queue.members());
+    let queue = match fewest.filter(|queue| queue.members() == 0 || workers.all.len() >= configured()) {
+        Some(queue) => queue,
+        None => match (workers.start(), fewest) {
+            (Ok(queue), _) | (Err(_), Some(queue)) => queue,
+            (Err(error), None) => return Err(Refused::NoThread(error)),
+        },
+    };
+    enter(queue);
+    drop(workers);
+    if is_first && !parker::other_cores() {
+        // The watcher is the guard of deferred wakes.
+        watcher::call();
+    }
+    Ok(queue)
+}
+
 /// Adds a fiber for any worker. At least one worker exists.
 pub(super) fn add_waiting(mut workers: Held<Workers>, runnable: Runnable) {
     workers.push_waiting(runnable);
@@ -323,7 +353,7 @@ impl Workers {
 
     /// Starts a worker, for a waiting fiber. The new thread gets no further than to the lock, held
     /// by the caller.
-    pub fn start(&mut self) -> io::Result<()> {
+    pub fn start(&mut self) -> io::Result<&'static Queue> {
         let queue = self.unused.pop().unwrap_or_else(|| Queue::new(None));
         let name = format!("upcall-{}", self.numbered);
         let builder = thread::Builder::new().name(name.clone()).stack_size(STACK);
@@ -340,7 +370,7 @@ impl Workers {
                 self.called_free += 1;
                 self.all.push(Worker { queue, name, handle, watched: None });
                 self.note_spare();
-                Ok(())
+                Ok(queue)
             }
             Err(error) => {
                 self.unused.push(queue);
@@ -352,6 +382,6 @@ impl Workers {
     /// Whether nothing remains to be run, here or by any worker.
     pub fn are_done(&self) -> bool {
         self.waiting.is_empty()
-            && self.all.iter().all(|worker| self.is_idle(worker.queue) && !worker.queue.has_fibers())
+            && self.all.iter().all(|worker| self.is_idle(worker.queue) && !worker.queue.has_work())
     }
 }

@@ -27,7 +27,7 @@ use crate::sync::lock;
 use crate::thread::waker;
 
 /// The future polled by an executor. The first poll makes the fiber, on the fiber's thread.
-enum Task<F, T: 'static> {
+enum Spawned<F, T: 'static> {
     New(IgnoreDropPanic<F>, Option<Box<Builder>>),
     Begun(IgnoreDropPanic<Fiber<T>>),
     Ended,
@@ -41,20 +41,20 @@ enum Failure {
     NoStack(Refusal),
 }
 
-impl<F: FnOnce() -> T + 'static, T: 'static> Future for Task<F, T> {
+impl<F: FnOnce() -> T + 'static, T: 'static> Future for Spawned<F, T> {
     type Output = Ending<T>;
 
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ending<T>> {
         // SAFETY: nothing in a task relies on its address: a fiber's code is on its own stack.
         let task = unsafe { self.get_unchecked_mut() };
-        if let Task::New(..) = task {
+        if let Spawned::New(..) = task {
             if let Err(refusal) = task.begin() {
                 report_not_begun(&refusal);
                 return Poll::Ready(IgnoreDropPanic::new(Err(Failure::NoStack(refusal))));
             }
         }
-        let Task::Begun(fiber) = task else { unreachable!("async-task polls no task that has ended") };
+        let Spawned::Begun(fiber) = task else { unreachable!("async-task polls no task that has ended") };
         match fiber.poll_result(context) {
             Poll::Pending => {
                 if let Some(running) =
@@ -65,24 +65,24 @@ impl<F: FnOnce() -> T + 'static, T: 'static> Future for Task<F, T> {
                 Poll::Pending
             }
             Poll::Ready(result) => {
-                *task = Task::Ended;
+                *task = Spawned::Ended;
                 Poll::Ready(IgnoreDropPanic::new(result.map_err(Failure::Panicked)))
             }
         }
     }
 }
 
-impl<F: FnOnce() -> T + 'static, T: 'static> Task<F, T> {
+impl<F: FnOnce() -> T + 'static, T: 'static> Spawned<F, T> {
     /// Makes the fiber, on the calling thread.
     #[inline(never)]
     fn begin(&mut self) -> Result<(), Refusal> {
-        let Task::New(f, builder) = std::mem::replace(self, Task::Ended) else {
+        let Spawned::New(f, builder) = std::mem::replace(self, Spawned::Ended) else {
             unreachable!("upcall: a fiber begins once")
         };
         let builder = builder.map_or_else(Builder::new, |builder| *builder);
         let fiber = builder.build(f.into_inner())?;
         fiber.belongs_to_task();
-        *self = Task::Begun(IgnoreDropPanic::new(fiber));
+        *self = Spawned::Begun(IgnoreDropPanic::new(fiber));
         Ok(())
     }
 }
@@ -125,13 +125,13 @@ pub(super) unsafe fn new<T: 'static>(
     // this. All captured values are 'static, and any thread may call `schedule`. (It is passed as a
     // type without size, sparing async-task two atomic operations a call.)
     let (runnable, task) =
-        unsafe { make.spawn_unchecked(|_| Task::New(IgnoreDropPanic::new(f), builder), schedule) };
+        unsafe { make.spawn_unchecked(|_| Spawned::New(IgnoreDropPanic::new(f), builder), schedule) };
     let meta = Some(NonNull::from(task.metadata()));
     (runnable, JoinHandle { state: Mutex::new(State::Running(task.fallible())), meta })
 }
 
-/// The reason why a fiber was refused.
-pub(super) enum Refused {
+/// The reason why a fiber or an operation was refused.
+pub(crate) enum Refused {
     Closed,
     /// No worker could be started.
     NoThread(io::Error),
@@ -144,8 +144,8 @@ pub(super) enum Refused {
     RuntimeEnded,
 }
 
-/// Queues a fiber that has begun, when it is woken.
-fn schedule(runnable: Runnable) {
+/// Queues a woken fiber or operation at its home.
+pub(super) fn schedule(runnable: Runnable) {
     let home = runnable.metadata().home();
     home.expect("upcall: who wakes a fiber was polled by it, so it has begun").push(runnable);
 }

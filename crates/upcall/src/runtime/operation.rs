@@ -1,0 +1,273 @@
+//! Operations: futures run by a worker or a `LocalRuntime` without fibers of their own.
+//!
+//! Whoever starts an operation makes its first poll. If the operation is not ready then, a worker
+//! becomes its home, as a fiber's worker does at the fiber's beginning. From then on only the home
+//! polls it, and wakes go to the home's queue. Rule: **an operation without a home has not been
+//! polled, or is being polled for the first time.** So no wake comes before there is a home:
+//! async-task hands a task woken during a poll to its executor after the poll.
+
+use std::future::Future;
+use std::marker::PhantomData;
+use std::panic::Location;
+use std::pin::Pin;
+use std::ptr;
+use std::task::{Context, Poll, Waker};
+
+use async_task::FallibleTask;
+
+use super::queue::Queue;
+use super::runnable::{Meta, Runnable};
+use super::spawned::Refused;
+use super::tame_waker::OperationPoll;
+use super::workers;
+use crate::sync::atomic::Ordering::{Relaxed, Release};
+use crate::thread::waker;
+
+/// An operation as seen from outside. Dropping it cancels the operation: its future is dropped by
+/// its home, or by the poll in progress.
+pub(crate) struct Operation(FallibleTask<(), Meta>);
+
+impl Operation {
+    /// Lets the operation go on by itself.
+    pub fn detach(self) {
+        self.0.detach();
+    }
+}
+
+/// The first poll of an operation.
+pub(crate) struct FirstPoll(Runnable, PhantomData<*mut ()>);
+
+impl FirstPoll {
+    /// Polls the operation on the calling thread.
+    pub fn now(self) {
+        self.0.run();
+    }
+
+    /// Leaves the poll to the operation's home, or to a worker. If there is none, hands the poll
+    /// back, with the reason.
+    pub fn later(self) -> Result<(), (Self, Refused)> {
+        match self.0.metadata().home() {
+            Some(home) => home.push(self.0),
+            None => {
+                workers::add(self.0).map_err(|(runnable, refused)| (Self(runnable, PhantomData), refused))?
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes an operation for the workers.
+pub(crate) fn sent<F: Future<Output = ()> + Send + 'static>(
+    started_at: &'static Location<'static>,
+    future: F,
+) -> (FirstPoll, Operation) {
+    // SAFETY: the future is `Send`.
+    unsafe { new(None, started_at, future) }
+}
+
+/// Makes an operation for the calling thread's `LocalRuntime`; `None` if it has none.
+pub(crate) fn local<F: Future<Output = ()> + 'static>(
+    started_at: &'static Location<'static>,
+    future: F,
+) -> Option<(FirstPoll, Operation)> {
+    let home = Queue::own().filter(|own| own.event.is_some())?;
+    // SAFETY: the home is the calling thread's queue. `FirstPoll` is not `Send`, so the first poll
+    // is made on this thread.
+    Some(unsafe { new(Some(home), started_at, future) })
+}
+
+/// The calling thread's `LocalRuntime`, as the home of an operation.
+#[derive(Clone, Copy)]
+pub(crate) struct LocalHome(&'static Queue);
+
+impl LocalHome {
+    /// The calling thread's; `None` if it has none.
+    pub fn own() -> Option<Self> {
+        Queue::own().filter(|own| own.event.is_some()).map(Self)
+    }
+
+    /// Whether its thread exists only in the process from which this one was forked.
+    pub fn is_lost(self) -> bool {
+        self.0.lost.load(Relaxed)
+    }
+}
+
+/// Makes an operation for `home`, or for a worker.
+///
+/// # Safety
+/// The future must be `Send`, or `home` must be the calling thread's queue and the first poll be
+/// made on this thread.
+unsafe fn new<F: Future<Output = ()> + 'static>(
+    home: Option<&'static Queue>,
+    started_at: &'static Location<'static>,
+    future: F,
+) -> (FirstPoll, Operation) {
+    let make = async_task::Builder::new().metadata(Meta::new(home, started_at));
+    let housed = |meta: &'static Meta| Housed { meta, place: None, future };
+    // SAFETY: the metadata is in the task, as the future is, and the future is dropped first. Any
+    // thread may call `schedule`. The caller guarantees that the future is `Send`, or that its home
+    // is the calling thread's queue; only the home polls and drops a future.
+    let (runnable, task) = unsafe { make.spawn_unchecked(housed, super::spawned::schedule) };
+    (FirstPoll(runnable, PhantomData), Operation(task.fallible()))
+}
+
+/// A future with its home, for the executor.
+struct Housed<F> {
+    meta: &'static Meta,
+    /// The place in the home's list, since the first poll that was not ready.
+    place: Option<Place>,
+    future: F,
+}
+
+/// A place in the list of a queue's operations.
+struct Place {
+    home: &'static Queue,
+    index: usize,
+}
+
+impl<F: Future<Output = ()>> Future for Housed<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        // SAFETY: `future` stays where it is; the other fields rely on no address.
+        let this = unsafe { self.get_unchecked_mut() };
+        if this.place.as_ref().is_some_and(|place| place.home.ends_operations()) {
+            return Poll::Ready(());
+        }
+        let _polls = OperationPoll::begin(context.waker());
+        // SAFETY: `this` was pinned, and so its field is.
+        let polled = unsafe { Pin::new_unchecked(&mut this.future) }.poll(context);
+        if polled.is_pending() && this.place.is_none() {
+            match find_home(this.meta, context.waker()) {
+                Some(place) => this.place = Some(place),
+                // Nobody would poll it again, so it ends now.
+                None => return Poll::Ready(()),
+            }
+        }
+        polled
+    }
+}
+
+impl<F> Drop for Housed<F> {
+    fn drop(&mut self) {
+        if let Some(place) = &self.place {
+            waker::discard(place.home.remove_operation(place.index));
+        }
+    }
+}
+
+/// Enters an operation into the list of its home. The home of an operation without one is a worker
+/// from now on; `None` if there is none.
+#[cold]
+fn find_home(meta: &Meta, waker: &Waker) -> Option<Place> {
+    let waker = waker.clone();
+    if let Some(home) = meta.home() {
+        return Some(Place { home, index: home.add_operation(waker) });
+    }
+    let mut index = 0;
+    let home = workers::home(|home| index = home.add_operation(waker)).ok()?;
+    meta.home.store(ptr::from_ref(home).cast_mut(), Release);
+    Some(Place { home, index })
+}
+
+/// The operations of one queue that have waited and not ended.
+pub(super) struct Operations {
+    wakers: Vec<Entry>,
+    /// The first vacant entry, counted from 1; 0 for none.
+    vacant: usize,
+}
+
+enum Entry {
+    Waker(Waker),
+    /// The next vacant entry, counted from 1; 0 for none.
+    Vacant(usize),
+}
+
+impl Operations {
+    pub const fn new() -> Self {
+        Self { wakers: Vec::new(), vacant: 0 }
+    }
+
+    fn add(&mut self, waker: Waker) -> usize {
+        let Some(index) = self.vacant.checked_sub(1) else {
+            self.wakers.push(Entry::Waker(waker));
+            return self.wakers.len() - 1;
+        };
+        match std::mem::replace(&mut self.wakers[index], Entry::Waker(waker)) {
+            Entry::Vacant(next) => self.vacant = next,
+            Entry::Waker(_) => unreachable!("upcall: a vacant entry has no waker"),
+        }
+        index
+    }
+
+    fn remove(&mut self, index: usize) -> Option<Waker> {
+        match std::mem::replace(&mut self.wakers[index], Entry::Vacant(self.vacant)) {
+            Entry::Waker(waker) => {
+                self.vacant = index + 1;
+                Some(waker)
+            }
+            Entry::Vacant(_) => unreachable!("upcall: an operation leaves its list once"),
+        }
+    }
+}
+
+impl Queue {
+    /// Lists an operation, from any thread.
+    fn add_operation(&self, waker: Waker) -> usize {
+        let mut operations = self.operations.lock();
+        self.operation_count.fetch_add(1, Relaxed);
+        operations.add(waker)
+    }
+
+    fn remove_operation(&self, index: usize) -> Option<Waker> {
+        let mut operations = self.operations.lock();
+        let waker = operations.remove(index);
+        if self.operation_count.fetch_sub(1, Relaxed) == 1 {
+            // Gives back the memory once needed by a great many operations.
+            *operations = Operations::new();
+        }
+        waker
+    }
+
+    /// Whether operations that have waited are to end at their next poll.
+    #[inline]
+    fn ends_operations(&self) -> bool {
+        self.ends_operations.load(Relaxed)
+    }
+
+    /// Whether operations have waited here and not ended.
+    pub fn has_operations(&self) -> bool {
+        self.operation_count.load(Relaxed) != 0
+    }
+
+    /// The number of fibers and operations that have waited here and not ended.
+    pub fn members(&self) -> usize {
+        self.begun() + self.operation_count.load(Relaxed)
+    }
+
+    /// Whether fibers or operations have waited here and not ended.
+    pub fn has_work(&self) -> bool {
+        self.has_operations() || self.has_fibers()
+    }
+
+    /// Ends the operations of the queue: they are polled no more, and their home drops them.
+    pub fn end_operations(&self) {
+        self.ends_operations.store(true, Release);
+        self.wake_operations();
+    }
+
+    /// Lets the queue's next operations live.
+    pub fn allow_operations(&self) {
+        self.ends_operations.store(false, Release);
+    }
+
+    /// Wakes all operations of the queue.
+    pub fn wake_operations(&self) {
+        let is_waker = |entry: &Entry| match entry {
+            Entry::Waker(waker) => Some(waker.clone()),
+            Entry::Vacant(_) => None,
+        };
+        let wakers: Vec<_> = self.operations.lock().wakers.iter().filter_map(is_waker).collect();
+        wakers.into_iter().for_each(waker::wake);
+    }
+}

@@ -1,0 +1,229 @@
+//! The cell of a task: everything that C's handle and the operation share.
+
+use std::any::Any;
+use std::cell::UnsafeCell;
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::completion::{self, Call, Completion};
+use super::executor::Executor;
+use super::parts::AnyParts;
+use super::state::{self, State};
+use super::watchers::{self, Watch};
+use super::{Task, TaskError, TaskStatus, limit};
+use crate::drop_guards::IgnoreDropPanic;
+use crate::process::fork;
+use crate::runtime::LocalRuntimeHandle;
+use crate::runtime::operation::LocalHome;
+
+/// The end of an operation.
+pub(super) enum Outcome {
+    None,
+    Value(Box<dyn Any + Send>),
+    Failed(Arc<dyn Error + Send + Sync>),
+    Panicked(String),
+    /// The reason for the end is the status.
+    Ended(TaskStatus),
+}
+
+pub(super) struct TaskCell {
+    state: State,
+    /// The number behind C's handle.
+    number: AtomicUsize,
+    /// The epoch of the process that started the task.
+    epoch: usize,
+    /// The home of a task that only its starter's thread runs.
+    local: Option<LocalHome>,
+    executor: UnsafeCell<Option<Executor>>,
+    completion: UnsafeCell<Call>,
+    /// The runtime whose thread is to call the completion.
+    completes_on: Option<Box<LocalRuntimeHandle>>,
+    outcome: UnsafeCell<Outcome>,
+    /// The parts of a result that comes in parts. They never change.
+    parts: Option<Arc<dyn AnyParts>>,
+    /// The descriptor for C, if it has asked for one. Guarded by the watchers' lock.
+    pub(super) watch: Watch,
+}
+
+// SAFETY: the parts of the cell belong to one thread at a time, by the rule of `state`. The value
+// of an outcome is `Send`, and only its owner uses it; the other outcomes are `Sync`, and never
+// change once they are published. A completion is `Send`, and only its owner uses it.
+unsafe impl Sync for TaskCell {}
+// SAFETY: as for `Sync`; each part may be dropped on any thread.
+unsafe impl Send for TaskCell {}
+
+impl TaskCell {
+    pub fn new(completion: Completion, local: Option<LocalHome>, parts: Option<Arc<dyn AnyParts>>) -> Self {
+        let Completion { call, on } = completion;
+        Self {
+            state: State::new(),
+            number: AtomicUsize::new(0),
+            epoch: fork::epoch(),
+            local,
+            executor: UnsafeCell::new(None),
+            completion: UnsafeCell::new(call),
+            completes_on: on,
+            outcome: UnsafeCell::new(Outcome::None),
+            parts,
+            watch: Watch::new(),
+        }
+    }
+
+    /// Tells the cell the number of its handle, before anybody else knows the cell.
+    pub fn set_number(&self, number: usize) {
+        self.number.store(number, Relaxed);
+    }
+
+    /// C's handle.
+    pub fn handle(&self) -> *mut Task {
+        std::ptr::without_provenance_mut(self.number.load(Relaxed))
+    }
+
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    pub fn parts(&self) -> Option<&Arc<dyn AnyParts>> {
+        self.parts.as_ref()
+    }
+
+    /// Gives the cell its executor's handle. The starter calls this once.
+    pub fn set_executor(&self, executor: Executor) {
+        // SAFETY: nobody else touches the executor before the next step publishes it.
+        unsafe { *self.executor.get() = Some(executor) };
+        self.settle(self.state.set_executor());
+    }
+
+    /// Asks for the operation's end. Its home, or its executor, drops the future.
+    pub fn cancel(&self) {
+        self.settle(self.state.cancel());
+    }
+
+    /// Does with the executor's handle as a step of the state has decided.
+    fn settle(&self, step: state::Executor) {
+        // SAFETY: the caller's step has made it the handle's owner, if it is not `Others`.
+        let take = || unsafe { (*self.executor.get()).take() };
+        match step {
+            state::Executor::Others => {}
+            state::Executor::ToCancel => take().into_iter().for_each(Executor::cancel),
+            state::Executor::ToDrop => take().into_iter().for_each(Executor::detach),
+        }
+    }
+
+    /// Ends the operation. Its future has been dropped. Only the operation calls this, once.
+    pub fn end(self: &Arc<Self>, outcome: Outcome) {
+        let status = match &outcome {
+            Outcome::Value(_) => TaskStatus::Done,
+            Outcome::Failed(_) => TaskStatus::Failed,
+            Outcome::Panicked(_) => TaskStatus::Panicked,
+            Outcome::Ended(status) => *status,
+            Outcome::None => unreachable!("upcall: an operation ends with an outcome"),
+        };
+        // SAFETY: only the operation's end writes the outcome, once, and others read it only after
+        // the next step.
+        unsafe { *self.outcome.get() = outcome };
+        let end = self.state.end(status);
+        self.settle(end.executor);
+        limit::give_back();
+        if end.is_watched {
+            watchers::tell(self);
+        }
+        if end.completes {
+            self.deliver();
+        }
+    }
+
+    /// Calls the completion, on the thread chosen for it.
+    pub fn deliver(self: &Arc<Self>) {
+        match &self.completes_on {
+            Some(runtime) => completion::send(runtime, self.clone()),
+            None => self.complete(),
+        }
+    }
+
+    /// Calls the completion here, if nobody has.
+    pub fn complete(&self) {
+        if self.state.complete() {
+            // SAFETY: the step made this call the completion's owner.
+            let call = unsafe { std::mem::replace(&mut *self.completion.get(), Call::Nothing) };
+            call.make(self.handle(), self.status());
+        }
+    }
+
+    /// Whether the operation runs only in the process from which this one was forked.
+    fn is_lost(&self) -> bool {
+        match self.local {
+            Some(home) => home.is_lost(),
+            None => self.epoch != fork::epoch(),
+        }
+    }
+
+    /// The status. In the child of a fork, an operation of its parent is lost.
+    pub fn status(&self) -> TaskStatus {
+        match self.state.status() {
+            Some(status) => status,
+            None if self.is_lost() => TaskStatus::Lost,
+            None => TaskStatus::Running,
+        }
+    }
+
+    /// Whether nothing will come any more.
+    pub fn has_ended(&self) -> bool {
+        self.status() != TaskStatus::Running
+    }
+
+    /// In the child of a fork: calls the completion of an operation that only the parent runs, or
+    /// of one whose completion only the parent was about to call.
+    pub fn complete_if_forked(&self) {
+        if self.epoch != fork::epoch() && self.has_ended() {
+            self.complete();
+        }
+    }
+
+    /// The error of a task that has not ended with a value.
+    pub fn error(&self) -> Option<TaskError> {
+        Some(match self.status() {
+            TaskStatus::Done => return None,
+            TaskStatus::Running => TaskError::NotDone,
+            TaskStatus::Cancelled => TaskError::Cancelled,
+            TaskStatus::DeadlineExceeded => TaskError::DeadlineExceeded,
+            TaskStatus::Lost => TaskError::Lost,
+            // SAFETY: the status shows that the outcome is written. These outcomes never change.
+            TaskStatus::Failed | TaskStatus::Panicked => match unsafe { &*self.outcome.get() } {
+                Outcome::Failed(error) => TaskError::Failed(error.clone()),
+                Outcome::Panicked(message) => TaskError::Panicked(message.clone()),
+                _ => unreachable!("upcall: the outcome is the one that the status names"),
+            },
+        })
+    }
+
+    /// Takes the value of a finished operation.
+    pub fn take<T: 'static>(&self) -> Result<T, TaskError> {
+        if let Some(error) = self.error() {
+            return Err(error);
+        }
+        if !self.state.take() {
+            return Err(TaskError::Taken);
+        }
+        // SAFETY: the step made this call the value's owner.
+        let outcome = unsafe { std::mem::replace(&mut *self.outcome.get(), Outcome::None) };
+        let Outcome::Value(value) = outcome else {
+            unreachable!("upcall: the outcome is the one that the status names")
+        };
+        value.downcast().map(|value| *value).map_err(|value| {
+            // SAFETY: this call still owns the value.
+            unsafe { *self.outcome.get() = Outcome::Value(value) };
+            self.state.put_back();
+            TaskError::WrongType { expected: std::any::type_name::<T>() }
+        })
+    }
+}
+
+impl Drop for TaskCell {
+    fn drop(&mut self) {
+        let outcome = std::mem::replace(self.outcome.get_mut(), Outcome::None);
+        drop(IgnoreDropPanic::new(outcome));
+    }
+}

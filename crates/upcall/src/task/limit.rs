@@ -1,0 +1,70 @@
+//! The number of running tasks, and its limit.
+
+use std::future::poll_fn;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::task::Poll;
+
+use super::watchers;
+use crate::config::settings;
+
+/// The number of started operations that have not ended.
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
+
+/// A place among the running tasks. Its drop gives it back.
+pub(super) struct Place(());
+
+impl Place {
+    /// Keeps the place until the end of an operation gives it back.
+    pub fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        give_back();
+    }
+}
+
+/// Takes a place among the running tasks. Returns the limit if there is no place.
+pub(super) fn take() -> Result<Place, usize> {
+    let limit = match settings().running_tasks {
+        0 => usize::MAX,
+        limit => limit,
+    };
+    let running = RUNNING.fetch_add(1, SeqCst);
+    if running < limit {
+        return Ok(Place(()));
+    }
+    RUNNING.fetch_sub(1, SeqCst);
+    Err(limit)
+}
+
+/// Waits for a place, and takes it.
+pub(super) async fn wait() -> Place {
+    let mut waiter = watchers::Room::new();
+    poll_fn(|context| {
+        waiter.register(context.waker());
+        // A place given back before this is seen here.
+        take().map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
+}
+
+/// Gives a place back.
+pub(super) fn give_back() {
+    // In the child of a fork, operations of this thread may end that `forget` has not counted.
+    let _ = RUNNING.fetch_update(SeqCst, Relaxed, |running| running.checked_sub(1));
+    watchers::tell_room();
+}
+
+/// The number of running tasks.
+pub(super) fn running() -> usize {
+    RUNNING.load(Relaxed)
+}
+
+/// In the child of a fork: forgets the tasks of the parent.
+pub(super) fn forget() {
+    RUNNING.store(0, Relaxed);
+}

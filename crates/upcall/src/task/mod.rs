@@ -1,0 +1,632 @@
+//! Tasks: asynchronous operations started by C, with one completion each.
+//!
+//! ```text
+//! start ── takes a place (`limit`), makes the cell and its handle (`cell`), wraps the future
+//! (`run`)
+//!   │      polls it once; if it is ready, calls the completion (`completion`) and returns
+//!   └──── else its home is a worker, the thread's `LocalRuntime`, or tokio (`executor`)
+//!
+//! the end: value, error, panic, deadline ─┐ `Run` drops the operation, then ends the cell:
+//!          cancelled, executor gone ──────┘ status and outcome, watchers (`watchers`), completion
+//! ```
+//!
+//! Rule: **the operation's own future makes its end**, in a poll or in its drop. So there is
+//! exactly one end, and nothing of the operation runs after it. A cancellation only asks the
+//! executor to drop the future. The steps of different threads are in `state`.
+
+mod cell;
+mod completion;
+mod error;
+mod executor;
+mod limit;
+#[cfg(all(test, upcall_loom))]
+mod model;
+mod parts;
+mod run;
+mod state;
+pub(crate) mod watchers;
+
+use std::any::Any;
+use std::error::Error;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::os::fd::RawFd;
+use std::panic::Location;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+#[cfg(feature = "tokio")]
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use cell::{Outcome, TaskCell};
+pub use completion::{Completion, CompletionFn};
+pub use error::{StartError, TaskError};
+use executor::Executor;
+use parts::{AnyParts, Parts};
+pub use parts::{NobodyTakes, PartSender};
+use run::{Fallible, Limited, Run};
+use watchers::Waiter;
+
+#[cfg(feature = "tokio")]
+use crate::fiber::tokio_runtime;
+use crate::fiber::wait::wait_for_ours;
+use crate::handle::{HandleError, table};
+use crate::runtime::operation::{self, FirstPoll, LocalHome, Operation};
+use crate::runtime::{Timer, is_closing, timer};
+use crate::sync::in_own_code;
+
+/// A task, as C has it: an opaque type behind the pointer returned by [`start`].
+///
+/// The pointer is a number, like that of a [`Handle`](crate::Handle): a null, stale or foreign one
+/// is an error. C has the functions `task_wait`, `task_status`, `task_cancel`, `task_free`,
+/// `task_fd` and `task_next` of [`c_api!`](crate::c_api). They work for all tasks of a library.
+/// The value of a task has a type, so its author writes the function that takes it:
+///
+/// ```
+/// use std::ffi::c_int;
+/// use upcall::Task;
+///
+/// /// Writes the length to `length`. Returns 0; -1 if the task has none, with a message.
+/// ///
+/// /// # Safety
+/// /// `length` is valid for writing.
+/// #[upcall::export(on_panic = -1)]
+/// #[unsafe(no_mangle)]
+/// pub unsafe extern "C" fn geo_lookup_result(task: *mut Task, length: *mut usize) -> c_int {
+///     let value = Task::take::<usize>(task).unwrap();
+///     // SAFETY: the caller guarantees that `length` is valid for writing.
+///     unsafe { length.write(value) };
+///     0
+/// }
+/// ```
+///
+/// This type has no values.
+pub struct Task(Never);
+
+enum Never {}
+
+impl fmt::Debug for Task {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {}
+    }
+}
+
+/// The state of a task: running, or the kind of its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+#[non_exhaustive]
+pub enum TaskStatus {
+    /// The operation has not ended.
+    Running = 0,
+    /// It ended with a value.
+    Done = 1,
+    /// It ended with an error.
+    Failed = 2,
+    /// It panicked.
+    Panicked = 3,
+    /// It was cancelled, and its future dropped.
+    Cancelled = 4,
+    /// Its deadline came first, and its future was dropped.
+    DeadlineExceeded = 5,
+    /// Its future was dropped by the end of its executor: a [`shutdown`](crate::shutdown), or the
+    /// end of its [`LocalRuntime`](crate::LocalRuntime). In the child of a fork, only the parent
+    /// runs it.
+    Lost = 6,
+}
+
+impl TaskStatus {
+    fn of(number: usize) -> Self {
+        const ALL: [TaskStatus; 7] = [
+            TaskStatus::Running,
+            TaskStatus::Done,
+            TaskStatus::Failed,
+            TaskStatus::Panicked,
+            TaskStatus::Cancelled,
+            TaskStatus::DeadlineExceeded,
+            TaskStatus::Lost,
+        ];
+        ALL[number]
+    }
+}
+
+/// Starts an asynchronous operation for C, and returns C's handle of it.
+///
+/// The operation is polled at once, on the calling thread, until it first waits. If it is ready by
+/// then, its completion is called before `start` returns. Otherwise it goes on without the caller:
+/// on tokio with the feature `tokio`, on one of upcall's workers without it. No fiber is made for
+/// it, so no promise of [`Fibers`](crate::Fibers) is needed.
+///
+/// ```
+/// use std::sync::mpsc::channel;
+/// use upcall::{Completion, Task, TaskStatus};
+///
+/// let (sender, receiver) = channel();
+/// let done = Completion::call(move |_, status| sender.send(status).unwrap());
+/// let operation = async {
+///     upcall::timer(std::time::Duration::from_millis(1)).await;
+///     Ok::<_, std::io::Error>(42)
+/// };
+/// let task = upcall::start(operation, done)?;
+/// assert_eq!(receiver.recv()?, TaskStatus::Done);
+/// assert_eq!(Task::take::<i32>(task)?, 42);
+/// Task::free(task, false)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// The handle stays until [`Task::free`], C's `task_free`. [`TaskBuilder`] has options: a deadline,
+/// the executor, and waiting where too many tasks run.
+///
+/// An operation that computes for long, or blocks, holds up others on its worker. A wait by
+/// [`wait`](crate::wait) inside its poll blocks the worker; operations use `.await`.
+///
+/// # Errors
+/// See [`StartError`]. The future has been dropped then, and the completion is not called.
+#[track_caller]
+pub fn start<T, E>(
+    operation: impl Future<Output = Result<T, E>> + Send + 'static,
+    completion: Completion,
+) -> Result<*mut Task, StartError>
+where
+    T: Any + Send,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    TaskBuilder::new().start(operation, completion)
+}
+
+/// Options for a task.
+///
+/// ```
+/// use std::time::Duration;
+/// use upcall::{Completion, Task, TaskBuilder, TaskStatus};
+///
+/// let never = std::future::pending::<Result<(), std::io::Error>>(); let task =
+/// TaskBuilder::new().deadline(Duration::from_millis(1)).start(never, Completion::none())?;
+/// assert_eq!(Task::wait(task, None)?, TaskStatus::DeadlineExceeded); Task::free(task, false)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use = "it starts nothing by itself"]
+pub struct TaskBuilder {
+    deadline: Option<Duration>,
+    later: bool,
+    waits: bool,
+}
+
+impl TaskBuilder {
+    /// A builder without any option.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Ends the operation after `duration`, as [`TaskStatus::DeadlineExceeded`].
+    ///
+    /// A `duration` beyond the clock's range, such as `Duration::MAX`, is no deadline.
+    pub fn deadline(mut self, duration: Duration) -> Self {
+        self.deadline = Some(duration);
+        self
+    }
+
+    /// Leaves the first poll to the executor.
+    ///
+    /// So `start` runs nothing of the operation, and calls no completion.
+    pub fn later(mut self) -> Self {
+        self.later = true;
+        self
+    }
+
+    /// Waits, as [`wait`](crate::wait) does, while as many tasks run as
+    /// [`Config::running_tasks`](crate::Config::running_tasks) allows. Otherwise that is an error.
+    pub fn wait_for_place(mut self) -> Self {
+        self.waits = true;
+        self
+    }
+
+    /// Starts an operation like [`start`](crate::start).
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    ///
+    /// # Panics
+    /// If no handle is free. With [`wait_for_place`](Self::wait_for_place), like
+    /// [`wait`](crate::wait).
+    #[track_caller]
+    pub fn start<T, E>(
+        self,
+        operation: impl Future<Output = Result<T, E>> + Send + 'static,
+        completion: Completion,
+    ) -> Result<*mut Task, StartError>
+    where
+        T: Any + Send,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        self.send(operation, completion, None)
+    }
+
+    /// Starts an operation whose result comes in parts, through a queue for `capacity` parts.
+    ///
+    /// `operation` gets the sender. [`Task::next_part`] takes the parts, in order.
+    ///
+    /// ```
+    /// use upcall::{Completion, PartSender, Task, TaskBuilder};
+    ///
+    /// let rows = |mut sender: PartSender<u32>| async move {
+    ///     for row in 0..1000 {
+    ///         sender.send(row).await?;
+    ///     }
+    ///     Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+    /// };
+    /// let task = TaskBuilder::new().start_parts(16, rows, Completion::none())?;
+    /// let mut sum = 0;
+    /// while let Some(row) = Task::next_part::<u32>(task, None)? {
+    ///     sum += row;
+    /// }
+    /// assert_eq!(sum, 499_500);
+    /// Task::free(task, false)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    ///
+    /// # Panics
+    /// Like [`start`](Self::start).
+    #[track_caller]
+    pub fn start_parts<P, T, E, F>(
+        self,
+        capacity: usize,
+        operation: impl FnOnce(PartSender<P>) -> F,
+        completion: Completion,
+    ) -> Result<*mut Task, StartError>
+    where
+        P: Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Any + Send,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let (parts, sender) = Parts::new(capacity);
+        self.send(operation(sender), completion, Some(parts))
+    }
+
+    /// Starts an operation on the calling thread's [`LocalRuntime`](crate::LocalRuntime). It need
+    /// not be `Send`.
+    ///
+    /// # Errors
+    /// See [`StartError`]; [`NoRuntime`](StartError::NoRuntime) without such a runtime.
+    ///
+    /// # Panics
+    /// Like [`start`](Self::start).
+    #[track_caller]
+    pub fn start_local<T, E>(
+        self,
+        operation: impl Future<Output = Result<T, E>> + 'static,
+        completion: Completion,
+    ) -> Result<*mut Task, StartError>
+    where
+        T: Any + Send,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let home = LocalHome::own().ok_or(StartError::NoRuntime)?;
+        let started_at = Location::caller();
+        let cell = self.make(completion, Some(home), None)?;
+        let started = match self.timer() {
+            None => operation::local(started_at, Run::new(cell.clone(), Fallible(operation))),
+            Some(timer) => {
+                let operation = Limited { operation: Fallible(operation), timer };
+                operation::local(started_at, Run::new(cell.clone(), operation))
+            }
+        };
+        let (poll, operation) = started.expect("upcall: the thread has a LocalRuntime");
+        self.begin(&cell, poll, operation)
+    }
+
+    /// Starts an operation on the workers, or on tokio.
+    #[track_caller]
+    fn send<T, E>(
+        self,
+        operation: impl Future<Output = Result<T, E>> + Send + 'static,
+        completion: Completion,
+        parts: Option<Arc<dyn AnyParts>>,
+    ) -> Result<*mut Task, StartError>
+    where
+        T: Any + Send,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let started_at = Location::caller();
+        let cell = self.make(completion, None, parts)?;
+        match self.timer() {
+            None => self.send_to(started_at, &cell, Fallible(operation)),
+            Some(timer) => self.send_to(started_at, &cell, Limited { operation: Fallible(operation), timer }),
+        }
+    }
+
+    fn send_to(
+        &self,
+        started_at: &'static Location<'static>,
+        cell: &Arc<TaskCell>,
+        operation: impl Future<Output = Outcome> + Send + 'static,
+    ) -> Result<*mut Task, StartError> {
+        let run = Run::new(cell.clone(), operation);
+        #[cfg(feature = "tokio")]
+        let run = match tokio_runtime::for_tasks() {
+            Some(handle) => return Ok(self.send_to_tokio(&handle, cell, run)),
+            None => run,
+        };
+        let (poll, operation) = operation::sent(started_at, run);
+        self.begin(cell, poll, operation)
+    }
+
+    /// Polls an operation once, and gives it to tokio if it is not ready.
+    ///
+    /// tokio polls it again with a waker of its own, so the first poll needs none.
+    #[cfg(feature = "tokio")]
+    fn send_to_tokio(
+        &self,
+        handle: &tokio::runtime::Handle,
+        cell: &Arc<TaskCell>,
+        run: Run<impl Future<Output = Outcome> + Send + 'static>,
+    ) -> *mut Task {
+        let mut run = Box::pin(run);
+        let mut is_ready = false;
+        if !self.later {
+            cell.state().begin_inline();
+            is_ready = run.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        }
+        if !is_ready {
+            let started = handle.spawn(run);
+            cell.set_executor(Executor::Tokio(started.abort_handle()));
+        }
+        self.end_inline(cell)
+    }
+
+    /// Makes the first poll of an operation, or leaves it to the executor.
+    fn begin(
+        &self,
+        cell: &Arc<TaskCell>,
+        poll: FirstPoll,
+        operation: Operation,
+    ) -> Result<*mut Task, StartError> {
+        cell.set_executor(Executor::Ours(operation));
+        if !self.later {
+            cell.state().begin_inline();
+            poll.now();
+        } else if let Err((poll, refused)) = poll.later() {
+            // The caller gets an error, so nobody else is told.
+            cell.state().complete();
+            drop(poll);
+            let _ = Task::free(cell.handle(), false);
+            return Err(refused.into());
+        }
+        Ok(self.end_inline(cell))
+    }
+
+    /// Calls the completion of an operation that has ended in its first poll. Returns the handle.
+    fn end_inline(&self, cell: &Arc<TaskCell>) -> *mut Task {
+        if !self.later && cell.state().end_inline() {
+            cell.deliver();
+        }
+        cell.handle()
+    }
+
+    fn timer(&self) -> Option<Timer> {
+        self.deadline.map(timer)
+    }
+
+    /// Takes a place among the running tasks, and makes the cell of a task.
+    #[track_caller]
+    fn make(
+        &self,
+        completion: Completion,
+        local: Option<LocalHome>,
+        parts: Option<Arc<dyn AnyParts>>,
+    ) -> Result<Arc<TaskCell>, StartError> {
+        if in_own_code() {
+            return Err(StartError::Interrupts);
+        }
+        if is_closing() {
+            return Err(StartError::ShutDown);
+        }
+        let place = match limit::take() {
+            Ok(place) => place,
+            Err(_) if self.waits => wait_for_ours(limit::wait()),
+            Err(limit) => return Err(StartError::TooMany { limit }),
+        };
+        let cell = Arc::new(TaskCell::new(completion, local, parts));
+        if let Some(parts) = cell.parts() {
+            parts.belong_to(&cell);
+        }
+        cell.set_number(table::insert(TaskHandle(cell.clone())));
+        place.keep();
+        Ok(cell)
+    }
+}
+
+/// The value behind C's handle of a task.
+struct TaskHandle(Arc<TaskCell>);
+
+impl Task {
+    /// The cell behind a handle.
+    fn cell(task: *mut Self) -> Result<Arc<TaskCell>, HandleError> {
+        // SAFETY: a `TaskHandle` may be shared with, and dropped on, any thread: a `TaskCell` is
+        // `Send` and `Sync`.
+        let cell = unsafe { table::with(task.addr(), |task: &TaskHandle| task.0.clone()) }?;
+        cell.complete_if_forked();
+        Ok(cell)
+    }
+
+    /// The status of a task.
+    ///
+    /// # Errors
+    /// If `task` is no handle of a task.
+    pub fn status(task: *mut Self) -> Result<TaskStatus, HandleError> {
+        Ok(Self::cell(task)?.status())
+    }
+
+    /// Waits until a task has ended, for `timeout` at most, and returns its status.
+    ///
+    /// The status is [`Running`](TaskStatus::Running) if time runs out; without a `timeout`, it
+    /// never does. Like [`wait`](crate::wait), this suspends a fiber and blocks any other caller.
+    ///
+    /// # Errors
+    /// If `task` is no handle of a task.
+    ///
+    /// # Panics
+    /// Like [`wait`](crate::wait).
+    #[track_caller]
+    pub fn wait(task: *mut Self, timeout: Option<Duration>) -> Result<TaskStatus, HandleError> {
+        let cell = Self::cell(task)?;
+        wait_until(&cell, timeout, || cell.has_ended().then_some(()));
+        watchers::settle(&cell, || cell.has_ended());
+        cell.complete_if_forked();
+        Ok(cell.status())
+    }
+
+    /// Asks for the end of a task: its future is dropped, at a point where it waits.
+    ///
+    /// This returns at once. The task ends as [`Cancelled`](TaskStatus::Cancelled), unless it has
+    /// another end before that. A task that has ended stays as it is.
+    ///
+    /// # Errors
+    /// If `task` is no handle of a task.
+    pub fn cancel(task: *mut Self) -> Result<(), HandleError> {
+        Self::cell(task)?.cancel();
+        Ok(())
+    }
+
+    /// Frees the handle, and the value if nobody has taken it.
+    ///
+    /// With `cancel`, a running operation is cancelled; otherwise it goes on. Its completion is
+    /// called in either case. The handle is stale from now on. A wait in progress goes on.
+    ///
+    /// # Errors
+    /// If `task` is no handle of a task, as when it was freed already.
+    pub fn free(task: *mut Self, cancel: bool) -> Result<(), HandleError> {
+        let cell = Self::cell(task)?;
+        // SAFETY: any thread may drop a `TaskHandle`: a `TaskCell` is `Send`.
+        unsafe { table::remove::<TaskHandle>(task.addr()) }?;
+        if cancel {
+            cell.cancel();
+        }
+        if let Some(parts) = cell.parts() {
+            parts.close();
+        }
+        Ok(())
+    }
+
+    /// Takes the value of a task, a `T`. It can be taken once.
+    ///
+    /// # Errors
+    /// If the operation has not ended, or has ended without a value; if the value was taken, or is
+    /// no `T`; if `task` is no handle of a task.
+    pub fn take<T: Send + 'static>(task: *mut Self) -> Result<T, TaskError> {
+        Self::cell(task)?.take()
+    }
+
+    /// Why a task has ended without a value; `None` if it has one.
+    ///
+    /// # Errors
+    /// If `task` is no handle of a task.
+    pub fn error(task: *mut Self) -> Result<Option<TaskError>, HandleError> {
+        Ok(Self::cell(task)?.error())
+    }
+
+    /// Takes the next part of a result, a `P`. Waits for it, for `timeout` at most.
+    ///
+    /// `Ok(None)` means that there are no more parts, and that the operation has ended with its
+    /// value. Without a `timeout`, this waits for as long as it takes.
+    ///
+    /// # Errors
+    /// [`NotDone`](TaskError::NotDone) if time runs out. [`NoParts`](TaskError::NoParts) if the
+    /// task was not started by [`start_parts`](TaskBuilder::start_parts), and
+    /// [`WrongType`](TaskError::WrongType) if its parts are no `P`. After the last part, the error
+    /// of the operation.
+    ///
+    /// # Panics
+    /// Like [`wait`](crate::wait).
+    #[track_caller]
+    pub fn next_part<P: Send + 'static>(
+        task: *mut Self,
+        timeout: Option<Duration>,
+    ) -> Result<Option<P>, TaskError> {
+        let cell = Self::cell(task)?;
+        let parts = cell.parts().ok_or(TaskError::NoParts)?;
+        let Some(parts) = parts.as_any().downcast_ref::<Parts<P>>() else {
+            return Err(TaskError::WrongType { expected: std::any::type_name::<P>() });
+        };
+        // A part comes before the end, so the end is looked at first.
+        let next = wait_until(&cell, timeout, || {
+            let has_ended = cell.has_ended();
+            parts.pop().map(Some).or(has_ended.then_some(None))
+        });
+        watchers::settle(&cell, || !parts.is_empty() || cell.has_ended());
+        match next {
+            Some(Some(part)) => Ok(Some(part)),
+            Some(None) => cell.error().map_or(Ok(None), Err),
+            None => Err(TaskError::NotDone),
+        }
+    }
+
+    /// Waits for the next part, for `timeout` at most, and leaves it there.
+    ///
+    /// Returns whether there is a part: `Some(true)`; whether there is none any more:
+    /// `Some(false)`; `None` if time runs out.
+    #[track_caller]
+    pub(crate) fn wait_for_part(
+        task: *mut Self,
+        timeout: Option<Duration>,
+    ) -> Result<Option<bool>, TaskError> {
+        let cell = Self::cell(task)?;
+        let parts = cell.parts().ok_or(TaskError::NoParts)?;
+        let next = wait_until(&cell, timeout, || {
+            let has_ended = cell.has_ended();
+            if parts.is_empty() { has_ended.then_some(false) } else { Some(true) }
+        });
+        watchers::settle(&cell, || !parts.is_empty() || cell.has_ended());
+        Ok(next)
+    }
+
+    /// The descriptor of a task, for an event loop: readable (`POLLIN`, level-triggered) when the
+    /// task has ended, or has a part.
+    ///
+    /// The first call makes it. It is closed when the task has been freed and has ended.
+    pub(crate) fn fd(task: *mut Self) -> Result<RawFd, String> {
+        let cell = Self::cell(task).map_err(|error| error.to_string())?;
+        let ready = || cell.has_ended() || cell.parts().is_some_and(|parts| !parts.is_empty());
+        watchers::descriptor(&cell, ready).map_err(|error| format!("there is no file descriptor: {error}"))
+    }
+
+    /// The number of tasks that run: started, and not ended.
+    pub fn running() -> usize {
+        limit::running()
+    }
+}
+
+/// Waits until `ready` returns something, for `timeout` at most.
+#[track_caller]
+fn wait_until<R>(
+    cell: &Arc<TaskCell>,
+    timeout: Option<Duration>,
+    mut ready: impl FnMut() -> Option<R>,
+) -> Option<R> {
+    if let Some(result) = ready() {
+        return Some(result);
+    }
+    if timeout == Some(Duration::ZERO) {
+        return None;
+    }
+    let mut waiter = Waiter::new(cell);
+    let mut timer = timeout.map(timer);
+    wait_for_ours(poll_fn(|context| match waiter.poll(context, &mut ready) {
+        Poll::Ready(result) => Poll::Ready(Some(result)),
+        Poll::Pending => match &mut timer {
+            Some(timer) => Pin::new(timer).poll(context).map(|()| None),
+            None => Poll::Pending,
+        },
+    }))
+}
+
+/// In the child of a fork: forgets the tasks of the parent's other threads.
+pub(crate) fn forget_others() {
+    watchers::forget();
+    limit::forget();
+}

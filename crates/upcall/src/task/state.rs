@@ -1,0 +1,134 @@
+//! The state of a task: one word, changed by single atomic steps.
+//!
+//! | bit | set by | meaning |
+//! |---|---|---|
+//! | `EXECUTOR` | the starter | the executor's handle is in the cell |
+//! | `CANCELLED` | the first canceller | the end of the operation was asked for |
+//! | `ENDED` | the operation's end, once | status and outcome stay from now on |
+//! | `WATCHED` | a waiter, before it sleeps | somebody is to be told of changes |
+//! | `INLINE` | the starter | its thread makes the first poll, and the completion's call |
+//! | `COMPLETED` | whoever calls the completion | its call has begun |
+//! | `TAKEN` | whoever takes the value | the value is not in the cell any more |
+//!
+//! The bits above `STATUS` have the status since `ENDED`.
+//!
+//! Rule: **one step decides who owns a part of the cell.** The executor's handle belongs to the
+//! canceller that came before the end, or to the end; to the starter, if either came before
+//! `EXECUTOR`. The completion belongs to the first to set `COMPLETED`, the value to the first to
+//! set `TAKEN`. loom checks every order of these steps (`model.rs`).
+
+use super::TaskStatus;
+use crate::sync::atomic::AtomicUsize;
+use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+
+const EXECUTOR: usize = 1;
+const CANCELLED: usize = 1 << 1;
+const ENDED: usize = 1 << 2;
+const WATCHED: usize = 1 << 3;
+const INLINE: usize = 1 << 4;
+const COMPLETED: usize = 1 << 5;
+const TAKEN: usize = 1 << 6;
+/// The position of the status.
+const STATUS: u32 = 8;
+
+pub(super) struct State(AtomicUsize);
+
+/// Who owns the executor's handle after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Executor {
+    /// Somebody else, or nobody yet.
+    Others,
+    /// The caller: the operation was cancelled, and is to be ended by the handle.
+    ToCancel,
+    /// The caller: the operation has ended, and the handle is of no use.
+    ToDrop,
+}
+
+/// What remains to be done after the end of an operation.
+pub(super) struct End {
+    pub executor: Executor,
+    /// Whether the caller has to wake the task's watchers.
+    pub is_watched: bool,
+    /// Whether the caller has to call the completion.
+    pub completes: bool,
+}
+
+impl State {
+    pub fn new() -> Self {
+        Self(AtomicUsize::new(0))
+    }
+
+    /// Publishes the executor's handle, written by the caller.
+    pub fn set_executor(&self) -> Executor {
+        match self.0.fetch_or(EXECUTOR, AcqRel) {
+            before if before & ENDED != 0 => Executor::ToDrop,
+            before if before & CANCELLED != 0 => Executor::ToCancel,
+            _ => Executor::Others,
+        }
+    }
+
+    /// Asks for the operation's end.
+    pub fn cancel(&self) -> Executor {
+        match self.0.fetch_or(CANCELLED, AcqRel) {
+            before if before & (CANCELLED | ENDED) != 0 || before & EXECUTOR == 0 => Executor::Others,
+            _ => Executor::ToCancel,
+        }
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Relaxed) & CANCELLED != 0
+    }
+
+    /// Publishes the outcome, written by the caller. The operation calls this once.
+    pub fn end(&self, status: TaskStatus) -> End {
+        let before = self.0.fetch_or(ENDED | (status as usize) << STATUS, AcqRel);
+        let executor = if before & (EXECUTOR | CANCELLED) == EXECUTOR {
+            Executor::ToDrop
+        } else {
+            // The canceller has it, or the starter has not published it.
+            Executor::Others
+        };
+        End { executor, is_watched: before & WATCHED != 0, completes: before & INLINE == 0 }
+    }
+
+    /// The status; `None` while the operation has not ended.
+    #[inline]
+    pub fn status(&self) -> Option<TaskStatus> {
+        let state = self.0.load(Acquire);
+        (state & ENDED != 0).then(|| TaskStatus::of(state >> STATUS))
+    }
+
+    /// Has the end tell the task's watchers. Returns whether the operation has ended already.
+    pub fn watch(&self) -> bool {
+        self.0.fetch_or(WATCHED, AcqRel) & ENDED != 0
+    }
+
+    pub fn is_watched(&self) -> bool {
+        self.0.load(Relaxed) & WATCHED != 0
+    }
+
+    /// Begins a first poll by the starter: an end leaves the call of the completion to it.
+    pub fn begin_inline(&self) {
+        self.0.fetch_or(INLINE, Relaxed);
+    }
+
+    /// Ends the first poll. Returns whether the operation has ended in it.
+    pub fn end_inline(&self) -> bool {
+        self.0.fetch_and(!INLINE, AcqRel) & ENDED != 0
+    }
+
+    /// Claims the completion. Returns whether the caller is to call it.
+    pub fn complete(&self) -> bool {
+        self.0.fetch_or(COMPLETED, AcqRel) & COMPLETED == 0
+    }
+
+    /// Claims the value. Returns whether it is the caller's.
+    pub fn take(&self) -> bool {
+        self.0.fetch_or(TAKEN, AcqRel) & TAKEN == 0
+    }
+
+    /// Gives the value back, which the caller has claimed.
+    pub fn put_back(&self) {
+        self.0.fetch_and(!TAKEN, AcqRel);
+    }
+}
