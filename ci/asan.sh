@@ -15,7 +15,7 @@ export RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_stack_use_after_return=
 lane=(cargo test --quiet --target $target --target-dir target/asan)
 # Skips tests with a limited address space, since the sanitizer takes much of it, and tests that
 # leak on purpose.
-RUSTC_BOOTSTRAP=1 "${lane[@]}" -p upcall --features sanitizer --test dropped --test fiber -- \
+RUSTC_BOOTSTRAP=1 "${lane[@]}" -p upcall --features sanitizer --test dropped --test fiber --test tasks -- \
     --skip no_memory --skip forgotten
 # Safe programs that once read freed memory.
 RUSTC_BOOTSTRAP=1 "${lane[@]}" -p upcall --features sanitizer --test thread_locals --test callback_misuse

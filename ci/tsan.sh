@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tests of fibers, workers and their waits, with ThreadSanitizer. upcall tells it of fibers. The
-# lane has a compiler of its own, because the standard library must be built with the sanitizer,
+# Tests of fibers, tasks, workers and their waits, with ThreadSanitizer. upcall tells it of fibers.
+# The lane has a compiler of its own, because the standard library must be built with the sanitizer,
 # too. Otherwise it would miss the happens-before edges of locks and threads. It must report a race
 # made on purpose.
 set -euo pipefail
@@ -21,7 +21,8 @@ lane() {
 }
 # Skips tests with a limited address space, and recursion deeper than the sanitizer's record of
 # calls.
-lane --test fiber --test spawn --test crossing --test primitives -- --skip no_memory --skip recurses_as_deep
+export TASK_RACES=${TASK_RACES:-3000}
+lane --test fiber --test spawn --test tasks --test crossing --test primitives -- --skip no_memory --skip recurses_as_deep
 if found=$(lane --test race 2>&1); then
     echo "ThreadSanitizer did not see the race made on purpose"
     exit 1

@@ -122,6 +122,23 @@ int guest_poll_calls(guest_callback callback, void *argument);
 int guest_poll_waits_and_calls(guest_callback callback, void *argument);
 int guest_local_calls(guest_callback callback, void *argument);
 int guest_fiber_calls(guest_callback callback, void *argument);
+
+/* Operations that C starts: their kind, and the options of their start. */
+enum guest_operation { GUEST_VALUE, GUEST_ERROR, GUEST_PANIC, GUEST_NEVER };
+enum {
+    GUEST_ON_WORKERS = 1, /* not on tokio */
+    GUEST_LATER = 2,      /* the first poll is the executor's */
+    GUEST_LOCAL = 4,      /* on the calling thread's runtime */
+    GUEST_ON_LOOP = 8     /* the completion is called on the calling thread's runtime */
+};
+typedef void (*guest_done)(void *data, upcall_task *task, int status);
+upcall_task *guest_start(enum guest_operation operation, unsigned milliseconds, unsigned options, guest_done done, void *data);
+upcall_task *guest_start_with_deadline(unsigned milliseconds, guest_done done, void *data);
+upcall_task *guest_start_parts(int parts, size_t capacity, guest_done done, void *data);
+int guest_task_value(upcall_task *task, int *value);
+int guest_task_part(upcall_task *task, int *part);
+int guest_running_tasks(void);
+int guest_operations_alive(void);
 int guest_thread_waits(void);
 /* A fiber-local value, for a thread to be detached: src/detach.rs. */
 int guest_keep_local(guest_callback callback, void *argument);

@@ -11,6 +11,7 @@ mod model;
 mod moved;
 mod room;
 mod signals;
+mod tasks;
 mod tools;
 mod waiting;
 

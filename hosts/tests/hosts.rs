@@ -61,6 +61,10 @@ cases! {
     event_loop {
         driven, busy, idle, level, told_late, errors, inside, waits_meanwhile,
     }
+    started {
+        ends, at_once, misused, chained, descriptors, on_a_loop, at_thread_exit, on_fibers, on_coroutines, many,
+        shut_down, forked, forked_loop, at_exit,
+    }
     waits {
         on_main, on_pthreads, on_coroutines, on_registered_stacks, on_workers, on_local_fibers, panics, depths, ping_pong,
         meanwhile_on_worker [UPCALL_WORKERS = "1"],

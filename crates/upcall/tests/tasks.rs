@@ -33,6 +33,11 @@ fn sending() -> (Completion, Receiver<(usize, TaskStatus, ThreadId)>) {
     (Completion::call(send), receiver)
 }
 
+/// The executors of tasks. The first one is tokio, if upcall has this feature.
+fn executors() -> [TaskBuilder; 2] {
+    [TaskBuilder::new(), TaskBuilder::new().on_workers()]
+}
+
 /// An operation that is ready after a moment.
 async fn soon<T>(value: T) -> Result<T, io::Error> {
     timer(MOMENT).await;
@@ -73,7 +78,8 @@ fn every_end_has_its_status_and_message() {
         ("cancel", TaskStatus::Cancelled, "the task was cancelled"),
         ("deadline", TaskStatus::DeadlineExceeded, "the task did not end before its deadline"),
     ];
-    for (how, expected, message) in cases {
+    for (case, builder) in cases.iter().flat_map(|case| executors().map(|builder| (case, builder))) {
+        let (how, expected, message) = *case;
         let (done, ended) = sending();
         let operation = async move {
             timer(MOMENT).await;
@@ -84,8 +90,7 @@ fn every_end_has_its_status_and_message() {
                 _ => pending().await,
             }
         };
-        let builder =
-            if how == "deadline" { TaskBuilder::new().deadline(2 * MOMENT) } else { TaskBuilder::new() };
+        let builder = if how == "deadline" { builder.deadline(2 * MOMENT) } else { builder };
         let task = builder.start(operation, done).unwrap();
         assert_eq!(Task::status(task).unwrap(), TaskStatus::Running);
         assert!(matches!(Task::take::<()>(task), Err(TaskError::NotDone)));
@@ -444,11 +449,13 @@ fn one_completion_in_every_race() {
             }
             if round % 7 == 0 { Err(io::Error::other("fails")) } else { Ok(round) }
         };
-        let builder = if round % 4 == 0 {
-            TaskBuilder::new().deadline(Duration::from_micros((round % 40) as u64))
-        } else {
-            TaskBuilder::new()
-        };
+        let mut builder = executors()[round % 2].clone();
+        if round % 4 < 2 {
+            builder = builder.deadline(Duration::from_micros((round % 40) as u64));
+        }
+        if round % 13 == 0 {
+            builder = builder.later();
+        }
         let task = builder.start(operation, done).unwrap();
         shared.lock().unwrap().push(task.addr());
         if round % 2 == 0 {

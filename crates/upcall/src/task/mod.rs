@@ -191,6 +191,8 @@ pub struct TaskBuilder {
     deadline: Option<Duration>,
     later: bool,
     waits: bool,
+    #[cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "there are no others"))]
+    on_workers: bool,
 }
 
 impl TaskBuilder {
@@ -212,6 +214,14 @@ impl TaskBuilder {
     /// So `start` runs nothing of the operation, and calls no completion.
     pub fn later(mut self) -> Self {
         self.later = true;
+        self
+    }
+
+    /// Runs the operation on upcall's workers, also with the feature `tokio`.
+    ///
+    /// Futures of tokio work there, too: each poll is in the context of a runtime.
+    pub fn on_workers(mut self) -> Self {
+        self.on_workers = true;
         self
     }
 
@@ -348,7 +358,7 @@ impl TaskBuilder {
     ) -> Result<*mut Task, StartError> {
         let run = Run::new(cell.clone(), operation);
         #[cfg(feature = "tokio")]
-        let run = match tokio_runtime::for_tasks() {
+        let run = match if self.on_workers { None } else { tokio_runtime::for_tasks() } {
             Some(handle) => return Ok(self.send_to_tokio(&handle, cell, run)),
             None => run,
         };
