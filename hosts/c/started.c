@@ -361,6 +361,22 @@ static void forked_loop(void) {
     the_loop_goes_on();
 }
 
+/* A completion that ends its thread: the thread sleeps, and others go on. */
+static void end_thread(void *data, upcall_task *task, int status) {
+    tell(data, task, status);
+    pthread_exit(NULL);
+}
+
+static void thread_ends(void) {
+    for (int kind = 0; kind < KINDS; kind++) {
+        struct told told = {0};
+        upcall_task *task = guest_start(GUEST_VALUE, 1, OPTIONS[kind], end_thread, &told);
+        wait_for_call(&told);
+        CHECK(upcall_task_wait(task, -1) == UPCALL_TASK_DONE && upcall_task_free(task, 0) == 0);
+    }
+    CHECK(guest_join(guest_spawn(returns_7, NULL)) == 7);
+}
+
 /* Nothing hangs or aborts at exit while operations run. */
 static void at_exit(void) {
     for (int i = 0; i < 1000; i++)
@@ -383,6 +399,7 @@ int main(int argc, char **argv) {
         {"shut_down", shut_down},
         {"forked", forked},
         {"forked_loop", forked_loop},
+        {"thread_ends", thread_ends},
         {"at_exit", at_exit},
         {NULL, NULL},
     };

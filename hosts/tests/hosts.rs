@@ -63,7 +63,7 @@ cases! {
     }
     started {
         ends, at_once, misused, chained, descriptors, on_a_loop, at_thread_exit, on_fibers, on_coroutines, many,
-        shut_down, forked, forked_loop, at_exit,
+        shut_down, forked, forked_loop, thread_ends, at_exit,
     }
     waits {
         on_main, on_pthreads, on_coroutines, on_registered_stacks, on_workers, on_local_fibers, panics, depths, ping_pong,

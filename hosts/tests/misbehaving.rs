@@ -173,6 +173,24 @@ fn cpp_exceptions_that_reach_rust_are_reported() {
     }
 }
 
+/// Operations awaited by asyncio. With the interpreter's end among the cases, a few times each.
+#[test]
+fn asyncio() {
+    let python = ["python3", "/usr/bin/python3"].into_iter().find(|python| {
+        let new_enough = ["-c", "import asyncio; asyncio.timeout"];
+        Command::new(python).args(new_enough).output().is_ok_and(|run| run.status.success())
+    });
+    let Some(python) = python else { return program::skipped("asyncio", "Python 3.11 or later") };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("real/python/tasks.py");
+    let cases = ["awaited", "cancelled", "by_descriptor", "on_threads", "loop_ends_first"];
+    let exits = ["exits_at_once", "exits_after_shutdown"];
+    for case in cases.into_iter().chain(std::iter::repeat_n(exits, 5).flatten()) {
+        let library = program::libraries().join("libguest.so");
+        let done = Outcome::Prints("done");
+        program::run(Command::new(python).arg(&script).arg(case).arg(library), case, done);
+    }
+}
+
 #[test]
 fn greenlets() {
     let pythons = ["python3", "/usr/bin/python3"];

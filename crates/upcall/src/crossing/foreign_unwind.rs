@@ -8,9 +8,13 @@
 use std::marker::PhantomData;
 use std::mem::forget;
 use std::thread::panicking;
+#[cfg(feature = "runtime")]
+use std::time::Duration;
 
 use crate::function::Function;
 use crate::messages::fatal;
+#[cfg(feature = "runtime")]
+use crate::thread::exceptions;
 
 /// Runs `f`. If an exception other than a panic reaches it, aborts with the name of `f`'s function.
 #[inline(always)]
@@ -18,6 +22,29 @@ pub(super) fn abort_on_foreign_unwind<R, F: FnOnce() -> R>(f: F) -> R {
     let passes = Passes::<F>(PhantomData);
     let value = f();
     forget(passes);
+    value
+}
+
+/// Runs `f` on a thread of ours or of the host. If `f` ends the thread, the thread sleeps for ever.
+///
+/// `pthread_exit` unwinds the thread's frames with glibc, and Rust's frames must not be unwound.
+/// CPython before 3.14 calls it on threads that want the GIL while the interpreter ends. Later
+/// versions have them sleep, as this does.
+#[cfg(feature = "runtime")]
+pub(crate) fn sleep_if_thread_ends<R>(f: impl FnOnce() -> R) -> R {
+    struct ThreadEnds;
+
+    impl Drop for ThreadEnds {
+        fn drop(&mut self) {
+            while !panicking() && !exceptions::is_in_flight() {
+                std::thread::sleep(Duration::MAX);
+            }
+        }
+    }
+
+    let ends = ThreadEnds;
+    let value = f();
+    forget(ends);
     value
 }
 

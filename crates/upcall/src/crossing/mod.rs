@@ -112,6 +112,8 @@ pub use with_stack::with_stack;
 
 use error::caught;
 use foreign_unwind::abort_on_foreign_unwind;
+#[cfg(feature = "runtime")]
+pub(crate) use foreign_unwind::sleep_if_thread_ends;
 pub(crate) use payload::message_of;
 pub(crate) use placement::from_pool;
 use placement::{Origin, Placement, Pooled, choose_placement};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::cell::TaskCell;
 use super::{Task, TaskStatus};
-use crate::crossing::downcall_on_fiber;
+use crate::crossing::{downcall_on_fiber, sleep_if_thread_ends};
 use crate::drop_guards::drop_ignoring_panics;
 use crate::runtime::LocalRuntimeHandle;
 
@@ -62,6 +62,10 @@ impl Completion {
     ///
     /// C runs on its own system stack, as in a [`downcall`](crate::downcall). On the thread of a
     /// [`LocalRuntime`](crate::LocalRuntime), it runs on a fiber, so its waits suspend.
+    ///
+    /// If `function` ends its thread (`pthread_exit`), the thread sleeps for ever instead. CPython
+    /// before 3.14 ends threads so that want to call Python while the interpreter ends. A C++
+    /// exception that leaves `function` aborts the process.
     ///
     /// ```
     /// use std::ffi::{CStr, c_char, c_void};
@@ -126,7 +130,8 @@ impl Call {
             Self::C { function, data } => drop_ignoring_panics(|| {
                 // SAFETY: whoever made the completion guarantees that any thread may make this
                 // call, once. A `Call` is made once.
-                downcall_on_fiber(|| unsafe { function(data, task, status as c_int) });
+                let call = || unsafe { function(data, task, status as c_int) };
+                downcall_on_fiber(|| sleep_if_thread_ends(call));
             }),
             Self::Rust(f) => drop_ignoring_panics(|| f(task, status)),
         }

@@ -87,6 +87,13 @@ impl OwnExceptions {
     }
 }
 
+/// Whether a C++ exception is in flight on the calling thread.
+#[cfg(feature = "runtime")]
+pub(crate) fn is_in_flight() -> bool {
+    look(cpp_runtime);
+    of_thread(ThreadState::current()).is_some_and(|exceptions| exceptions.uncaught.get() != 0)
+}
+
 const NEVER_LOOKED: usize = 0;
 const NONE: usize = 1;
 
