@@ -13,6 +13,7 @@
 //! | [`migrating`] | from `block_on`, from `stacker`, from `catch_unwind` by hand |
 //! | [`hosts`] | the real hosts of the tests, and the pitfalls of each |
 //! | [`limits`] | the things upcall does not do |
+//! | [`tasks`] | asynchronous operations that C starts, waits for and cancels |
 //! | [`bindings`] | for authors of bindings to C libraries for use by others |
 //!
 //! The examples are compiled and run with the crate's tests. If an example needs C, it calls
@@ -55,3 +56,6 @@ pub mod limits {}
 
 #[doc = include_str!("../guide/12-bindings.md")]
 pub mod bindings {}
+
+#[doc = include_str!("../guide/13-tasks.md")]
+pub mod tasks {}
