@@ -324,9 +324,30 @@ static void waits_meanwhile(void) {
     CHECK(upcall_local_end() == 0);
 }
 
+/* ---- messages: each fiber finds its own after a wait ---- */
+
+static void fails_and_waits(void *message) {
+    char none[8];
+    CHECK(upcall_last_message(none, sizeof none) == -1);
+    CHECK(guest_panic(message) == -1);
+    CHECK(guest_yield() == 0 && last_panic_says(message));
+    ended++;
+}
+
+static void messages(void) {
+    CHECK(guest_panic("of the thread") == -1);
+    CHECK(upcall_local_begin() == 0);
+    CHECK(upcall_local_spawn(fails_and_waits, "of the first") == 0);
+    CHECK(upcall_local_spawn(fails_and_waits, "of the second") == 0);
+    CHECK(upcall_local_run_ready(SIZE_MAX) == 4 && ended == 2);
+    CHECK(last_panic_says("of the thread"));
+    CHECK(upcall_local_end() == 0);
+}
+
 int main(int argc, char **argv) {
     static const struct named_case cases[] = {
         {"driven", driven},
+        {"messages", messages},
         {"busy", busy},
         {"idle", idle},
         {"level", level},

@@ -59,7 +59,7 @@ cases! {
         foreign_refused [UPCALL_FOREIGN_STACKS = "refuse"],
     }
     event_loop {
-        driven, busy, idle, level, told_late, errors, inside, waits_meanwhile,
+        driven, busy, idle, level, told_late, errors, inside, waits_meanwhile, messages,
     }
     started {
         ends, at_once, misused, chained, descriptors, on_a_loop, at_thread_exit, on_fibers, on_coroutines, many,

@@ -79,17 +79,21 @@ extern "C" {
 typedef struct UPCALL_NAME(task) UPCALL_NAME(task);
 
 /**
- * Copies the calling thread's last message into `buffer`.
+ * Copies the last message into `buffer`.
  *
- * The message tells why the last call failed on this thread. It is the panic of a Rust function
- * called by C, which then returned its declared error value; the reason why such a function was
- * not run; or the reason why a function of this header returned -1. If a signal handler's call was
- * not run for want of a reserve (`thread_attach`), there is no message of it. As with `snprintf`,
- * the copy is truncated to `size` bytes, including a terminating 0. `buffer` may be null if `size`
- * is 0.
+ * The message tells why the last call failed on this thread. It is the error or the panic of a
+ * Rust function called by C, which then returned its declared error value; the reason why such a
+ * function was not run; or the reason why a function of this header returned -1. If a signal
+ * handler's call was not run for want of a reserve (`thread_attach`), there is no message of it.
+ * As with `snprintf`, the copy is truncated to `size` bytes, including a terminating 0. `buffer`
+ * may be null if `size` is 0.
  *
- * Returns the length of the whole message in bytes, without the terminating 0. Returns -1 if this
- * thread has no message. A message stays until the next one, or until the thread is detached.
+ * Each fiber has a message of its own for C code on its stack. So failures of other fibers do not
+ * replace it while the fiber waits.
+ *
+ * Returns the length of the whole message in bytes, without the terminating 0. Returns -1 if there
+ * is no message. A message stays until the next one, until the thread is detached, or until the
+ * fiber ends.
  *
  * Requirements:
  * `buffer` is valid for writing `size` bytes.

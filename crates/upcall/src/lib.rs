@@ -115,7 +115,8 @@ mod thread;
 pub use config::{Config, ConfigError, ForeignStacks, GuardPages, Reports, config};
 pub use crossing::{
     Entry, InUse, Interrupted, Refusal, StackChoice, UpcallError, UpcallErrorKind, attach, detach, downcall,
-    downcall_on_fiber, downcall_on_system_stack, enter, entry, panic_is_pending, try_downcall, with_stack,
+    downcall_on_fiber, downcall_on_system_stack, enter, entry, panic_is_pending, set_last_message,
+    try_downcall, with_stack,
 };
 pub use fiber::sigpipe::without_sigpipe;
 /// The former name of [`UpcallError`].

@@ -17,6 +17,10 @@ pub const FIBERS: usize = 4;
 type Panic = u32;
 /// The last panic of every thread at its start.
 const FIRST: Panic = 1;
+/// The last message of every fiber at its start: none.
+const NO_MESSAGE: i64 = -1;
+/// A last message that the model does not know: of a thread with other fibers.
+const UNKNOWN: i64 = 0;
 
 /// Where a thread of a program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,13 +117,16 @@ struct Context {
     claimed: bool,
     /// The context's fiber-local variable. The thread's variable is that of its own context.
     value: i64,
+    /// For a fiber: the panic in the last message for C on its stack, or `NO_MESSAGE`.
+    last: i64,
 }
 
 pub struct Machine {
     runs_on: RunsOn,
     contexts: Vec<Context>,
     current: usize,
-    last: Panic,
+    /// The panic in the last message for C outside fibers, or `UNKNOWN`.
+    last: i64,
     unwinding: usize,
     /// The newest skipped frame on the thread's own stack. Only frames called by downcalls count.
     skipped: usize,
@@ -157,6 +164,7 @@ impl Machine {
             gives: None,
             claimed: false,
             value: 0,
+            last: NO_MESSAGE,
         };
         let own = context(if runs_on == RunsOn::Thread { Kind::Own } else { Kind::Fiber });
         let coroutines = (0..COROUTINES).map(|_| context(Kind::Coroutine(None)));
@@ -165,7 +173,7 @@ impl Machine {
             runs_on,
             contexts: std::iter::once(own).chain(coroutines).chain(fibers).collect(),
             current: 0,
-            last: FIRST,
+            last: if runs_on == RunsOn::Thread { i64::from(FIRST) } else { UNKNOWN },
             unwinding: 0,
             skipped: 0,
             fiber_jumped: false,
@@ -251,6 +259,7 @@ impl Machine {
         let frame = self.new_frame(None, fiber, fiber, fiber);
         let id = frame.id;
         self.contexts[context].value = 0;
+        self.contexts[context].last = NO_MESSAGE;
         self.contexts[context].frames.push(frame);
         id
     }
@@ -275,7 +284,7 @@ impl Machine {
         let mut effect = Effect { enters: 0, answer: 0, caught: 0 };
         let (what, a, b) = self.take(choice, received, &mut effect)?;
         let Effect { enters, answer, caught } = effect;
-        let last = if self.runs_on == RunsOn::Thread { self.last } else { 0 };
+        let last = if self.suspends() { self.here().last } else { self.last };
         Some(Step { choice, what, a, b, frame, enters, answer, caught, last })
     }
 

@@ -142,8 +142,9 @@ pub struct Step {
     pub answer: i64,
     /// The panic caught by the step, or 0.
     pub caught: u32,
-    /// The thread's last panic after the step, or 0 if unknown.
-    pub last: u32,
+    /// The panic in the last message for C here, after the step: -1 if there is no message, 0 if it
+    /// is unknown.
+    pub last: i64,
 }
 
 impl Step {

@@ -21,44 +21,50 @@ pub(crate) mod task;
 use std::ffi::{c_char, c_int};
 use std::ptr;
 
-use crate::crossing::{InUse, attach, detach, run_c_api};
+use stackbounds::stack_pointer;
+
+use crate::crossing::{InUse, attach, detach, keep_message, run_c_api, with_message};
 use crate::stack::service;
-use crate::thread::{ThreadState, record};
+use crate::thread::ThreadState;
 
 /// The result of a function without any other: 0 if it succeeded, -1 if it failed.
 pub(crate) fn status<T>(done: Option<T>) -> c_int {
     if done.is_some() { 0 } else { -1 }
 }
 
-/// Copies the calling thread's last message into `buffer`.
+/// Copies the last message into `buffer`.
 ///
-/// The message tells why the last call failed on this thread. It is the panic of a Rust function
-/// called by C, which then returned its declared error value; the reason why such a function was
-/// not run; or the reason why a function of this header returned -1. If a signal handler's call was
-/// not run for want of a reserve (`thread_attach`), there is no message of it. As with `snprintf`,
-/// the copy is truncated to `size` bytes, including a terminating 0. `buffer` may be null if `size`
-/// is 0.
+/// The message tells why the last call failed on this thread. It is the error or the panic of a
+/// Rust function called by C, which then returned its declared error value; the reason why such a
+/// function was not run; or the reason why a function of this header returned -1. If a signal
+/// handler's call was not run for want of a reserve (`thread_attach`), there is no message of it.
+/// As with `snprintf`, the copy is truncated to `size` bytes, including a terminating 0. `buffer`
+/// may be null if `size` is 0.
 ///
-/// Returns the length of the whole message in bytes, without the terminating 0. Returns -1 if this
-/// thread has no message. A message stays until the next one, or until the thread is detached.
+/// Each fiber has a message of its own for C code on its stack. So failures of other fibers do not
+/// replace it while the fiber waits.
+///
+/// Returns the length of the whole message in bytes, without the terminating 0. Returns -1 if there
+/// is no message. A message stays until the next one, until the thread is detached, or until the
+/// fiber ends.
 ///
 /// # Safety
 /// `buffer` is valid for writing `size` bytes.
 pub unsafe fn last_message(buffer: *mut c_char, size: usize) -> c_int {
-    let Some(record) = ThreadState::current().record() else { return -1 };
-    // If this is a signal handler, and has interrupted a change of the message, there is none.
-    let Ok(message) = record.last_panic.try_borrow() else { return -1 };
-    let Some(message) = message.as_deref() else { return -1 };
-    if let (Some(fits), false) = (size.checked_sub(1), buffer.is_null()) {
-        let len = message.len().min(fits);
-        // SAFETY: the caller guarantees that `size` bytes of `buffer` may be written, and `len + 1
-        // <= size`. The message is memory of upcall, so the caller's buffer does not overlap it.
-        unsafe {
-            ptr::copy_nonoverlapping(message.as_ptr().cast(), buffer, len);
-            buffer.add(len).write(0);
+    let copy = |message: &str| {
+        if let (Some(fits), false) = (size.checked_sub(1), buffer.is_null()) {
+            let len = message.len().min(fits);
+            // SAFETY: the caller guarantees that `size` bytes of `buffer` may be written, and `len
+            // + 1 <= size`. The message is memory of upcall, so the caller's buffer does not
+            // overlap it.
+            unsafe {
+                ptr::copy_nonoverlapping(message.as_ptr().cast(), buffer, len);
+                buffer.add(len).write(0);
+            }
         }
-    }
-    c_int::try_from(message.len()).unwrap_or(c_int::MAX)
+        c_int::try_from(message.len()).unwrap_or(c_int::MAX)
+    };
+    with_message(ThreadState::current(), stack_pointer(), copy).unwrap_or(-1)
 }
 
 /// Attaches the calling thread now, before its first call of a Rust function.
@@ -88,13 +94,13 @@ pub fn thread_attach() -> c_int {
 ///
 /// Signal handlers and upcall's own threads cannot be detached: there, the function returns -1.
 pub fn thread_detach() -> c_int {
-    let detached = detach();
+    let (detached, sp) = (detach(), stack_pointer());
     match detached {
         // A signal handler must not allocate, so it gets no message.
         Ok(()) | Err(InUse::SignalHandler) => {}
         Err(user) => service::run(|| {
             let message = format!("thread_detach: {user}");
-            record::set_last_panic(ThreadState::current(), &message);
+            keep_message(ThreadState::current(), sp, &message);
         }),
     }
     status(detached.ok())

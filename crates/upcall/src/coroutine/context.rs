@@ -66,6 +66,8 @@ pub(crate) struct FiberContext {
     /// Nobody will resume the coroutine.
     pub abandoned: Cell<bool>,
     pub locals: RefCell<Locals>,
+    /// The last message for C code on the fiber's stacks. See `crossing::last_message`.
+    pub last_message: RefCell<Option<String>>,
     #[cfg(feature = "tracing")]
     pub spans: Spans,
     #[cfg(feature = "runtime")]
@@ -116,6 +118,7 @@ impl FiberContext {
             entered: Frames::new(),
             abandoned: Cell::new(false),
             locals: RefCell::default(),
+            last_message: RefCell::new(None),
             #[cfg(feature = "tracing")]
             spans: Spans::default(),
             #[cfg(feature = "runtime")]

@@ -2,10 +2,10 @@
 
 use stackbounds::stack_pointer;
 
-use super::enter;
-use crate::thread::{Attached, ThreadState, record};
+use super::{enter, keep_message};
+use crate::thread::{Attached, ThreadState};
 
-/// Runs `f` as an upcall, and keeps its error as the thread's last message.
+/// Runs `f` as an upcall, and keeps its error as the last message.
 ///
 /// Afterwards, the caller's upcall is the current one again.
 pub(crate) fn run_c_api<T>(f: impl FnOnce() -> Result<T, String>) -> Option<T> {
@@ -17,7 +17,8 @@ pub(crate) fn run_c_api<T>(f: impl FnOnce() -> Result<T, String>) -> Option<T> {
         Ok(value) => return Some(value),
         Err(message) => message,
     };
-    let _attached = Attached::new(thread, stack_pointer());
-    record::set_last_panic(thread, &message);
+    let sp = stack_pointer();
+    let _attached = Attached::new(thread, sp);
+    keep_message(thread, sp, &message);
     None
 }

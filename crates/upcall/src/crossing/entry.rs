@@ -83,7 +83,7 @@ pub const fn entry() -> Entry {
 /// If `f` panics, or is refused (see [`Refusal`](crate::Refusal)). The error owns the panic:
 /// [`UpcallError::into_payload`] takes it out. If you drop the error, the panic becomes pending at
 /// the enclosing [`downcall`](crate::downcall), and is raised there with its original payload when
-/// C has returned. Its message becomes the thread's last message, readable for C by
+/// C has returned. Its message becomes the last message of the thread or fiber, readable for C by
 /// [`last_message`](crate::c::last_message).
 ///
 /// # Aborts

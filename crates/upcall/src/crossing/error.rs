@@ -20,13 +20,14 @@ use std::ptr::{self, NonNull};
 use stackbounds::stack_pointer;
 
 use super::enclosing::{self, OwnFrame};
+use super::last_message::keep_message;
 use super::payload::message_of;
 use super::refusal::{Refusal, SIGNAL_HANDLER};
 use crate::coroutine::Cancelled;
 use crate::drop_guards::drop_ignoring_panics;
 use crate::stack::{StackHeader, header_at, service};
 use crate::sync::in_own_code;
-use crate::thread::{CallNumber, Payload, PendingPanic, ThreadState, record};
+use crate::thread::{CallNumber, Payload, PendingPanic, ThreadState};
 
 /// Why an upcall gave no value: its Rust code panicked, or the upcall was refused.
 ///
@@ -279,16 +280,17 @@ impl std::error::Error for UpcallError {}
 // a `Cancelled`.
 unsafe impl Sync for UpcallError {}
 
-/// Makes the error of a refused upcall, on a service stack: too little room may be the reason.
+/// Makes the error of an upcall refused at `sp`, on a service stack: too little room may be the
+/// reason.
 #[cold]
 #[inline(never)]
-pub(super) fn refused(thread: &ThreadState, refusal: Refusal) -> UpcallError {
+pub(super) fn refused(thread: &ThreadState, sp: usize, refusal: Refusal) -> UpcallError {
     if refusal == Refusal::SignalHandler {
         return UpcallError(NonNull::from(&IN_HANDLER.0));
     }
     service::run(|| {
         let message = refusal.to_string();
-        record::set_last_panic(thread, &message);
+        keep_message(thread, sp, &message);
         UpcallError::new(Inner::Refused { message, refusal })
     })
 }
@@ -315,7 +317,7 @@ pub(super) fn caught(payload: Payload, upcall_sp: usize) -> UpcallError {
         }
         enclosing => (Some(payload), enclosing),
     };
-    record::set_last_panic(thread, &message);
+    keep_message(thread, upcall_sp, &message);
     UpcallError::new(Inner::Panicked { message, payload, goes_on_at })
 }
 

@@ -89,6 +89,7 @@ mod entry;
 mod error;
 pub mod export;
 mod foreign_unwind;
+mod last_message;
 mod payload;
 mod placement;
 mod refusal;
@@ -106,6 +107,8 @@ pub use detach::{InUse, detach};
 pub use downcall::{downcall, downcall_on_fiber, downcall_on_system_stack, try_downcall};
 pub use entry::{Entry, StackChoice, enter, entry};
 pub use error::{UpcallError, UpcallErrorKind, panic_is_pending};
+pub use last_message::set_last_message;
+pub(crate) use last_message::{keep_message, with_message};
 pub use payload::Interrupted;
 pub use refusal::Refusal;
 pub use with_stack::with_stack;
@@ -245,13 +248,13 @@ fn chosen(thread: &'static ThreadState, sp: usize, body: Body<'_>, entry: Entry)
     }
     let (attached, in_handler) = Attached::for_upcall(thread, sp);
     let Some(_attached) = attached else {
-        return Some(error::refused(thread, Refusal::SignalHandler));
+        return Some(error::refused(thread, sp, Refusal::SignalHandler));
     };
     thread.verify_own_stack(sp, entry.needs(thread));
     // An upcall from a signal handler restores `outer` at its end, for the interrupted code.
     let (from, outer) = (Origin::at(sp, in_handler), thread.upcall.get());
     match choose_placement(thread, entry, &from) {
-        Err(refusal) => Some(error::refused(thread, refusal)),
+        Err(refusal) => Some(error::refused(thread, sp, refusal)),
         Ok(place) => {
             let running = thread.begin_upcall(sp, body.function);
             let failed = match place {

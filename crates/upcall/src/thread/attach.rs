@@ -148,7 +148,7 @@ fn make_record(thread: &'static ThreadState, may_allocate: bool) -> Option<*cons
         thread,
         os_thread_id: os_thread_id(),
         serial: thread.id.get().serial,
-        last_panic: RefCell::new(None),
+        last_message: RefCell::new(None),
         locals: RefCell::default(),
         reported_foreign: Cell::new(false),
         quarantine: RefCell::default(),

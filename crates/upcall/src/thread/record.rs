@@ -16,8 +16,8 @@ pub(crate) struct Record {
     pub os_thread_id: usize,
     /// The thread's [serial](ThreadId::serial).
     pub serial: usize,
-    /// The message of the last panic caught by an upcall, or of the last refusal.
-    pub last_panic: RefCell<Option<String>>,
+    /// The last message for C code outside fibers. See `crossing::last_message`.
+    pub last_message: RefCell<Option<String>>,
     /// The values of fiber-local variables for code outside fibers.
     pub locals: RefCell<Locals>,
     /// Whether an upcall from an undescribed stack was reported.
@@ -68,7 +68,7 @@ impl Record {
     /// Drops the content of the record, except one block of places. Frees only allocations made
     /// since the thread attached.
     pub(super) fn empty(&self) {
-        drop((self.last_panic.take(), self.locals.take(), self.quarantine.take()));
+        drop((self.last_message.take(), self.locals.take(), self.quarantine.take()));
         // SAFETY: the record is the calling thread's, has no open calls, and is off the list. So
         // nobody else reads its blocks.
         unsafe { &mut *self.call_blocks.get() }.truncate(1);
@@ -194,14 +194,4 @@ pub(crate) fn find_call_place(thread: &'static ThreadState, sp: usize) -> &'stat
             return unsafe { &*std::ptr::from_ref(place) };
         }
     }
-}
-
-/// Keeps the message of this thread's last panic or refusal, for C to ask for.
-///
-/// A signal handler's message is lost if it interrupted this function, or C reading the message.
-pub(crate) fn set_last_panic(thread: &ThreadState, message: &str) {
-    let message = Some(message.to_owned());
-    let place = thread.record().and_then(|record| record.last_panic.try_borrow_mut().ok());
-    let before = place.map(|mut place| std::mem::replace(&mut *place, message));
-    drop(before);
 }

@@ -140,7 +140,12 @@ impl Machine {
 
     /// Catches a panic at an upcall made by C code of this context.
     pub(super) fn caught_at_upcall(&mut self, panic: Panic) {
-        self.last = panic;
+        let message = i64::from(panic);
+        if self.suspends() {
+            self.here().last = message;
+        } else if self.runs_on == RunsOn::Thread {
+            self.last = message;
+        }
         fn leave(context: &mut Context, panic: Panic, encloses: impl Fn(&Frame) -> bool) -> bool {
             let mut frames = context.frames.iter_mut().rev();
             let frame = frames.find(|frame| frame.downcall && encloses(frame));
