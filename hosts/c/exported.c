@@ -108,6 +108,25 @@ static void catches_there(struct coroutine *c, void *unused) {
 
 static void from_coroutine(void) { on_coroutine(catches_there, 64 << 10); }
 
+static int fail(void *unused) {
+    (void)unused;
+    return guest_exported_error("no such row");
+}
+
+static void fails_there(struct coroutine *c, void *unused) {
+    (void)c;
+    CHECK(fail(unused) == -1 && last_panic_says("no such row"));
+}
+
+/* An error is no panic: nothing is pending afterwards, and C gets the value on any stack. */
+static void errors(void) {
+    CHECK(fail(NULL) == -1 && last_panic_says("no such row"));
+    CHECK(guest_call(fail, NULL) == -1);
+    on_coroutine(fails_there, 16 << 10);
+}
+
+static void error_then_panic(void) { guest_exported_error_then_panic("the first error"); }
+
 /* A fiber is dropped while an upcall waits. C gets zero from this upcall and from all later ones
  * until it has returned. */
 static _Atomic int waits, has_returned;
@@ -166,6 +185,8 @@ int main(int argc, char **argv) {
         {"nobody_to_hear", nobody_to_hear},
         {"nobody_to_hear_on_coroutine", nobody_to_hear_on_coroutine},
         {"hosts_handler", hosts_handler},
+        {"errors", errors},
+        {"error_then_panic", error_then_panic},
         {"two_panics", two_panics},
         {"is_refused", is_refused},
         {NULL, NULL},

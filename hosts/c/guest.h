@@ -169,6 +169,8 @@ int guest_exported_end(guest_end *end, int *failed);
 int guest_exported_sum(struct guest_pair pair, int sum, int more, const int *last);
 int guest_exported_wait(void);
 int guest_exported_panic_twice(const char *message);
+int guest_exported_error(const char *message);
+int guest_exported_error_then_panic(const char *message);
 void guest_exported_on_caller(void);
 guest_callback guest_exported_pointer(void);
 

@@ -152,6 +152,33 @@ pub unsafe extern "C" fn guest_exported_panic_twice(message: *const c_char) -> c
     panic!("{}", unsafe { CStr::from_ptr(message) }.to_str().unwrap())
 }
 
+/// Fails with `message`. Returns -1, on a stack with room for an error's work.
+///
+/// # Safety
+/// `message` must be a C string.
+#[export(on_error = with_much_stack, on_panic = -2)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn guest_exported_error(message: *const c_char) -> c_int {
+    // SAFETY: the caller guarantees that `message` is a C string.
+    Err(unsafe { CStr::from_ptr(message) }.to_str()?)?
+}
+
+fn with_much_stack(_: &(dyn std::error::Error + 'static)) -> c_int {
+    let room = std::hint::black_box([0xff; 64 << 10]);
+    -c_int::from(room[room.len() - 1] == 0xff)
+}
+
+/// Fails with `message`. Its `on_error` panics, instead of naming a value.
+///
+/// # Safety
+/// `message` must be a C string.
+#[export(on_error = panic!("no value"), on_panic = -2)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn guest_exported_error_then_panic(message: *const c_char) -> c_int {
+    // SAFETY: the caller guarantees that `message` is a C string.
+    Err(unsafe { CStr::from_ptr(message) }.to_str()?)?
+}
+
 /// Must run on the caller's stack. It names no value for C after a refusal.
 #[export(stack = "caller", min_stack = 32 << 10)]
 #[unsafe(no_mangle)]

@@ -41,10 +41,13 @@ cases! {
         nested, fibers, registered, bad_descriptors,
     }
     exported {
-        answers, zeros, parameters, stacks, on_its_way, from_coroutine, dropped,
+        answers, errors, zeros, parameters, stacks, on_its_way, from_coroutine, dropped,
         nobody_to_hear => Outcome::AbortsSaying(EXPORTED_PANIC),
         nobody_to_hear_on_coroutine => Outcome::AbortsSaying(EXPORTED_PANIC),
         hosts_handler => Outcome::Exits(3, "the host's log: guest::exported::guest_exported_panic panicked"),
+        error_then_panic => Outcome::AbortsSaying([
+            "no value", "upcall: the on_error of", "guest::exported::guest_exported_error_then_panic", " panicked: no value", "the process is stopped",
+        ]),
         two_panics => Outcome::AbortsSaying([
             "the first panic", "no value", "upcall: the on_panic of guest::exported::guest_exported_panic_twice", ": no value", "the process is stopped",
         ]),

@@ -3,7 +3,7 @@
 use proc_macro::{Delimiter, Ident, Spacing, Span, TokenStream, TokenTree};
 
 use crate::options::Options;
-use crate::tokens::{begins_with, code, error, find, flat, inside, is, next_part, until_comma};
+use crate::tokens::{begins_with, code, error, find, flat, inside, is, next_part, until_closed};
 
 pub struct Function {
     /// Everything up to the parameters.
@@ -43,19 +43,21 @@ impl Function {
             refuse(name.span(), "there is no body that could run: `export` is for functions written in Rust");
             return None;
         };
-        check_symbol(attributes, qualifiers, name, &mut refuse);
+        let (length, generic) = generics_at(signature);
+        let (generics, signature) = signature.split_at(length);
+        check_symbol(attributes, qualifiers, name, generic, &mut refuse);
         check_qualifiers(qualifiers, keyword, &mut refuse);
 
-        let (generics, signature) = signature.split_at(after_generics(signature, &mut refuse)?);
         let (list, signature) = signature.split_first()?;
         let list = flat(inside(Some(list), Delimiter::Parenthesis)?);
         let end = signature.iter().position(|token| is(token, "where")).unwrap_or(signature.len());
         let (arrow, bounds) = signature.split_at(end);
         let returned = arrow.get(2..).unwrap_or_default();
-        for tokens in [&list[..], returned] {
-            if let Some(span) = find(tokens, "impl") {
-                refuse(span, "C knows no generics: write a type in place of `impl`");
-            }
+        if let Some(span) = find(&list, "impl") {
+            refuse(span, "a pointer to it names its types: write a type parameter in place of `impl`");
+        }
+        if let Some(span) = find(returned, "impl") {
+            refuse(span, "C has to know the type: write it in place of `impl`");
         }
         if let [never] = returned {
             if is(never, "!") {
@@ -85,7 +87,8 @@ impl Function {
     pub fn exported(self, options: &Options) -> TokenStream {
         let Self { head, parameters, returned, bounds, body } = self;
         let span = Span::mixed_site().located_at(body.span());
-        let on_panic = options.on_panic(&returned, span);
+        let (on_panic, on_error) = (options.on_panic(&returned, span), options.on_error(&returned, span));
+        let answers: Vec<_> = [&on_panic, &on_error].into_iter().flatten().cloned().flat_map(flat).collect();
         let (mut list, mut moved) = (TokenStream::new(), TokenStream::new());
         for (index, Parameter { attributes, pattern, of_type }) in parameters.into_iter().enumerate() {
             let let_be = |pattern, value: &TokenStream| {
@@ -101,9 +104,8 @@ impl Function {
                     name
                 }
             };
-            let on_panic = on_panic.clone().map_or_else(Vec::new, flat);
-            if find(&on_panic, &name.to_string()).is_some() {
-                // `on_panic` uses this parameter, even if the body does not.
+            if find(&answers, &name.to_string()).is_some() {
+                // `on_panic` or `on_error` uses this parameter, even if the body does not.
                 moved.extend(code("#[allow(unused_variables)]", [], span));
             }
             moved.extend(let_be(stream(&pattern), &name));
@@ -111,7 +113,14 @@ impl Function {
         }
         let entry = options.entry(span);
         // The label avoids the compiler's warning about a needless block.
-        let body = code("move || -> $ { $ '_body: $ }", [returned.clone(), moved, body.into()], span);
+        let body = match on_error {
+            None => code("move || -> $ { $ '_body: $ }", [returned.clone(), moved, body.into()], span),
+            Some(on_error) => code(
+                "move || -> $ { ::upcall::__private::or_error(move || -> ::upcall::__private::Fallible<$> { $ '_body: $ }, $) }",
+                [returned.clone(), returned.clone(), moved, body.into(), on_error],
+                span,
+            ),
+        };
         let call = match on_panic {
             Some(on_panic) => code("::upcall::__private::export_or($, $, $)", [entry, body, on_panic], span),
             None => {
@@ -146,15 +155,16 @@ fn check_symbol(
     attributes: &[TokenTree],
     qualifiers: &[TokenTree],
     name: &Ident,
+    generic: Option<Span>,
     refuse: &mut impl FnMut(Span, &str),
 ) {
     let has_symbol = ["no_mangle", "export_name"].iter().any(|name| find(attributes, name).is_some());
     let is_public =
         begins_with(qualifiers, "pub") && inside(qualifiers.get(1), Delimiter::Parenthesis).is_none();
-    if is_public && !has_symbol {
+    if let (Some(generic), true) = (generic, has_symbol) {
         refuse(
-            name.span(),
-            "C could not find it by its name: write `#[unsafe(no_mangle)]` above it, or leave out `pub` if C gets a pointer to it",
+            generic,
+            "a generic function has no symbol: leave out `no_mangle`, and give C a pointer to an instance",
         );
     } else if has_symbol && !is_public {
         refuse(name.span(), "cbindgen leaves out what is not public: write `pub`");
@@ -174,8 +184,10 @@ fn check_qualifiers(qualifiers: &[TokenTree], keyword: &TokenTree, refuse: &mut 
     let mut from_extern = qualifiers.iter().skip_while(|token| !is(token, "extern"));
     match (from_extern.next(), from_extern.next()) {
         (None, _) => refuse(keyword.span(), "C could not call it: write `extern \"C\" fn`"),
-        (_, Some(abi)) if abi.to_string() != "\"C\"" => {
-            refuse(abi.span(), "C calls by its own ABI, and no panic gets out: write `extern \"C\"`");
+        (_, Some(TokenTree::Literal(abi)))
+            if !["\"C\"", "\"C-unwind\""].contains(&abi.to_string().as_str()) =>
+        {
+            refuse(abi.span(), "C calls by its own ABI: write `extern \"C\"`");
         }
         _ => {}
     }
@@ -190,23 +202,19 @@ fn after_attributes(tokens: &[TokenTree]) -> (&[TokenTree], &[TokenTree]) {
     tokens.split_at(length)
 }
 
-/// The number of tokens in `<>`, where only lifetimes are allowed; 0 without `<>`.
-fn after_generics(signature: &[TokenTree], refuse: &mut impl FnMut(Span, &str)) -> Option<usize> {
+/// The number of tokens in `<>`, and the first parameter that is not a lifetime; 0 without `<>`.
+fn generics_at(signature: &[TokenTree]) -> (usize, Option<Span>) {
     if !begins_with(signature, "<") {
-        return Some(0);
+        return (0, None);
     }
-    let mut end = 0;
-    while end == 0 || is(signature.get(end)?, ",") {
-        let parameter = &signature[end + 1..];
-        if !begins_with(parameter, "'") && !begins_with(parameter, ">") {
-            refuse(
-                parameter.first()?.span(),
-                "C knows no generics: write a function for each type, with a name of its own",
-            );
-        }
-        end += 1 + until_comma(parameter, true);
+    let (inside, _) = signature[1..].split_at(until_closed(&signature[1..]));
+    let (mut list, mut generic) = (inside, None);
+    while !list.is_empty() {
+        let parameter = next_part(&mut list, true);
+        let first = parameter.first().filter(|first| !is(first, "'"));
+        generic = generic.or(first.map(TokenTree::span));
     }
-    Some(end + 1)
+    (inside.len() + 2, generic)
 }
 
 /// The position of the first colon that does not belong to a `::`.

@@ -43,24 +43,55 @@ use options::Options;
 ///
 /// Only the body changes. Everything above it stays as written, for cbindgen to read.
 ///
+/// # Errors
+/// With `on_error`, the body may use `?` on any error, and ends in `Ok(value)`. The text of the
+/// error becomes the last message, with those of its sources: `a: b: c`. C gets the value of
+/// `on_error`:
+///
+/// ```
+/// use std::error::Error;
+/// use std::ffi::c_int;
+///
+/// fn code(error: &(dyn Error + 'static)) -> c_int {
+///     if error.is::<std::io::Error>() { -2 } else { -1 }
+/// }
+///
+/// /// The length of a file; -2 if it cannot be read, -1 if it is too long, -3 after a panic.
+/// #[upcall::export(on_error = code, on_panic = -3)]
+/// extern "C" fn length(number: c_int) -> c_int {
+///     let text = std::fs::read(format!("/proc/{number}/no-such-file"))?;
+///     Ok(text.len().try_into()?)
+/// }
+///
+/// assert_eq!(length(1), -2);
+/// ```
+///
 /// # Options
+/// - `on_error = EXPR`: the value for C if the body returns `Err`. It is evaluated in the upcall,
+///   so it has as much stack as the body. If it is a closure or a path to a function, it is called
+///   with the error as `&(dyn Error + 'static)`. Otherwise it is a value, and serves after panics
+///   and refusals too, unless `on_panic` is given.
 /// - `on_panic = EXPR`: the value for C if the body panics or the upcall is refused. It is
-///   evaluated only then, on the caller's stack, of which little may remain. It can use the
-///   parameters with `Copy` types. If it is a closure, it is called with the `upcall::UpcallError`:
-///   `on_panic = |error| if error.refusal().is_some() { -2 } else { -1 }`. If it panics in turn,
-///   upcall aborts the process.
+///   evaluated on the caller's stack, of which little may remain. If it is a closure, it is called
+///   with the `upcall::UpcallError`:
+///   `on_panic = |error| if error.refusal().is_some() { -2 } else { -1 }`. A path to a function
+///   will do as well, with the error or a reference to it.
+///
+///   Both are evaluated only when needed, and can use the parameters with `Copy` types. If one of
+///   them panics, upcall aborts the process.
 /// - `stack = "auto"`, `"caller"` or `"pooled"`: the `upcall::StackChoice`.
 /// - `min_stack = EXPR`: the stack needed by the body, in bytes; a constant. See
 ///   `upcall::Entry::min_stack`.
 /// - `keep_panic`: a panic is reported to C only, and is not raised at an enclosing `downcall`.
-///   Needs `on_panic`. See `upcall::Entry::keep_panic`.
+///   Needs `on_panic` or `on_error`. See `upcall::Entry::keep_panic`.
 /// - `refuse_after_panic`: the upcall is refused while the panic of an earlier upcall is pending,
 ///   until C returns. See `upcall::Entry::refuse_after_panic`.
 ///
 /// # The result for C
-/// | | with `on_panic` | without |
+/// | | with `on_panic`, or a value as `on_error` | without |
 /// |---|---|---|
 /// | the body returned | its value | its value |
+/// | it returned `Err` | that of `on_error` | – |
 /// | it panicked inside a `downcall` | that of `on_panic`; panic pending | zero; panic pending |
 /// | it panicked elsewhere | that of `on_panic` | none: upcall aborts |
 /// | its fiber was dropped while it waited | that of `on_panic` | zero |
@@ -78,10 +109,11 @@ use options::Options;
 /// the reason of the refusal. The abort proceeds as `upcall::Config::fatal_handler` describes.
 ///
 /// # Rules
-/// - A `pub` function needs `#[unsafe(no_mangle)]` or `export_name`, above the attribute or below
-///   it. A function that C only gets a pointer to has neither.
-/// - The function is `extern "C"`, `unsafe` or not. It has no `self` and no type parameters, and is
+/// - If C finds the function by its name, it is `pub` with `#[unsafe(no_mangle)]` or `export_name`,
+///   above the attribute or below it. A function that C only gets a pointer to has neither.
+/// - The function is `extern "C"` or `extern "C-unwind"`, `unsafe` or not. It has no `self` and is
 ///   not variadic.
+/// - It may be generic. C then gets a pointer to an instance, such as `visit::<Row>`.
 /// - All parameters move into the body and are dropped there: on its stack, and their panics are
 ///   caught like its own.
 #[proc_macro_attribute]

@@ -1,10 +1,11 @@
-//! The options `on_panic = …, stack = …, min_stack = …, keep_panic, refuse_after_panic`.
+//! The options `on_error = …, on_panic = …, stack = …, min_stack = …, keep_panic,
+//! refuse_after_panic`.
 
 use proc_macro::{Span, TokenStream, TokenTree};
 
-use crate::tokens::{begins_with, code, error, flat, is, next_part};
+use crate::tokens::{begins_with, code, error, flat, is, next_part, until_closed};
 
-const NAMES: [&str; 3] = ["on_panic", "stack", "min_stack"];
+const NAMES: [&str; 4] = ["on_panic", "stack", "min_stack", "on_error"];
 /// The options without a value.
 const FLAGS: [&str; 2] = ["keep_panic", "refuse_after_panic"];
 const STACKS: [(&str, &str); 3] = [("\"auto\"", "Auto"), ("\"caller\"", "Caller"), ("\"pooled\"", "Pooled")];
@@ -27,10 +28,16 @@ impl Options {
                 errors.extend(wrong);
             }
         }
-        if let ([None, ..], [Some(span), _]) = (&options.values, options.flags) {
+        if let ([None, .., None], [Some(span), _]) = (&options.values, options.flags) {
             let why =
                 "`keep_panic` needs `on_panic`: nobody but C hears of the panic, by the value that it gets";
             errors.extend(error(span, why));
+        }
+        if let [None, .., Some(on_error)] = &options.values {
+            if let Form::Closure(span) = Form::of(on_error) {
+                let why = "this is a function of the error, so C needs a value after a panic, too: add `on_panic = …`";
+                errors.extend(error(span, why));
+            }
         }
         options
     }
@@ -47,7 +54,7 @@ impl Options {
         let Some(at) = NAMES.iter().position(|name| begins_with(option, name)) else {
             return Err(error(
                 span,
-                "no such option: there are `on_panic`, `stack`, `min_stack`, `keep_panic` and `refuse_after_panic`",
+                "no such option: there are `on_error`, `on_panic`, `stack`, `min_stack`, `keep_panic` and `refuse_after_panic`",
             ));
         };
         if self.values[at].is_some() {
@@ -58,7 +65,7 @@ impl Options {
             _ => &[],
         };
         if value.is_empty() {
-            let example = ["on_panic = -1", "stack = \"caller\"", "min_stack = 1 << 20"][at];
+            let example = ["on_panic = -1", "stack = \"caller\"", "min_stack = 1 << 20", "on_error = -1"][at];
             return Err(error(span, &format!("`{}` takes a value, as in `{example}`", NAMES[at])));
         }
         self.values[at] =
@@ -68,7 +75,7 @@ impl Options {
 
     /// The `Entry` for the body.
     pub fn entry(&self, span: Span) -> TokenStream {
-        let [_, stack, min_stack] = self.values.clone();
+        let [_, stack, min_stack, _] = self.values.clone();
         let mut entry = code("::upcall::entry()", [], span);
         if let Some(choice) = stack {
             entry.extend(code(".stack($)", [choice], span));
@@ -82,12 +89,87 @@ impl Options {
         entry
     }
 
-    /// The function from the error to the value for C, if `on_panic` is given.
+    /// The function from the error of the upcall to the value for C, if there is one.
+    ///
+    /// Without `on_panic`, the value of `on_error` serves.
     pub fn on_panic(&self, returned: &TokenStream, span: Span) -> Option<TokenStream> {
-        let value = self.values[0].clone()?;
-        let first = value.clone().into_iter().next()?;
-        let is_closure = is(&first, "|") || is(&first, "move");
-        Some(if is_closure { value } else { code("move |_| -> $ { $ }", [returned.clone(), value], span) })
+        let returned = || returned.clone();
+        Some(match &self.values {
+            [Some(value), ..] => answer(
+                value,
+                "move |error| -> $ { ::upcall::__private::OnPanic::<$, _>::on_panic($, error) }",
+                returned(),
+                span,
+            ),
+            [None, .., on_error] => {
+                let value = on_error.clone()?;
+                let path = "move |_| -> $ { ::upcall::__private::AlsoOnPanic::<$>::also_on_panic($) }";
+                answer(&value, path, returned(), span)
+            }
+        })
+    }
+
+    /// The function from the error of the body to the value for C, if `on_error` is given.
+    pub fn on_error(&self, returned: &TokenStream, span: Span) -> Option<TokenStream> {
+        let value = self.values[3].as_ref()?;
+        let path = "move |error: &(dyn ::core::error::Error + 'static)| -> $ { ::upcall::__private::OnError::<$, _>::on_error($, error) }";
+        Some(answer(value, path, returned.clone(), span))
+    }
+}
+
+/// The form of an option's value.
+enum Form {
+    Closure(Span),
+    /// A path to a value or to a function: the tokens do not tell which.
+    Path(Span),
+    /// Any other expression, a value.
+    Value,
+}
+
+impl Form {
+    fn of(value: &TokenStream) -> Self {
+        let tokens = flat(value.clone());
+        let Some(first) = tokens.first() else { return Self::Value };
+        if is(first, "|") || is(first, "move") {
+            return Self::Closure(first.span());
+        }
+        if is_path(&tokens) { Self::Path(first.span()) } else { Self::Value }
+    }
+}
+
+/// Whether the tokens are a path: names and parts in `<>`, with `::` between them.
+fn is_path(tokens: &[TokenTree]) -> bool {
+    let mut remaining = tokens;
+    if let [first, second, rest @ ..] = remaining {
+        if is(first, ":") && is(second, ":") {
+            remaining = rest;
+        }
+    }
+    loop {
+        remaining = match remaining {
+            [TokenTree::Ident(_), rest @ ..] => rest,
+            [open, rest @ ..] if is(open, "<") => match rest.get(until_closed(rest)..) {
+                Some([_, rest @ ..]) => rest,
+                _ => return false,
+            },
+            _ => return false,
+        };
+        remaining = match remaining {
+            [] => return true,
+            [first, second, rest @ ..] if is(first, ":") && is(second, ":") => rest,
+            _ => return false,
+        };
+    }
+}
+
+/// The function from an error to the value for C: `value` if it is a closure, `path` around it if
+/// it is a path, or else a function that returns it.
+fn answer(value: &TokenStream, path: &str, returned: TokenStream, span: Span) -> TokenStream {
+    match Form::of(value) {
+        Form::Closure(_) => value.clone(),
+        // The type of what the path names decides, so errors point to it.
+        Form::Path(at) => code(path, [returned.clone(), returned, value.clone()], span.located_at(at)),
+        Form::Value => code("move |_| -> $ { $ }", [returned, value.clone()], span),
     }
 }
 

@@ -70,6 +70,18 @@ pub fn until_comma(tokens: &[TokenTree], in_types: bool) -> usize {
     tokens.iter().position(ends).unwrap_or(tokens.len())
 }
 
+/// The number of tokens before the `>` that closes a `<` before them; all of them if it is missing.
+pub fn until_closed(tokens: &[TokenTree]) -> usize {
+    let mut at = 0;
+    loop {
+        at += until_comma(&tokens[at..], true);
+        match tokens.get(at) {
+            Some(comma) if is(comma, ",") => at += 1,
+            _ => return at,
+        }
+    }
+}
+
 /// Takes the next part of a list with commas. The part may be empty.
 pub fn next_part<'a>(list: &mut &'a [TokenTree], in_types: bool) -> &'a [TokenTree] {
     let (part, rest) = list.split_at(until_comma(list, in_types));

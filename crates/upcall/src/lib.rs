@@ -192,6 +192,7 @@ pub const C_HEADER: &str = include_str!("../include/upcall.h");
 /// Support for the expansions of the macros.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::crossing::export::{Zero, export, export_or};
+    pub use crate::crossing::export::{Fallible, Zero, export, export_or, or_error};
+    pub use crate::crossing::export_answers::{AlsoOnPanic, OnError, OnPanic};
     pub use upcall_macros::c_api;
 }

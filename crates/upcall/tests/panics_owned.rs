@@ -100,8 +100,10 @@ fn a_payload_that_was_taken_is_raised_by_nobody_else() {
         assert_eq!(taken, 7);
         assert_eq!(raised(|| drop(error(7))), Some(7));
         // C's last message is set although the payload has been taken.
-        downcall(|| _ = enter(|| panic!("for C")).unwrap_err().into_payload());
-        assert_eq!(last_panic(), "for C");
+        downcall(|| {
+            _ = enter(|| panic!("for C")).unwrap_err().into_payload();
+            assert_eq!(last_panic(), "for C");
+        });
     });
 }
 

@@ -3,9 +3,6 @@ use std::fmt::Display;
 use upcall::export;
 
 #[export]
-pub extern "C" fn without_symbol() {}
-
-#[export]
 #[unsafe(no_mangle)]
 extern "C" fn not_public() {}
 
@@ -17,9 +14,6 @@ pub(crate) extern "C" fn public_in_the_crate() {}
 fn not_for_c() {}
 
 #[export]
-extern "C-unwind" fn unwinds() {}
-
-#[export]
 extern "system" fn of_the_system() {}
 
 #[export]
@@ -29,7 +23,8 @@ const extern "C" fn constant() {}
 async extern "C" fn asynchronous() {}
 
 #[export]
-extern "C" fn generic<'a, T, const N: usize>(_: &'a [T; N]) {}
+#[unsafe(no_mangle)]
+pub extern "C" fn generic<'a, T, const N: usize>(_: &'a [T; N]) {}
 
 #[export]
 extern "C" fn takes_any(_: Option<impl Display>) {}

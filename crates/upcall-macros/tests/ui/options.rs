@@ -45,6 +45,16 @@ extern "C" fn keeps_without_a_value_for_c() -> i32 {
     0
 }
 
+#[export(on_error)]
+extern "C" fn error_without_value() -> i32 {
+    0
+}
+
+#[export(on_error = |_| -1)]
+extern "C" fn nothing_after_a_panic() -> i32 {
+    0
+}
+
 // A refused function stays in the output, so these calls are no errors.
 fn main() {
     misspelt();
@@ -56,4 +66,6 @@ fn main() {
     with_a_value();
     flag_twice();
     keeps_without_a_value_for_c();
+    error_without_value();
+    nothing_after_a_panic();
 }

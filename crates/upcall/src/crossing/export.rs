@@ -1,9 +1,11 @@
 //! The runtime of `#[upcall::export]`: an exported function is an upcall, and needs a value for C
-//! if the upcall fails.
+//! if the upcall or its body fails.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::error::Error;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use super::{Entry, StackChoice, UpcallError, entry, message_of};
+use super::{Entry, StackChoice, UpcallError, entry, message_of, set_last_message};
+use crate::coroutine::Cancelled;
 use crate::function::Function;
 use crate::messages::fatal;
 
@@ -28,6 +30,51 @@ pub fn export<R: Zero, F: FnOnce() -> R>(entry: Entry, body: F) -> R {
             R::ZERO
         }
     }
+}
+
+/// The type of the body of a function with `on_error`.
+pub type Fallible<R> = Result<R, Box<dyn Error + Send + Sync>>;
+
+/// Runs the body of a function with `on_error`, inside its upcall.
+#[inline(always)]
+pub fn or_error<R, F: FnOnce() -> Fallible<R>>(
+    body: F,
+    on_error: impl FnOnce(&(dyn Error + 'static)) -> R,
+) -> R {
+    match body() {
+        Ok(value) => value,
+        Err(error) => failed(&*error, on_error, Function::of::<F>()),
+    }
+}
+
+/// Keeps the error as the last message, and returns the value of `on_error`. If `on_error` panics,
+/// aborts.
+#[cold]
+#[inline(never)]
+fn failed<R>(
+    error: &(dyn Error + 'static),
+    on_error: impl FnOnce(&(dyn Error + 'static)) -> R,
+    function: Function,
+) -> R {
+    set_last_message(with_sources(error));
+    catch_unwind(AssertUnwindSafe(|| on_error(error))).unwrap_or_else(|payload| {
+        if payload.is::<Cancelled>() {
+            // `on_error` waited, and its fiber was dropped.
+            resume_unwind(payload)
+        }
+        stop(&|| format!("the on_error of {function} panicked: {}", message_of(&*payload)))
+    })
+}
+
+/// The text of an error and its sources: `a: b: c`.
+fn with_sources(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text += &format!(": {error}");
+        source = error.source();
+    }
+    text
 }
 
 /// The value for C from a function without `on_panic`, while a panic is pending at the enclosing

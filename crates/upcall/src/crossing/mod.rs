@@ -88,6 +88,7 @@ mod enclosing;
 mod entry;
 mod error;
 pub mod export;
+pub mod export_answers;
 mod foreign_unwind;
 mod last_message;
 mod payload;
