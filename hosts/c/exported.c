@@ -125,6 +125,26 @@ static void errors(void) {
     on_coroutine(fails_there, 16 << 10);
 }
 
+static void status_on_this_stack(struct coroutine *c, void *unused) {
+    (void)c;
+    (void)unused;
+    CHECK(guest_exported_status(UPCALL_OK) == UPCALL_REFUSED);
+}
+
+static void statuses(void) {
+    CHECK(guest_exported_status(UPCALL_OK) == UPCALL_OK);
+    CHECK(guest_exported_status(UPCALL_ERROR) == UPCALL_ERROR && last_panic_says("an error"));
+    CHECK(guest_exported_status(UPCALL_PANIC) == UPCALL_PANIC && last_panic_says("a panic"));
+    struct memory stack = memory_new(MALLOCED, 24 << 10);
+    void *registration = guest_register(stack.base, 24 << 10);
+    struct coroutine c;
+    coroutine_init(&c, stack.base, 24 << 10, status_on_this_stack, NULL);
+    coroutine_resume(&c);
+    CHECK(c.done);
+    guest_unregister(registration);
+    memory_free(stack);
+}
+
 static void error_then_panic(void) { guest_exported_error_then_panic("the first error"); }
 
 /* A fiber is dropped while an upcall waits. C gets zero from this upcall and from all later ones
@@ -186,6 +206,7 @@ int main(int argc, char **argv) {
         {"nobody_to_hear_on_coroutine", nobody_to_hear_on_coroutine},
         {"hosts_handler", hosts_handler},
         {"errors", errors},
+        {"statuses", statuses},
         {"error_then_panic", error_then_panic},
         {"two_panics", two_panics},
         {"is_refused", is_refused},

@@ -170,6 +170,7 @@ int guest_exported_sum(struct guest_pair pair, int sum, int more, const int *las
 int guest_exported_wait(void);
 int guest_exported_panic_twice(const char *message);
 int guest_exported_error(const char *message);
+int guest_exported_status(int status);
 int guest_exported_error_then_panic(const char *message);
 void guest_exported_on_caller(void);
 guest_callback guest_exported_pointer(void);

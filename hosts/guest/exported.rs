@@ -3,7 +3,7 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::NonNull;
 
-use upcall::{downcall, export, wait};
+use upcall::{Status, downcall, export, wait};
 
 use crate::{Callback, GuestWhere, here};
 
@@ -166,6 +166,17 @@ pub unsafe extern "C" fn guest_exported_error(message: *const c_char) -> c_int {
 fn with_much_stack(_: &(dyn std::error::Error + 'static)) -> c_int {
     let room = std::hint::black_box([0xff; 64 << 10]);
     -c_int::from(room[room.len() - 1] == 0xff)
+}
+
+/// Fails in the way of this status, if it can.
+#[export(on_error = Status::Error, stack = "caller", min_stack = 32 << 10)]
+#[unsafe(no_mangle)]
+pub extern "C" fn guest_exported_status(status: c_int) -> Status {
+    match status {
+        0 => Ok(Status::Ok),
+        -1 => Err("an error")?,
+        _ => panic!("a panic"),
+    }
 }
 
 /// Fails with `message`. Its `on_error` panics, instead of naming a value.

@@ -41,7 +41,7 @@ cases! {
         nested, fibers, registered, bad_descriptors,
     }
     exported {
-        answers, errors, zeros, parameters, stacks, on_its_way, from_coroutine, dropped,
+        answers, errors, statuses, zeros, parameters, stacks, on_its_way, from_coroutine, dropped,
         nobody_to_hear => Outcome::AbortsSaying(EXPORTED_PANIC),
         nobody_to_hear_on_coroutine => Outcome::AbortsSaying(EXPORTED_PANIC),
         hosts_handler => Outcome::Exits(3, "the host's log: guest::exported::guest_exported_panic panicked"),

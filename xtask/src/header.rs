@@ -51,6 +51,17 @@ const BEGIN: &str = "
 #define UPCALL_VERSION_MINOR {minor}
 #define UPCALL_VERSION_PATCH {patch}
 
+/* The results of functions whose author returns a Status, as an int. */
+enum upcall_status {
+    UPCALL_OK = 0,
+    /* The function failed. last_message tells the reason, here and below. */
+    UPCALL_ERROR = -1,
+    /* A bug: the function panicked. */
+    UPCALL_PANIC = -2,
+    /* The function was not run: there was no stack for it, for example. */
+    UPCALL_REFUSED = -3
+};
+
 /* UPCALL_NAME(dump) is the library's name of the function dump. */
 #define UPCALL_NAME(name) UPCALL_EXPAND(UPCALL_PREFIX, name)
 #define UPCALL_EXPAND(prefix, name) UPCALL_PASTE(prefix, name)

@@ -102,9 +102,23 @@ impl Options {
                 span,
             ),
             [None, .., on_error] => {
-                let value = on_error.clone()?;
-                let path = "move |_| -> $ { ::upcall::__private::AlsoOnPanic::<$>::also_on_panic($) }";
-                answer(&value, path, returned(), span)
+                let value = on_error.as_ref()?;
+                let value = match Form::of(value) {
+                    // The type of what the path names decides, so errors point to it.
+                    Form::Path(at) => code(
+                        "::upcall::__private::AlsoOnPanic::<$>::value($)",
+                        [returned(), value.clone()],
+                        span.located_at(at),
+                    ),
+                    _ => value.clone(),
+                };
+                let same = "move |error| -> $ {
+                    #[allow(unused_imports)]
+                    use ::upcall::__private::{OfAny as _, OfStatus as _};
+                    let value: $ = $;
+                    (&::upcall::__private::Returned::<$>::TYPE).after_panic()(value, error)
+                }";
+                code(same, [returned(), returned(), value, returned()], span)
             }
         })
     }

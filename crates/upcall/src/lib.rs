@@ -37,6 +37,7 @@
 //! | `catch_unwind` in each exported function | [`export`], or [`enter`] |
 //! | callbacks without a way to report a panic through C | [`downcall`] |
 //! | the same, and C's return value must not be lost | [`try_downcall`] |
+//! | errors for C, by `?`, with a message | `on_error` of [`export`]; [`Status`], [`set_last_message`] |
 //! | a panic that is your own error | [`Entry::keep_panic`], [`UpcallError::into_payload`] |
 //! | closures for C to call | [`callback`] |
 //! | Rust objects in a `void *` of C's | [`Handle`] |
@@ -114,8 +115,8 @@ mod thread;
 
 pub use config::{Config, ConfigError, ForeignStacks, GuardPages, Reports, config};
 pub use crossing::{
-    Entry, InUse, Interrupted, Refusal, StackChoice, UpcallError, UpcallErrorKind, attach, detach, downcall,
-    downcall_on_fiber, downcall_on_system_stack, enter, entry, panic_is_pending, set_last_message,
+    Entry, InUse, Interrupted, Refusal, StackChoice, Status, UpcallError, UpcallErrorKind, attach, detach,
+    downcall, downcall_on_fiber, downcall_on_system_stack, enter, entry, panic_is_pending, set_last_message,
     try_downcall, with_stack,
 };
 pub use fiber::sigpipe::without_sigpipe;
@@ -193,6 +194,6 @@ pub const C_HEADER: &str = include_str!("../include/upcall.h");
 #[doc(hidden)]
 pub mod __private {
     pub use crate::crossing::export::{Fallible, Zero, export, export_or, or_error};
-    pub use crate::crossing::export_answers::{AlsoOnPanic, OnError, OnPanic};
+    pub use crate::crossing::export_answers::{AlsoOnPanic, OfAny, OfStatus, OnError, OnPanic, Returned};
     pub use upcall_macros::c_api;
 }

@@ -10,7 +10,7 @@ use std::num::ParseIntError;
 use std::ptr;
 
 use common::last_panic;
-use upcall::{UpcallError, export};
+use upcall::{Status, UpcallError, export};
 
 /// An error with a source.
 #[derive(Debug)]
@@ -150,6 +150,26 @@ fn values_have_the_type_of_the_function() {
     assert!(last_panic().contains("assertion"));
     assert_eq!([of_parameter(7, -1), of_parameter(300, -1), of_parameter(0, -1)], [7, -1, -2]);
     assert_eq!(never_fails(), 1);
+}
+
+/// A status tells an error, a panic and a refusal apart.
+#[export(on_error = Status::Error, stack = "caller", min_stack = NEEDED)]
+extern "C" fn status<const NEEDED: usize>(text: &'static &'static str) -> Status {
+    parse(text).map(|_| Status::Ok)
+}
+
+#[export(on_error = |_| Status::Error, on_panic = Status::of)]
+extern "C" fn explicit_status(text: &'static &'static str) -> Status {
+    parse(text).map(|_| Status::Ok)
+}
+
+#[test]
+fn a_status_tells_failures_apart() {
+    assert_eq!([status::<1024>(&"7"), status::<1024>(&"x")], [Status::Ok, Status::Error]);
+    assert_eq!([status::<1024>(&"panic"), status::<{ usize::MAX }>(&"7")], [Status::Panic, Status::Refused]);
+    assert_eq!([explicit_status(&"x"), explicit_status(&"panic")], [Status::Error, Status::Panic]);
+    assert_eq!([0, -1], [Status::Ok, Status::Error].map(c_int::from));
+    assert_eq!([-2, -3], [Status::Panic, Status::Refused].map(c_int::from));
 }
 
 /// A generic function has an instance for each type, and C gets a pointer to one.

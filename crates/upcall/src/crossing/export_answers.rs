@@ -4,8 +4,9 @@
 //! the implementations of these traits, by their last parameter.
 
 use std::error::Error;
+use std::marker::PhantomData;
 
-use super::UpcallError;
+use super::{Status, UpcallError};
 
 /// Marks an implementation for a value of the return type itself.
 #[derive(Debug)]
@@ -78,12 +79,49 @@ impl<R, F: FnOnce(&(dyn Error + 'static)) -> R> OnError<R, Call> for F {
     note = "say which: `#[upcall::export(on_error = …, on_panic = …)]`"
 )]
 pub trait AlsoOnPanic<R> {
-    /// Returns the value for C after a panic.
-    fn also_on_panic(self) -> R;
+    /// The value, once its type is known to be that of the function.
+    fn value(self) -> R;
 }
 
 impl<R> AlsoOnPanic<R> for R {
-    fn also_on_panic(self) -> R {
+    fn value(self) -> R {
         self
+    }
+}
+
+/// The return type of a function whose `on_error` also serves after a panic.
+///
+/// `(&Returned::<R>::TYPE).after_panic()` is the function from the value of `on_error` to the value
+/// after a panic. The call finds [`OfStatus`] for a [`Status`]. For all other types, it needs one
+/// more reference, and finds [`OfAny`].
+#[derive(Debug)]
+pub struct Returned<R>(PhantomData<R>);
+
+impl<R> Returned<R> {
+    /// The only value.
+    pub const TYPE: Self = Self(PhantomData);
+}
+
+/// A return type with values of its own for panics and refusals. See [`Returned`].
+pub trait OfStatus {
+    /// The value after a panic, whatever that of `on_error` is.
+    fn after_panic(&self) -> fn(Status, UpcallError) -> Status;
+}
+
+impl OfStatus for Returned<Status> {
+    fn after_panic(&self) -> fn(Status, UpcallError) -> Status {
+        |_, error| Status::of(&error)
+    }
+}
+
+/// Any other return type. See [`Returned`].
+pub trait OfAny<R> {
+    /// The value of `on_error`.
+    fn after_panic(&self) -> fn(R, UpcallError) -> R;
+}
+
+impl<R> OfAny<R> for &Returned<R> {
+    fn after_panic(&self) -> fn(R, UpcallError) -> R {
+        |value, _| value
     }
 }

@@ -94,6 +94,7 @@ mod last_message;
 mod payload;
 mod placement;
 mod refusal;
+mod status;
 mod thunk;
 mod with_stack;
 
@@ -112,6 +113,7 @@ pub use last_message::set_last_message;
 pub(crate) use last_message::{keep_message, with_message};
 pub use payload::Interrupted;
 pub use refusal::Refusal;
+pub use status::Status;
 pub use with_stack::with_stack;
 
 use error::caught;
