@@ -38,6 +38,7 @@
 //! | callbacks without a way to report a panic through C | [`downcall`] |
 //! | the same, and C's return value must not be lost | [`try_downcall`] |
 //! | errors for C, by `?`, with a message | `on_error` of [`export`]; [`Status`], [`set_last_message`] |
+//! | pointers, strings and arrays from C | [`arg`] |
 //! | a panic that is your own error | [`Entry::keep_panic`], [`UpcallError::into_payload`] |
 //! | closures for C to call | [`callback`] |
 //! | Rust objects in a `void *` of C's | [`Handle`] |
@@ -87,6 +88,7 @@
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
+pub mod arg;
 mod backtrace;
 pub mod callback;
 mod capi;
