@@ -175,6 +175,10 @@ int guest_exported_error_then_panic(const char *message);
 void guest_exported_on_caller(void);
 guest_callback guest_exported_pointer(void);
 
+/* Memory owned by C: memory.rs. */
+char *guest_memory_text(const char *text);
+long *guest_memory_numbers(long count, size_t *length);
+
 /* Closures called by C, and values kept by C: src/callbacks.rs. */
 struct guest_closure {
     int (*call)(void *data, int number);

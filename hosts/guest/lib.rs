@@ -7,6 +7,7 @@ mod exceptions;
 mod exported;
 mod interrupted;
 mod jumped;
+mod memory;
 mod model;
 mod moved;
 mod room;

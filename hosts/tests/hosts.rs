@@ -61,6 +61,9 @@ cases! {
         idle_stacks [UPCALL_IDLE_STACKS = "16"],
         foreign_refused [UPCALL_FOREIGN_STACKS = "refuse"],
     }
+    memory {
+        strings_and_arrays, wrongly_freed, forked,
+    }
     event_loop {
         driven, busy, idle, level, told_late, errors, inside, waits_meanwhile, messages,
     }

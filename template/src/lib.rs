@@ -101,8 +101,9 @@ pub unsafe extern "C" fn {{crate_name}}_add_file(words: *const Words, path: *con
 }
 
 /// A function called for each word. A value other than 0 ends the iteration.
-pub type Visit =
-    Option<unsafe extern "C-unwind" fn(word: *const c_char, count: u64, user: *mut c_void) -> c_int>;
+pub type Visit = Option<
+    unsafe extern "C-unwind" fn(word: *const c_char, count: u64, user: *mut c_void) -> c_int,
+>;
 
 /// Calls `visit(word, count, user)` for each word, in the order of their bytes, until it returns
 /// other than 0.

@@ -21,11 +21,11 @@ use stackbounds::for_upcall::{Identity, Participant, take_part_in_forks};
 
 use crate::coroutine::names;
 use crate::handle::table;
-use crate::process;
 use crate::report::lock_word as report_lock_word;
 use crate::stack::{alternate, pool, registered, service};
 use crate::sync::{Whose, Word};
 use crate::thread::{ThreadState, parker, record};
+use crate::{memory, process};
 
 static PARTICIPANT: Participant = Participant { each_lock, identity, at_once, forget, resume, is_alone };
 
@@ -43,6 +43,7 @@ fn each_lock(visit: &mut dyn FnMut(&'static Word, Whose)) {
     }
     let others = [
         table::lock_word(),
+        memory::lock_word(),
         report_lock_word(),
         alternate::lock_word(),
         parker::lock_word(),

@@ -42,6 +42,7 @@
 //! | a panic that is your own error | [`Entry::keep_panic`], [`UpcallError::into_payload`] |
 //! | closures for C to call | [`callback`] |
 //! | Rust objects in a `void *` of C's | [`Handle`] |
+//! | strings and arrays for C to own | [`into_c_str`], [`into_c_slice`] |
 //! | a host that scans or checks its stack | `stack = "caller"`, or [`StackChoice::Caller`] |
 //! | recursion that is sometimes deep | [`with_stack`] |
 //! | a host with coroutines whose bounds it knows | [`stackbounds::register`] |
@@ -102,6 +103,7 @@ mod function;
 #[cfg(all(any(doc, doctest), feature = "runtime"))]
 pub mod guide;
 mod handle;
+mod memory;
 mod messages;
 mod process;
 mod published;
@@ -130,6 +132,7 @@ pub type Panicked = UpcallError;
 pub use fiber::tokio_runtime;
 pub use fiber::{Builder, Fiber, FiberLocal, Fibers, wait, wait_interruptible};
 pub use handle::{Handle, HandleError};
+pub use memory::{into_c_slice, into_c_str};
 pub use report::Snapshot;
 pub use report::snapshot::snapshot;
 #[cfg(feature = "runtime")]
@@ -168,6 +171,7 @@ pub use upcall_macros::export;
 /// ```
 pub mod c {
     pub use crate::capi::dump::dump;
+    pub use crate::capi::memory::memory_free;
     #[cfg(feature = "runtime")]
     pub use crate::capi::runtime::{
         local_begin, local_end, local_fd, local_run_ready, local_spawn, shutdown,

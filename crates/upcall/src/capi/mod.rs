@@ -12,6 +12,7 @@
 //! comments of their public functions become its comments, so they address C programmers.
 
 pub(crate) mod dump;
+pub(crate) mod memory;
 #[cfg(feature = "runtime")]
 pub(crate) mod runtime;
 pub(crate) mod stacks;
@@ -158,6 +159,7 @@ macro_rules! c_api {
                 fn thread_detach() -> ::core::ffi::c_int;
                 fn version() -> *const ::core::ffi::c_char;
                 unsafe fn dump(fd: ::core::ffi::c_int) -> ::core::ffi::c_int;
+                unsafe fn memory_free(memory: *mut ::core::ffi::c_void) -> ::core::ffi::c_int;
                 unsafe fn stack_register(
                     low: *mut ::core::ffi::c_void,
                     size: usize,
