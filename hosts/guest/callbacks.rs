@@ -168,14 +168,14 @@ pub extern "C" fn guest_lend_shared(user: Borrower) -> c_int {
 }
 
 /// A Rust object, owned by C through a handle.
-struct Account {
+pub struct Account {
     balance: c_int,
     _counted: Counted,
 }
 
 /// Makes an account and returns its handle.
 #[unsafe(no_mangle)]
-pub extern "C" fn guest_account_new(balance: c_int) -> *mut c_void {
+pub extern "C" fn guest_account_new(balance: c_int) -> *mut Account {
     Handle::into_raw(Account { balance, _counted: Counted::new() })
 }
 
@@ -184,14 +184,14 @@ pub extern "C" fn guest_account_new(balance: c_int) -> *mut c_void {
 /// Returns -1 if `account` is not a valid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn guest_account_add(
-    account: *mut c_void,
+    account: *mut Account,
     number: c_int,
     back: Option<extern "C" fn(*mut c_void) -> c_int>,
 ) -> c_int {
     let add = |account_inside: &mut Account| {
         account_inside.balance += number;
         if let Some(back) = back {
-            downcall(|| back(account));
+            downcall(|| back(account.cast()));
         }
         account_inside.balance
     };
@@ -200,18 +200,18 @@ pub extern "C" fn guest_account_add(
 
 /// Frees an account. Returns 0, or -1 if `account` is not a valid handle.
 #[unsafe(no_mangle)]
-pub extern "C" fn guest_account_free(account: *mut c_void) -> c_int {
+pub extern "C" fn guest_account_free(account: *mut Account) -> c_int {
     or_failed(enter(|| {
-        Handle::<Account>::remove(account).unwrap_or_else(|error| panic!("{error}"));
+        Handle::remove(account).unwrap_or_else(|error| panic!("{error}"));
         0
     }))
 }
 
 /// Closes an account not in use. Returns its balance, or -1 if the handle is invalid or in use.
 #[unsafe(no_mangle)]
-pub extern "C" fn guest_account_close(account: *mut c_void) -> c_int {
+pub extern "C" fn guest_account_close(account: *mut Account) -> c_int {
     or_failed(enter(|| {
-        let account: Account = Handle::from_raw(account).unwrap_or_else(|error| panic!("{error}"));
+        let account = Handle::from_raw(account).unwrap_or_else(|error| panic!("{error}"));
         account.balance
     }))
 }

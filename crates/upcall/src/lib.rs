@@ -41,7 +41,7 @@
 //! | pointers, strings and arrays from C | [`arg`] |
 //! | a panic that is your own error | [`Entry::keep_panic`], [`UpcallError::into_payload`] |
 //! | closures for C to call | [`callback`] |
-//! | Rust objects in a `void *` of C's | [`Handle`] |
+//! | Rust objects for C to keep, by an opaque pointer | [`Handle`] |
 //! | strings and arrays for C to own | [`into_c_str`], [`into_c_slice`] |
 //! | a host that scans or checks its stack | `stack = "caller"`, or [`StackChoice::Caller`] |
 //! | recursion that is sometimes deep | [`with_stack`] |

@@ -38,7 +38,7 @@ fn data_that_is_none_of_the_callbacks_is_refused() {
         (ptr::without_provenance_mut(1), "got 0x1 as its data"),
         (ptr::from_ref(&local).cast_mut().cast(), "as its data, which is none"),
         (two.data(), "got the data of"),
-        (handle, "got the data of i32"),
+        (handle.cast(), "got the data of i32"),
     ];
     for (data, message) in cases {
         // SAFETY: both functions look up their data, so any pointer is allowed.

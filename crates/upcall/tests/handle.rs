@@ -1,4 +1,4 @@
-//! Values kept by C as a `void *`, and misuse of them.
+//! Values kept by C by opaque pointers, and misuse of them.
 
 mod common;
 
@@ -23,8 +23,12 @@ unsafe impl Send for Sent {}
 unsafe impl Sync for Sent {}
 
 impl Sent {
-    fn get(self) -> *mut c_void {
-        self.0
+    fn of<T>(raw: *mut T) -> Self {
+        Self(raw.cast())
+    }
+
+    fn get<T>(self) -> *mut T {
+        self.0.cast()
     }
 }
 
@@ -32,12 +36,12 @@ impl Sent {
 fn a_value_is_used_and_comes_back() {
     let raw = Handle::into_raw(String::from("kept"));
     assert_eq!(Handle::with(raw, String::len), Ok(4));
-    Handle::with_mut(raw, |text: &mut String| text.push('!')).unwrap();
-    assert_eq!(Handle::<String>::from_raw(raw).unwrap(), "kept!");
-    assert_eq!(Handle::<String>::from_raw(raw), Err(HandleError::Freed));
-    assert_eq!(Handle::<String>::remove(raw), Err(HandleError::Freed));
+    Handle::with_mut(raw, |text| text.push('!')).unwrap();
+    assert_eq!(Handle::from_raw(raw).unwrap(), "kept!");
+    assert_eq!(Handle::from_raw(raw), Err(HandleError::Freed));
+    assert_eq!(Handle::remove(raw), Err(HandleError::Freed));
     assert_eq!(Handle::with(raw, String::len), Err(HandleError::Freed));
-    assert_eq!(Handle::with_mut(raw, |text: &mut String| text.len()), Err(HandleError::Freed));
+    assert_eq!(Handle::with_mut(raw, |text| text.len()), Err(HandleError::Freed));
 }
 
 #[test]
@@ -90,19 +94,20 @@ fn random_bits_are_never_a_handle() {
             }
         }
     }
-    assert_eq!(raw.map(|raw| Handle::<u64>::from_raw(raw).unwrap()), [1, 2, 3]);
+    assert_eq!(raw.map(|raw| Handle::from_raw(raw).unwrap()), [1, 2, 3]);
 }
 
 #[test]
 fn a_value_of_another_type_is_named() {
     let raw = Handle::into_raw(vec![1u8]);
-    let error = Handle::<String>::from_raw(raw).unwrap_err();
+    let other = raw.cast::<String>();
+    let error = Handle::from_raw(other).unwrap_err();
     assert!(
         error.to_string().contains("alloc::vec::Vec<u8>") && error.to_string().contains("String"),
         "{error}"
     );
-    assert_eq!(Handle::<String>::remove(raw), Err(error));
-    assert_eq!(Handle::with(raw, |_: &String| ()), Err(error));
+    assert_eq!(Handle::remove(other), Err(error));
+    assert_eq!(Handle::with(other, |_| ()), Err(error));
     assert_eq!(Handle::from_raw(raw), Ok(vec![1u8]));
 }
 
@@ -130,16 +135,16 @@ fn numbers_are_never_used_again() {
 #[test]
 fn a_value_is_shared_or_used_alone() {
     let raw = Handle::into_raw(1);
-    let nested = Handle::with(raw, |_: &i32| {
-        assert_eq!(Handle::with_mut(raw, |_: &mut i32| ()), Err(HandleError::InUse));
-        assert_eq!(Handle::<i32>::from_raw(raw), Err(HandleError::InUse));
-        Handle::with(raw, |&number: &i32| number)
+    let nested = Handle::with(raw, |_| {
+        assert_eq!(Handle::with_mut(raw, |_| ()), Err(HandleError::InUse));
+        assert_eq!(Handle::from_raw(raw), Err(HandleError::InUse));
+        Handle::with(raw, |&number| number)
     });
     assert_eq!(nested, Ok(Ok(1)));
-    Handle::with_mut(raw, |_: &mut i32| {
-        assert_eq!(Handle::with(raw, |_: &i32| ()), Err(HandleError::InUse));
-        assert_eq!(Handle::with_mut(raw, |_: &mut i32| ()), Err(HandleError::InUse));
-        assert_eq!(Handle::<i32>::from_raw(raw), Err(HandleError::InUse));
+    Handle::with_mut(raw, |_| {
+        assert_eq!(Handle::with(raw, |_| ()), Err(HandleError::InUse));
+        assert_eq!(Handle::with_mut(raw, |_| ()), Err(HandleError::InUse));
+        assert_eq!(Handle::from_raw(raw), Err(HandleError::InUse));
     })
     .unwrap();
     assert_eq!(Handle::from_raw(raw), Ok(1));
@@ -149,10 +154,10 @@ fn a_value_is_shared_or_used_alone() {
 fn a_value_removed_in_use_lives_until_then() {
     let drops = Arc::new(AtomicUsize::new(0));
     let raw = Handle::into_raw(Counted(drops.clone()));
-    Handle::with(raw, |_: &Counted| {
-        Handle::with(raw, |inner: &Counted| {
-            assert_eq!(Handle::<Counted>::remove(raw), Ok(()));
-            assert_eq!(Handle::<Counted>::remove(raw), Err(HandleError::Freed));
+    Handle::with(raw, |_| {
+        Handle::with(raw, |inner| {
+            assert_eq!(Handle::remove(raw), Ok(()));
+            assert_eq!(Handle::remove(raw), Err(HandleError::Freed));
             assert_eq!(inner.0.load(SeqCst), 0);
         })
         .unwrap();
@@ -162,8 +167,8 @@ fn a_value_removed_in_use_lives_until_then() {
     assert_eq!(drops.load(SeqCst), 1);
     let raw = Handle::into_raw(Counted(drops.clone()));
     let panicked = catch_unwind(AssertUnwindSafe(|| {
-        Handle::with_mut(raw, |_: &mut Counted| {
-            assert_eq!(Handle::<Counted>::remove(raw), Ok(()));
+        Handle::with_mut(raw, |_| {
+            assert_eq!(Handle::remove(raw), Ok(()));
             panic!("in the middle");
         })
     }));
@@ -174,7 +179,7 @@ fn a_value_removed_in_use_lives_until_then() {
 #[test]
 fn a_value_is_not_in_use_after_a_panic() {
     let raw = Handle::into_raw(1);
-    let panics = || Handle::with_mut(raw, |_: &mut i32| panic!("in the middle"));
+    let panics = || Handle::with_mut(raw, |_| panic!("in the middle"));
     assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
     assert_eq!(Handle::from_raw(raw), Ok(1));
 }
@@ -182,12 +187,12 @@ fn a_value_is_not_in_use_after_a_panic() {
 #[test]
 fn destructors_that_panic_harm_nobody() {
     let raw = Handle::into_raw(AtDrop(bomb as fn()));
-    assert_eq!(common::message(catch_unwind(|| Handle::<AtDrop<fn()>>::remove(raw)).unwrap_err()), "a bomb");
-    assert_eq!(Handle::<AtDrop<fn()>>::remove(raw), Err(HandleError::Freed));
+    assert_eq!(common::message(catch_unwind(|| Handle::remove(raw)).unwrap_err()), "a bomb");
+    assert_eq!(Handle::remove(raw), Err(HandleError::Freed));
     let raw = Handle::into_raw(AtDrop(bomb as fn()));
     let panicked = catch_unwind(AssertUnwindSafe(|| {
-        Handle::with(raw, |_: &AtDrop<fn()>| {
-            Handle::<AtDrop<fn()>>::remove(raw).unwrap();
+        Handle::with(raw, |_| {
+            Handle::remove(raw).unwrap();
             panic!("came first");
         })
     }));
@@ -203,20 +208,20 @@ fn a_value_removed_while_others_use_it_is_dropped_once_and_last() {
     const THREADS: usize = 4;
     for round in 0..2_000 {
         let drops = Arc::new(AtomicUsize::new(0));
-        let raw = Sent(Handle::into_raw(Counted(drops.clone())));
+        let raw = Sent::of(Handle::into_raw(Counted(drops.clone())));
         let begin = Barrier::new(THREADS);
         let removed = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for thread in 0..THREADS {
                 let (begin, removed) = (&begin, &removed);
                 scope.spawn(move || {
-                    let raw = raw.get();
+                    let raw = raw.get::<Counted>();
                     begin.wait();
                     let mut uses = 0;
-                    while Handle::with(raw, |value: &Counted| assert_eq!(value.0.load(SeqCst), 0)).is_ok() {
+                    while Handle::with(raw, |value| assert_eq!(value.0.load(SeqCst), 0)).is_ok() {
                         uses += 1;
                         if (uses + thread) % 4 == round % 4 {
-                            removed.fetch_add(usize::from(Handle::<Counted>::remove(raw).is_ok()), SeqCst);
+                            removed.fetch_add(usize::from(Handle::remove(raw).is_ok()), SeqCst);
                         }
                     }
                 });
@@ -229,17 +234,17 @@ fn a_value_removed_while_others_use_it_is_dropped_once_and_last() {
 #[test]
 fn a_value_used_alone_is_used_by_one_thread_at_a_time() {
     const THREADS: usize = 4;
-    let raw = Sent(Handle::into_raw(0usize));
+    let raw = Sent::of(Handle::into_raw(0usize));
     let added: usize = std::thread::scope(|scope| {
         let add = || {
-            let add = |_| Handle::with_mut(raw.get(), |sum: &mut usize| *sum += 1).is_ok();
+            let add = |_| Handle::with_mut(raw.get::<usize>(), |sum| *sum += 1).is_ok();
             (0..50_000).map(add).filter(|&added| added).count()
         };
         let threads = [(); THREADS].map(|()| scope.spawn(add));
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
     assert!(added >= 1);
-    assert_eq!(Handle::from_raw(raw.get()), Ok(added));
+    assert_eq!(Handle::from_raw(raw.get::<usize>()), Ok(added));
 }
 
 #[test]

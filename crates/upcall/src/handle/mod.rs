@@ -1,4 +1,4 @@
-//! Handles: Rust values that C keeps as a `void *`.
+//! Handles: Rust values that C keeps by opaque pointers.
 //!
 //! Rule: **a value from C is never dereferenced.** It is a number, looked up in a table. A number
 //! without an entry there is an error.
@@ -10,49 +10,56 @@ mod slot;
 pub(crate) mod table;
 mod type_tag;
 
-use std::ffi::c_void;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ptr;
 
-/// A Rust value that C keeps as a `void *`: the opaque object of a C library.
+/// A Rust value that C keeps by an opaque pointer: the object of a C library.
 ///
-/// The `void *` is a number, not a pointer. It leads to the value, and upcall never gives out the
-/// same number twice. A handle is an error if it is null, was freed, belongs to a value of another
-/// type, or came from elsewhere. This holds on any thread and at any time; a bad handle is never
-/// undefined behaviour:
+/// The pointer has the type `*mut T`, so the C compiler and Rust's type inference check it. But it
+/// is a number, not an address. It leads to the value, and upcall never gives out the same number
+/// twice. A handle is an error if it is null, was freed, belongs to a value of another type, or
+/// came from elsewhere. This holds on any thread and at any time; a bad handle is never undefined
+/// behaviour:
 ///
 /// ```
-/// use std::ffi::{c_int, c_void};
-/// use upcall::{Handle, enter};
+/// use std::ffi::c_int;
+/// use std::ptr::{null, null_mut};
+/// use upcall::Handle;
 ///
-/// struct Counter {
+/// /// A counter.
+/// pub struct Counter {
 ///     sum: i32,
 /// }
 ///
-/// /// Returns a counter, to be freed by `counter_free`.
+/// /// Returns a counter, to be freed by `counter_free`; null on failure.
+/// #[upcall::export(on_error = null_mut())]
 /// #[unsafe(no_mangle)]
-/// pub extern "C" fn counter_new(sum: c_int) -> *mut c_void {
-///     enter(|| Handle::into_raw(Counter { sum })).unwrap_or(std::ptr::null_mut())
+/// pub extern "C" fn counter_new(sum: c_int) -> *mut Counter {
+///     Ok(Handle::into_raw(Counter { sum }))
 /// }
 ///
-/// /// Returns the new sum; -1 if `counter` is none, for a reason that `upcall_last_message` tells.
+/// /// Returns the new sum, or -1.
+/// #[upcall::export(on_error = -1)]
 /// #[unsafe(no_mangle)]
-/// pub extern "C" fn counter_add(counter: *mut c_void, number: c_int) -> c_int {
-///     enter(|| {
-///         let add = |counter: &mut Counter| {
-///             counter.sum += number;
-///             counter.sum
-///         };
-///         Handle::with_mut(counter, add).unwrap()
-///     })
-///     .unwrap_or(-1)
+/// pub extern "C" fn counter_add(counter: *mut Counter, number: c_int) -> c_int {
+///     Handle::with_mut(counter, |counter| counter.sum += number)?;
+///     Ok(Handle::with(counter, |counter| counter.sum)?)
 /// }
 ///
-/// /// Returns 0; -1 if `counter` is none, as when it was freed already.
+/// /// Returns the sum, or -1.
+/// #[upcall::export(on_error = -1)]
 /// #[unsafe(no_mangle)]
-/// pub extern "C" fn counter_free(counter: *mut c_void) -> c_int {
-///     enter(|| Handle::<Counter>::remove(counter).unwrap()).map_or(-1, |()| 0)
+/// pub extern "C" fn counter_sum(counter: *const Counter) -> c_int {
+///     Ok(Handle::with(counter, |counter| counter.sum)?)
+/// }
+///
+/// /// Frees the counter. Returns 0, or -1 if `counter` is none, as when it was freed already.
+/// #[upcall::export(on_error = -1)]
+/// #[unsafe(no_mangle)]
+/// pub extern "C" fn counter_free(counter: *mut Counter) -> c_int {
+///     Handle::remove(counter)?;
+///     Ok(0)
 /// }
 ///
 /// // What C does with it:
@@ -61,8 +68,23 @@ use std::ptr;
 /// assert_eq!(counter_free(counter), 0);
 /// assert_eq!(counter_add(counter, 1), -1);
 /// assert_eq!(counter_free(counter), -1);
-/// assert_eq!(counter_add(std::ptr::null_mut(), 1), -1);
+/// assert_eq!(counter_sum(null()), -1);
 /// ```
+///
+/// cbindgen makes an incomplete type of the struct, as it has no `repr(C)`:
+///
+/// ```c
+/// /** A counter. */
+/// typedef struct Counter Counter;
+///
+/// struct Counter *counter_new(int sum);
+/// int counter_add(struct Counter *counter, int number);
+/// int counter_sum(const struct Counter *counter);
+/// int counter_free(struct Counter *counter);
+/// ```
+///
+/// **Never dereference the pointer**, in Rust or in C: on 64-bit systems, the thread faults there.
+/// A C library that wants a `void *` gets `pointer.cast()`, and gives the same back.
 ///
 /// [`with`](Self::with) shares a value among all its callers; [`with_mut`](Self::with_mut) gives it
 /// to one caller at a time. Neither ever waits: instead of waiting, they return an error. No lock
@@ -88,7 +110,7 @@ impl<T: Send + 'static> Handle<T> {
     /// # Panics
     /// If no handle is free.
     #[must_use = "the value is kept until its handle is removed"]
-    pub fn into_raw(value: T) -> *mut c_void {
+    pub fn into_raw(value: T) -> *mut T {
         ptr::without_provenance_mut(table::insert(value))
     }
 
@@ -97,7 +119,7 @@ impl<T: Send + 'static> Handle<T> {
     /// # Errors
     /// See [`HandleError`]. In particular [`InUse`](HandleError::InUse), if a [`with`](Self::with)
     /// or [`with_mut`](Self::with_mut) of this handle is running, on this thread or another.
-    pub fn from_raw(raw: *mut c_void) -> Result<T, HandleError> {
+    pub fn from_raw(raw: *mut T) -> Result<T, HandleError> {
         // SAFETY: `T: Send`, so the value may move to this thread.
         unsafe { table::take(raw.addr()) }
     }
@@ -112,7 +134,7 @@ impl<T: Send + 'static> Handle<T> {
     ///
     /// # Panics
     /// If the value is dropped here and its destructor panics.
-    pub fn remove(raw: *mut c_void) -> Result<(), HandleError> {
+    pub fn remove(raw: *mut T) -> Result<(), HandleError> {
         // SAFETY: `T: Send`, so this thread may drop the value. If others use it, the last of them
         // drops it on its own thread, which `T: Send` allows as well.
         unsafe { table::remove::<T>(raw.addr()) }
@@ -124,7 +146,7 @@ impl<T: Send + 'static> Handle<T> {
     /// See [`HandleError`]. In particular [`InUse`](HandleError::InUse), if another `with_mut` or
     /// [`with`](Self::with) of this handle is running, including one further up this stack.
     #[inline]
-    pub fn with_mut<R>(raw: *mut c_void, f: impl FnOnce(&mut T) -> R) -> Result<R, HandleError> {
+    pub fn with_mut<R>(raw: *mut T, f: impl FnOnce(&mut T) -> R) -> Result<R, HandleError> {
         // SAFETY: `T: Send`, so `f` may use the value exclusively on this thread.
         unsafe { table::with_mut(raw.addr(), f) }
     }
@@ -135,7 +157,7 @@ impl<T: Send + 'static> Handle<T> {
     /// See [`HandleError`]. In particular [`InUse`](HandleError::InUse), if a
     /// [`with_mut`](Self::with_mut) of this handle is running.
     #[inline]
-    pub fn with<R>(raw: *mut c_void, f: impl FnOnce(&T) -> R) -> Result<R, HandleError>
+    pub fn with<R>(raw: *const T, f: impl FnOnce(&T) -> R) -> Result<R, HandleError>
     where
         T: Sync,
     {
