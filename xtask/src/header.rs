@@ -35,9 +35,9 @@ const INTRODUCTION: &str = "\
  *            If a comment speaks of the calling thread, it concerns only this thread.
  * Signals    Handlers may call version, and no other function.
  * Ownership  Strings are copied, or static. The caller frees nothing returned by these functions.
+ *            memory_free frees what the library's own functions return, if they say so.
  * Tasks      A task is an opaque pointer, and not an address: one that is null, freed or of another
  *            kind is an error. Its owner frees it by task_free.
- *            memory_free frees what the library's own functions return, if they say so.
  *
  * Written by `cargo xtask header`. Change the doc comments in src/capi/, not this file. */
 #ifndef UPCALL_H
@@ -127,8 +127,8 @@ pub fn write() -> Result<(), String> {
 /// Generates the header.
 fn generated() -> Result<String, String> {
     let folder = root().join("crates/upcall/src/capi");
-    let files = ["mod.rs", "dump.rs", "runtime.rs", "stacks.rs", "task.rs"].map(|name| folder.join(name));
-    let files = ["mod.rs", "dump.rs", "memory.rs", "runtime.rs", "stacks.rs"].map(|name| folder.join(name));
+    let names = ["mod.rs", "dump.rs", "memory.rs", "runtime.rs", "stacks.rs", "task.rs"];
+    let files = names.map(|name| folder.join(name));
     let mut copies = Vec::new();
     for file in files {
         let text = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;

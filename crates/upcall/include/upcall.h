@@ -23,6 +23,8 @@
  * Signals    Handlers may call version, and no other function.
  * Ownership  Strings are copied, or static. The caller frees nothing returned by these functions.
  *            memory_free frees what the library's own functions return, if they say so.
+ * Tasks      A task is an opaque pointer, and not an address: one that is null, freed or of another
+ *            kind is an error. Its owner frees it by task_free.
  *
  * Written by `cargo xtask header`. Change the doc comments in src/capi/, not this file. */
 #ifndef UPCALL_H
@@ -53,6 +55,17 @@ enum upcall_status {
 #define UPCALL_NAME(name) UPCALL_EXPAND(UPCALL_PREFIX, name)
 #define UPCALL_EXPAND(prefix, name) UPCALL_PASTE(prefix, name)
 #define UPCALL_PASTE(prefix, name) prefix##name
+
+/* The status of a task, as an int: it runs, or the kind of its end. */
+enum {
+  UPCALL_TASK_RUNNING = 0,           /* it has not ended */
+  UPCALL_TASK_DONE = 1,              /* it has a value */
+  UPCALL_TASK_FAILED = 2,            /* it ended with an error */
+  UPCALL_TASK_PANICKED = 3,          /* it panicked */
+  UPCALL_TASK_CANCELLED = 4,         /* task_cancel or task_free ended it */
+  UPCALL_TASK_DEADLINE_EXCEEDED = 5, /* its deadline came first */
+  UPCALL_TASK_LOST = 6               /* its executor has ended, or runs in the parent process only */
+};
 #endif
 
 #ifndef UPCALL_PREFIX
@@ -63,11 +76,19 @@ enum upcall_status {
 #ifdef __GNUC__
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wredundant-decls"
+#ifdef __clang__
+#pragma clang diagnostic ignored "-Wtypedef-redefinition"
+#else
+#pragma GCC diagnostic ignored "-Wpedantic"
+#endif
 #endif
 
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+/* A task: an asynchronous operation, started by a function of the library's own. */
+typedef struct UPCALL_NAME(task) UPCALL_NAME(task);
 
 /**
  * Copies the last message into `buffer`.
@@ -302,6 +323,73 @@ ptrdiff_t UPCALL_NAME(stack_remaining)(void);
  * Returns 0. Returns -1 if the system refuses it.
  */
 int UPCALL_NAME(report_install)(void);
+
+/**
+ * Waits until a task has ended.
+ *
+ * It waits for `milliseconds` at most; if negative, for as long as it takes. Any thread may wait,
+ * and several may at the same time. On a fiber, or on a stack of
+ * `local_spawn`, only the fiber waits. If the calling thread has a runtime of `local_begin`, its
+ * fibers run meanwhile.
+ *
+ * Returns the task's status: `UPCALL_TASK_RUNNING` if time has run out, otherwise the kind of its
+ * end. If that is not `UPCALL_TASK_DONE`, `last_message` tells the reason. Returns -1 if `task` is
+ * no task, or if the host has ended the wait.
+ */
+int UPCALL_NAME(task_wait)(UPCALL_NAME(task) *task, int milliseconds);
+
+/**
+ * Returns the status of a task.
+ *
+ * It is `UPCALL_TASK_RUNNING` or the kind of the task's end. If the task has ended and the status
+ * is not `UPCALL_TASK_DONE`, `last_message` tells the reason. Returns -1 if `task` is no task.
+ */
+int UPCALL_NAME(task_status)(UPCALL_NAME(task) *task);
+
+/**
+ * Asks for the end of a task.
+ *
+ * Its operation is dropped at a point where it waits; then the task ends as
+ * `UPCALL_TASK_CANCELLED`. It may have another end before that. This function returns at once;
+ * `task_wait` waits for the end. Any thread may call it, also inside the task's own completion.
+ *
+ * Returns 0, also if the task has ended. Returns -1 if `task` is no task.
+ */
+int UPCALL_NAME(task_cancel)(UPCALL_NAME(task) *task);
+
+/**
+ * Frees a task.
+ *
+ * If `cancel` is not 0 and the task runs, it is cancelled; otherwise it goes on by itself. In
+ * either case its completion is called, if it has not been. A value that nobody has taken is
+ * dropped. From now on, the pointer is stale: functions that get it return -1.
+ *
+ * Returns 0. Returns -1 if `task` is no task, as when it was freed already.
+ */
+int UPCALL_NAME(task_free)(UPCALL_NAME(task) *task, int cancel);
+
+/**
+ * Returns a file descriptor that tells an event loop of a task.
+ *
+ * It is readable (`POLLIN`, level-triggered) when the task has ended, or has a part to be taken.
+ * Only poll it: do not read from it, and do not close it. It is valid until the task is freed. In
+ * the child of a fork, call this again: the descriptor keeps its number.
+ *
+ * Returns -1 if `task` is no task, or if no file descriptor is available.
+ */
+int UPCALL_NAME(task_fd)(UPCALL_NAME(task) *task);
+
+/**
+ * Waits for the next part of a result that comes in parts.
+ *
+ * It waits for `milliseconds` at most; if negative, for as long as it takes.
+ *
+ * A function of the library's own takes the part.
+ *
+ * Returns 1 if there is a part; 2 if there is none any more, since the task has ended; 0 if time
+ * has run out. Returns -1 if `task` is no task, or if its result does not come in parts.
+ */
+int UPCALL_NAME(task_next)(UPCALL_NAME(task) *task, int milliseconds);
 
 #ifdef __cplusplus
 }
