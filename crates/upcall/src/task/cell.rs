@@ -34,17 +34,23 @@ pub(super) struct TaskCell {
     number: AtomicUsize,
     /// The epoch of the process that started the task.
     epoch: usize,
-    /// The home of a task that only its starter's thread runs.
-    local: Option<LocalHome>,
     executor: UnsafeCell<Option<Executor>>,
     completion: UnsafeCell<Call>,
-    /// The runtime whose thread is to call the completion.
-    completes_on: Option<Box<LocalRuntimeHandle>>,
     outcome: UnsafeCell<Outcome>,
-    /// The parts of a result that comes in parts. They never change.
-    parts: Option<Arc<dyn AnyParts>>,
+    /// Parts of few tasks, boxed to save the memory of the others. It never changes.
+    rare: Option<Box<Rare>>,
     /// The descriptor for C, if it has asked for one. Guarded by the watchers' lock.
     pub(super) watch: Watch,
+}
+
+/// Parts of a cell, needed by few tasks.
+struct Rare {
+    /// The home of a task that only its starter's thread runs.
+    local: Option<LocalHome>,
+    /// The runtime whose thread is to call the completion.
+    completes_on: Option<Box<LocalRuntimeHandle>>,
+    /// The parts of a result that comes in parts.
+    parts: Option<Arc<dyn AnyParts>>,
 }
 
 // SAFETY: the parts of the cell belong to one thread at a time, by the rule of `state`. The value
@@ -57,16 +63,15 @@ unsafe impl Send for TaskCell {}
 impl TaskCell {
     pub fn new(completion: Completion, local: Option<LocalHome>, parts: Option<Arc<dyn AnyParts>>) -> Self {
         let Completion { call, on } = completion;
+        let is_rare = local.is_some() || on.is_some() || parts.is_some();
         Self {
             state: State::new(),
             number: AtomicUsize::new(0),
             epoch: fork::epoch(),
-            local,
             executor: UnsafeCell::new(None),
             completion: UnsafeCell::new(call),
-            completes_on: on,
             outcome: UnsafeCell::new(Outcome::None),
-            parts,
+            rare: is_rare.then(|| Box::new(Rare { local, completes_on: on, parts })),
             watch: Watch::new(),
         }
     }
@@ -86,7 +91,7 @@ impl TaskCell {
     }
 
     pub fn parts(&self) -> Option<&Arc<dyn AnyParts>> {
-        self.parts.as_ref()
+        self.rare.as_ref()?.parts.as_ref()
     }
 
     /// Gives the cell its executor's handle. The starter calls this once.
@@ -137,7 +142,7 @@ impl TaskCell {
 
     /// Calls the completion, on the thread chosen for it.
     pub fn deliver(self: &Arc<Self>) {
-        match &self.completes_on {
+        match self.rare.as_ref().and_then(|rare| rare.completes_on.as_ref()) {
             Some(runtime) => completion::send(runtime, self.clone()),
             None => self.complete(),
         }
@@ -154,7 +159,7 @@ impl TaskCell {
 
     /// Whether the operation runs only in the process from which this one was forked.
     fn is_lost(&self) -> bool {
-        match self.local {
+        match self.rare.as_ref().and_then(|rare| rare.local) {
             Some(home) => home.is_lost(),
             None => self.epoch != fork::epoch(),
         }
