@@ -13,6 +13,8 @@ use crate::published::CurrentWait;
 use crate::stack::pool::{self, PoolUse};
 use crate::stack::{StackHeader, registered};
 use crate::sys;
+#[cfg(feature = "runtime")]
+use crate::task::Task;
 use crate::thread::{CurrentUpcall, Record, ThreadState, own_stack, record, waits_for};
 
 /// The state of the process at one moment; made by [`snapshot`].
@@ -30,6 +32,9 @@ pub struct Snapshot {
     pub threads: Vec<Thread>,
     /// The use of the stack pool.
     pub pool: PoolUse,
+    /// The number of running tasks: those of [`start`](crate::start) that have not ended.
+    #[cfg(feature = "runtime")]
+    pub running_tasks: usize,
     /// The number of upcalls from undescribed stacks so far.
     ///
     /// They are counted only if [`ForeignStacks`](crate::ForeignStacks) is `Report` or `Refuse`.
@@ -204,6 +209,8 @@ pub fn snapshot() -> Snapshot {
         process: std::process::id(),
         threads,
         pool: pool::usage(),
+        #[cfg(feature = "runtime")]
+        running_tasks: Task::running(),
         foreign_upcalls: own_stack::FOREIGN_UPCALLS.load(Relaxed),
     }
 }

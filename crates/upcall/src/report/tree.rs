@@ -9,13 +9,18 @@ impl fmt::Display for Snapshot {
         let fibers =
             self.threads.iter().flat_map(|thread| &thread.stacks).filter(|stack| stack.fiber.is_some());
         let pool = &self.pool;
+        #[cfg(feature = "runtime")]
+        let tasks = Tasks(self.running_tasks);
+        #[cfg(not(feature = "runtime"))]
+        let tasks = "";
         writeln!(
             out,
-            "upcall {}, process {}: {}, {}; pool: {} handed out, {} idle, {} MiB of addresses",
+            "upcall {}, process {}: {}, {}{}; pool: {} handed out, {} idle, {} MiB of addresses",
             env!("CARGO_PKG_VERSION"),
             self.process,
             Counted(self.threads.len(), "attached thread"),
             Counted(fibers.count(), "fiber"),
+            tasks,
             Counted(pool.in_use, "stack"),
             pool.idle,
             pool.reserved_bytes >> 20
@@ -26,6 +31,17 @@ impl fmt::Display for Snapshot {
             thread.fmt(out, if last { "   " } else { "│  " })?;
         }
         Ok(())
+    }
+}
+
+/// The number of running tasks, if there are any.
+#[cfg(feature = "runtime")]
+struct Tasks(usize);
+
+#[cfg(feature = "runtime")]
+impl fmt::Display for Tasks {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == 0 { Ok(()) } else { write!(out, ", {}", Counted(self.0, "running task")) }
     }
 }
 
