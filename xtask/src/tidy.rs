@@ -74,7 +74,7 @@ impl Language {
     fn of(path: &str) -> Option<Self> {
         match path.rsplit('.').next()? {
             "rs" => Some(Self::Rust),
-            "c" | "h" | "cpp" => Some(Self::C),
+            "c" | "h" | "cpp" | "hpp" => Some(Self::C),
             "sh" => Some(Self::Shell),
             "md" => Some(Self::Markdown),
             _ => None,

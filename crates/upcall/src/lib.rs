@@ -196,6 +196,29 @@ pub mod c {
 /// includes the file. Without the definition, the header declares those of `c_api!()`.
 pub const C_HEADER: &str = include_str!("../include/upcall.h");
 
+/// The text of `upcall.hpp`, the C++20 side of [`C_HEADER`]: errors as exceptions, RAII, and tasks
+/// for coroutines, `std::future` and `std::stop_token`.
+///
+/// A build script writes it beside `upcall.h`. The library's own C++ header defines its prefix and
+/// its namespace before the include:
+///
+/// ```
+/// # let folder = std::env::temp_dir();
+/// let geo = "\
+/// #pragma once
+/// #define UPCALL_PREFIX geo_
+/// #define UPCALL_NAMESPACE geo
+/// #include \"upcall.hpp\"
+/// ";
+/// std::fs::write(folder.join("geo.hpp"), geo)?;
+/// std::fs::write(folder.join("upcall.h"), upcall::C_HEADER)?;
+/// std::fs::write(folder.join("upcall.hpp"), upcall::CPP_HEADER)?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// The opening of the file has an example of C++.
+pub const CPP_HEADER: &str = include_str!("../include/upcall.hpp");
+
 /// Support for the expansions of the macros.
 #[doc(hidden)]
 pub mod __private {
