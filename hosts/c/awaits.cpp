@@ -77,14 +77,15 @@ static long result(geo_task *task) {
 }
 
 static auto now(long value) {
-    return geo::start<long>(result,
-                            [=](geo::completion done, void *data) { return geo_lookup_now(value, done, data); });
+    const auto starter = [=](geo::completion done, void *data) { return geo_lookup_now(value, done, data); };
+    return geo::start<long>(result, starter);
 }
 
 static auto later(long value, int milliseconds, std::stop_token stop = {}) {
-    return geo::start<long>(
-        result,
-        [=](geo::completion done, void *data) { return geo_lookup_later(value, milliseconds, done, data); }, stop);
+    const auto starter = [=](geo::completion done, void *data) {
+        return geo_lookup_later(value, milliseconds, done, data);
+    };
+    return geo::start<long>(result, starter, stop);
 }
 
 static auto never(std::stop_token stop = {}) { return geo::start<long>(result, geo_lookup_never, stop); }
@@ -228,24 +229,35 @@ static void stopped_before() {
         }
     }(source.get_token(), starts);
     CHECK(ended.count() == 1 && !starts);
-    /* A stop requested inside the C function. */
-    std::stop_source inside;
-    [](std::stop_source stop) -> job {
-        try {
-            co_await geo::start<long>(
-                result,
-                [&](auto done, void *data) {
-                    geo_task *task = geo_lookup_never(done, data);
-                    stop.request_stop();
-                    return task;
-                },
-                stop.get_token());
-        } catch (const geo::error &error) {
-            CHECK(error.status() == UPCALL_TASK_CANCELLED);
+    no_task_runs();
+}
+
+/* A C function during which a stop is requested. */
+static auto stopping(std::stop_source stop) {
+    return [=](geo::completion done, void *data) mutable {
+        geo_task *task = geo_lookup_never(done, data);
+        stop.request_stop();
+        return task;
+    };
+}
+
+/* The cancellation comes before the coroutine is suspended, and its completion may, too. */
+static void stopped_by_starter() {
+    for (int i = 0; i < 500; i++) {
+        [](std::stop_source stop) -> job {
+            try {
+                co_await geo::start<long>(result, stopping(stop), stop.get_token());
+                CHECK(never_here("it never ends"));
+            } catch (const geo::error &error) {
+                CHECK(error.status() == UPCALL_TASK_CANCELLED);
+            }
             ended.add();
-        }
-    }(inside);
-    ended.wait_for(2);
+        }(std::stop_source());
+        std::stop_source stop;
+        std::future<long> stopped = geo::future<long>(result, stopping(stop), stop.get_token());
+        throws(UPCALL_TASK_CANCELLED, "cancelled", [&] { stopped.get(); });
+    }
+    ended.wait_for(500);
     no_task_runs();
 }
 
@@ -343,8 +355,9 @@ struct post {
             const std::lock_guard held_lock(lock);
             posted.push_back(coroutine);
         }
-        std::this_thread::yield();
-        CHECK(held.size() > 16);
+        /* Meanwhile the coroutine goes on, and its await is over. */
+        std::this_thread::sleep_for(2ms);
+        CHECK(held.size() > 16 && held[0] == 'd');
     }
 };
 
@@ -554,6 +567,7 @@ int main(int argc, char **argv) {
         {"in_time", in_time},
         {"errors", errors},
         {"stopped_before", stopped_before},
+        {"stopped_by_starter", stopped_by_starter},
         {"stopped_during", stopped_during},
         {"stopped_at_the_end", stopped_at_the_end},
         {"stopped_after", stopped_after},

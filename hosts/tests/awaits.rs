@@ -80,8 +80,8 @@ macro_rules! awaits {
 }
 
 awaits! {
-    at_once in_time errors stopped_before stopped_during stopped_at_the_end stopped_after abandoned
-    with_executor futures tasks objects stacks on_threads
+    at_once in_time errors stopped_before stopped_by_starter stopped_during stopped_at_the_end
+    stopped_after abandoned with_executor futures tasks objects stacks on_threads
 }
 
 /// Compiles `text` alone. Returns the compiler's messages, empty on success.

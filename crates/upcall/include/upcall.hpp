@@ -186,7 +186,11 @@ template <class T, class Take = T (*)(::UPCALL_NAME(task) *)> class task {
      * has run out, otherwise the kind of the end. */
     template <class Rep, class Period> int wait_for(std::chrono::duration<Rep, Period> limit) const {
         const double exact = std::chrono::duration<double, std::milli>(limit).count();
-        const int milliseconds = !(exact > 0) ? 0 : exact >= INT_MAX ? INT_MAX : static_cast<int>(std::ceil(exact));
+        int milliseconds = 0;
+        if (exact >= INT_MAX)
+            milliseconds = INT_MAX;
+        else if (exact > 0)
+            milliseconds = static_cast<int>(std::ceil(exact));
         return check(::UPCALL_NAME(task_wait)(task_.get(), milliseconds));
     }
 
@@ -393,7 +397,8 @@ template <class T, class Take, class Starter, class Post> class [[nodiscard]] aw
  *   worker of the task, so coroutines resumed by a completion do not destroy others.
  */
 template <class T, class Take, class Starter, class Post = detail::resume_here>
-awaitable<T, Take, Starter, Post> start(Take take, Starter starter, std::stop_token stop = {}, Post post = {}) {
+awaitable<T, Take, Starter, Post> start(Take take, Starter starter, std::stop_token stop = {},
+                                        Post post = {}) {
     return {std::move(take), std::move(starter), std::move(stop), std::move(post)};
 }
 
@@ -415,7 +420,8 @@ template <class T, class Take> class future_operation final : operation {
     ~future_operation() = default;
 
   private:
-    future_operation(Take take, std::stop_token stop) : operation(std::move(stop), finish), take_(std::move(take)) {}
+    future_operation(Take take, std::stop_token stop)
+        : operation(std::move(stop), finish), take_(std::move(take)) {}
 
     static void finish(operation *of) {
         const std::unique_ptr<future_operation> self(static_cast<future_operation *>(of));
