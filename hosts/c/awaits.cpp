@@ -343,6 +343,22 @@ static void abandoned() {
     CHECK(geo_running() == 0);
 }
 
+static job abandons(std::coroutine_handle<> other) {
+    co_await later(1, 2);
+    other.destroy();
+    ended.add();
+}
+
+/* The only worker destroys a coroutine inside a completion, and also runs the coroutine's task. */
+static void abandoned_on_worker() {
+    CHECK(setenv("UPCALL_WORKERS", "1", 1) == 0);
+    for (int i = 0; i < 50; i++) {
+        abandons(waits_for_ever({}).handle);
+        ended.wait_for(2 * i + 2);
+        no_task_runs();
+    }
+}
+
 /* ---- an executor ---- */
 
 static std::mutex lock;
@@ -424,7 +440,7 @@ static void futures() {
         source.request_stop();
         throws(UPCALL_TASK_CANCELLED, "cancelled", [&] { stopped.get(); });
     }
-    /* A future that nobody waits for. */
+    /* A future without a wait. */
     { std::future<long> dropped = geo::future<long>(result, failing); }
     no_task_runs();
 }
@@ -572,6 +588,7 @@ int main(int argc, char **argv) {
         {"stopped_at_the_end", stopped_at_the_end},
         {"stopped_after", stopped_after},
         {"abandoned", abandoned},
+        {"abandoned_on_worker", abandoned_on_worker},
         {"with_executor", with_executor},
         {"futures", futures},
         {"tasks", tasks},

@@ -81,7 +81,8 @@ macro_rules! awaits {
 
 awaits! {
     at_once in_time errors stopped_before stopped_by_starter stopped_during stopped_at_the_end
-    stopped_after abandoned with_executor futures tasks objects stacks on_threads
+    stopped_after abandoned abandoned_on_worker with_executor futures tasks objects stacks
+    on_threads
 }
 
 /// Compiles `text` alone. Returns the compiler's messages, empty on success.

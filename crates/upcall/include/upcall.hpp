@@ -260,8 +260,8 @@ class operation {
             return;
         if (state_.exchange(abandoned, std::memory_order_acq_rel) != ended) {
             ::UPCALL_NAME(task_cancel)(task_);
-            /* This runs fibers of the thread's own runtime meanwhile. The completion may be called
-             * a moment later. */
+            /* Unlike a wait on `state_`, this runs fibers and tasks of the calling thread. The
+             * completion may be called a moment later. */
             ::UPCALL_NAME(task_wait)(task_, -1);
             unsigned seen = abandoned_completions.load(std::memory_order_acquire);
             while (state_.load(std::memory_order_acquire) != ended) {
@@ -393,8 +393,9 @@ template <class T, class Take, class Starter, class Post> class [[nodiscard]] aw
  * until nobody uses it. There are two requirements:
  * - The coroutine is not being resumed, and not handed to `post`. If the task may end at any time,
  *   request a stop instead, and let the coroutine end by itself.
- * - The task can end without the calling thread. Inside a completion, the calling thread may be the
- *   worker of the task, so coroutines resumed by a completion do not destroy others.
+ * - The task can end during a task_wait of the calling thread, and its completion can be called.
+ *   On upcall's workers this is so: they run other tasks meanwhile. It is not so on the only thread
+ *   of a tokio runtime, nor on the thread whose run_ready makes the call (`Completion::on`).
  */
 template <class T, class Take, class Starter, class Post = detail::resume_here>
 awaitable<T, Take, Starter, Post> start(Take take, Starter starter, std::stop_token stop = {},
