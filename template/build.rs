@@ -1,5 +1,5 @@
-//! Writes two headers to `include/`: this library's, from `src/lib.rs`, and upcall's, under this
-//! library's name.
+//! Writes headers to `include/`: this library's, from `src/lib.rs` and `src/words.hpp`, and
+//! upcall's, under this library's name.
 
 use std::path::Path;
 use std::{env, fs};
@@ -11,13 +11,24 @@ fn main() {
     let include = Path::new(&package).join("include");
     fs::create_dir_all(&include).expect("include/ can be made");
 
-    // Unchanged headers are not written again.
     let header = cbindgen::generate(&package).expect("cbindgen reads src/lib.rs");
     header.write_to_file(include.join("{{crate_name}}.h"));
 
-    let functions = include.join("{{crate_name}}_upcall.h");
-    let text = String::from("#define UPCALL_PREFIX {{crate_name}}_\n") + upcall::C_HEADER;
-    if fs::read_to_string(&functions).ok().as_ref() != Some(&text) {
-        fs::write(functions, text).expect("include/ can be written to");
+    let prefix = "#define UPCALL_PREFIX {{crate_name}}_\n";
+    let c = format!("{prefix}{}", upcall::C_HEADER);
+    write(&include.join("{{crate_name}}_upcall.h"), c);
+    let namespace = "#define UPCALL_NAMESPACE {{crate_name}}\n";
+    let cpp = upcall::CPP_HEADER.replace("\"upcall.h\"", "\"{{crate_name}}_upcall.h\"");
+    let cpp = format!("#pragma once\n{prefix}{namespace}{cpp}");
+    write(&include.join("{{crate_name}}_upcall.hpp"), cpp);
+
+    let own = fs::read_to_string(Path::new(&package).join("src/words.hpp")).expect("src/words.hpp");
+    write(&include.join("{{crate_name}}.hpp"), own);
+}
+
+/// Writes a file, unless it has this text.
+fn write(path: &Path, text: String) {
+    if fs::read_to_string(path).ok().as_ref() != Some(&text) {
+        fs::write(path, text).expect("include/ can be written to");
     }
 }
