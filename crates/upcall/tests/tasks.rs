@@ -423,15 +423,19 @@ fn one_completion_in_every_race() {
                 random ^= random << 13;
                 random ^= random >> 7;
                 random ^= random << 17;
-                let _ = match random % 4 {
+                let _ = match random % 5 {
                     0 => Task::cancel(task).map(|()| TaskStatus::Running),
                     1 => Task::wait(task, Some(Duration::from_micros(random >> 32 & 63))),
-                    2 => Task::free(task, random & 64 != 0).map(|()| TaskStatus::Running),
-                    _ => Task::status(task),
+                    2 => Task::take::<usize>(task)
+                        .map_or_else(|_| Task::status(task), |_| Ok(TaskStatus::Done)),
+                    3 => Task::status(task),
+                    _ => Ok(TaskStatus::Running),
                 };
+                let _ = Task::free(task, random & 64 != 0);
             }
         })
     };
+    let mut runtime = None;
     for round in 0..rounds {
         let (count, held) = (completed.clone(), Counts(dropped.clone()));
         let done = Completion::call(move |task, _| {
@@ -456,13 +460,27 @@ fn one_completion_in_every_race() {
         if round % 13 == 0 {
             builder = builder.later();
         }
-        let task = builder.start(operation, done).unwrap();
+        // The executor's own end is among the events.
+        if round % 1000 == 0 {
+            drop(runtime.take());
+            runtime = Some(FIBERS.local_runtime().unwrap());
+        } else if round % 50 == 0 {
+            runtime.as_ref().unwrap().run_ready(usize::MAX);
+        }
+        let task = if round % 17 == 3 {
+            builder.start_local(operation, done).unwrap()
+        } else {
+            builder.start(operation, done).unwrap()
+        };
         shared.lock().unwrap().push(task.addr());
         if round % 2 == 0 {
             let _ = Task::cancel(task);
         }
-        let _ = Task::free(task, round % 11 == 0);
+        if round % 3 != 0 {
+            let _ = Task::free(task, round % 11 == 0);
+        }
     }
+    drop(runtime);
     shared.lock().unwrap().insert(0, 0);
     other.join().unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
