@@ -1,0 +1,3 @@
+module benchtasks
+
+go 1.22
