@@ -101,6 +101,24 @@ int64_t task_finish(void *task, struct done *done) {
     return value;
 }
 
+#elif defined(CXX_ASYNC)
+
+/* A C++ coroutine awaits the future. It has no handle, and cannot be cancelled. */
+void cxx_start(int kind, struct done *done);
+
+void *task_start(enum kind kind, struct done *done) {
+    cxx_start(kind, done);
+    return done;
+}
+
+void task_cancel(void *task) { (void)task; }
+
+int64_t task_finish(void *task, struct done *done) {
+    (void)task;
+    done_wait(done);
+    return done->value;
+}
+
 #elif defined(SPAWN)
 
 /* tokio's own memory: tasks without handle, callback and end. */

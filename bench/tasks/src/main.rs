@@ -121,21 +121,25 @@ fn times(programs: &BTreeMap<Library, PathBuf>, probes: &mut Vec<f64>) -> Result
     let hand = &programs[&Library::Hand];
     for row in &ROWS {
         for cores in [1, 2] {
-            let mut run = Vec::new();
-            for (library, program) in &measured {
+            let mut run = vec![(hand.as_path(), format!("{cores} hand_overs"))];
+            let able = measured.iter().filter(|(library, _)| library.runs(row.scene[1]));
+            for (library, program) in able.clone() {
                 let [ours, theirs] = row.scene;
-                let is_ours = matches!(library, Library::Upcall | Library::OnTokio);
-                run.push((program.as_path(), format!("{cores} {}", if is_ours { ours } else { theirs })));
+                let scene = if library.is_ours() { ours } else { theirs };
+                run.push((program.as_path(), format!("{cores} {scene}")));
             }
-            run.push((hand.as_path(), format!("{cores} hand_overs")));
-            let mut all = alternating(&run, ROUNDS)?;
+            let all = alternating(&run, ROUNDS)?;
             probes.extend(all.iter().flatten().map(|round| round.probe));
-            let hand_overs = all.pop().unwrap_or_default();
+            let hand_overs = &all[0];
             let base: Vec<f64> = match row.base {
-                Base::Hand => all[0].iter().map(row.figure).collect(),
+                Base::Hand => all[1].iter().map(row.figure).collect(),
                 Base::HandOvers => hand_overs.iter().map(|round| round.figure).collect(),
             };
-            let cells: Vec<_> = all.iter().map(|rounds| cell(rounds, &base, row.figure)).collect();
+            let mut cells = vec!["–".to_owned(); measured.len()];
+            for ((library, _), rounds) in able.zip(&all[1..]) {
+                let column = measured.iter().position(|(other, _)| other == library).unwrap_or(0);
+                cells[column] = cell(rounds, &base, row.figure);
+            }
             let aim = row.aim.map_or(String::new(), |aim| format!("≤ {aim} ×"));
             println!("| {} | {cores} | {aim} | {} |", row.what, cells.join(" | "));
             if let (Base::HandOvers, Some(_)) = (&row.base, row.aim) {
@@ -144,7 +148,7 @@ fn times(programs: &BTreeMap<Library, PathBuf>, probes: &mut Vec<f64>) -> Result
                     "| two hand-overs by futex; with both awake | {cores} | | {}; {} {}|",
                     nanoseconds(median(base)),
                     nanoseconds(awake),
-                    "| ".repeat(all.len() - 1)
+                    "| ".repeat(measured.len() - 1)
                 );
             }
         }
@@ -179,7 +183,8 @@ fn memory(programs: &BTreeMap<Library, PathBuf>) -> Result<(), Failure> {
     for (library, round) in all {
         let of = |number: f64, base: f64| format!("{:.2} × ({number:.0} B)", number / base);
         let allocated = match round.second {
-            0.0 => "– | –".to_owned(),
+            // Only Rust's allocations are counted.
+            _ if matches!(library, Library::Go | Library::CxxAsync) => "– | –".to_owned(),
             bytes => format!("{} | {:.0} B", of(bytes, base.second), bytes - FUTURE),
         };
         println!("| {} | {} | {allocated} |", library.name(), of(round.figure, base.figure));

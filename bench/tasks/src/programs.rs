@@ -37,6 +37,16 @@ impl Library {
         }
     }
 
+    pub fn is_ours(self) -> bool {
+        matches!(self, Self::Upcall | Self::OnTokio)
+    }
+
+    /// Whether it can run a scene. cxx-async has no cancellation. If a future wakes itself in its
+    /// poll, cxx-async waits for a lock that it holds.
+    pub fn runs(self, scene: &str) -> bool {
+        self != Self::CxxAsync || scene.ends_with(" 0")
+    }
+
     /// The crate of the library, and the macro that selects it in `c/libraries.c`.
     fn parts(self) -> (&'static str, &'static str) {
         match self {
