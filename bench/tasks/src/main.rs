@@ -99,14 +99,25 @@ fn measure() -> Result<(), Failure> {
             Err(failure) => eprintln!("SKIPPED {}: {failure}", library.name()),
         }
     }
-    println!("load at the beginning: {}", load());
+    println!(
+        "# The cost of tasks\n\nMedians and ratios of one run of `cargo run --release`; see README.md.\n"
+    );
+    println!("- processor: {}", processor());
+    println!("- load at the beginning: {}", load());
     let mut probes = Vec::new();
     times(&programs, &mut probes)?;
     memory(&programs)?;
     let quiet = QUIET * probes.iter().copied().fold(f64::INFINITY, f64::min);
     let quiet = probes.iter().filter(|probe| **probe <= quiet).count();
-    println!("\nload at the end: {}; {quiet} of {} rounds on a quiet core", load(), probes.len());
+    println!("\nLoad at the end: {}; {quiet} of {} rounds on a quiet core.", load(), probes.len());
     Ok(())
+}
+
+fn processor() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let cores = info.lines().filter(|line| line.starts_with("processor")).count();
+    format!("{}, {cores} cores", name.map_or("unknown", |(_, name)| name.trim()))
 }
 
 fn load() -> String {

@@ -62,8 +62,12 @@ pub fn alternating(programs: &[(&Path, String)], rounds: usize) -> Result<Vec<Ve
         program.line()?;
         all.push((program, Vec::new()));
     }
-    for _ in 0..rounds {
-        for (program, rounds) in &mut all {
+    let count = all.len();
+    for number in 0..rounds {
+        for step in 0..count {
+            // Each begins some rounds, and follows one neighbour in half of them.
+            let place = (number + step) % count;
+            let (program, rounds) = &mut all[if number % 2 == 0 { place } else { count - 1 - place }];
             rounds.push(program.round()?);
         }
     }
