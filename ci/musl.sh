@@ -62,7 +62,7 @@ END
     # handlers, so no other fork may begin there, and no thread end. The last two are skipped for
     # the reasons above.
     HOST_LIBC=musl CC=$cc CXX=false HOST_LIBRARIES=$PWD/$folder/$target/debug \
-        logged "$folder/log-c" cargo test --quiet --workspace --test hosts --test misbehaving --test overflow -- "${@:4}" --skip greenlets \
+        logged "$folder/log-c" cargo test --quiet --workspace --test hosts --test misbehaving --test overflow -- "${@:4}" --skip greenlets --skip asyncio \
         --skip fork_handlers::by_another_thread --skip fork_handlers::nested --skip fork_handlers::thread_ends \
         --skip go_signals::profiler --skip exits::key_destructors
 

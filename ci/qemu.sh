@@ -61,7 +61,7 @@ if [ "${2-}" = all ]; then
     # message; a process's memory and system calls without qemu's own; blocking the last two
     # signals; the main stack above all else. Some programs need x86: its trap flag, its division,
     # its illegal instruction. Rust 1.85 starts no thread in a thread that has called exit, or whose
-    # last destructors run. The greenlets are built for this machine. Without switches of our own, a
+    # last destructors run. Python is built for this machine. Without switches of our own, a
     # wait in a signal handler is not recognised.
     skipped=(--skip in_the_child_of_a_fork --skip goes_on_in_the_child --skip one_core --skip hooks --skip copy --skip every_kind_say_so
         --skip behind_a_blocked_one --skip every_life --skip wait_without_sigpipe --skip children_can_be_terminated --skip whose_last_destructors_call)
@@ -74,7 +74,7 @@ if [ "${2-}" = all ]; then
         --skip forks::fibers --skip forks::generations --skip forks::local --skip forks::on_pthread --skip forks::under --skip forks::workers
         --skip fork_handlers:: --skip two_fork --skip dereferenced --skip elsewhere_by_default --skip no_alternate_stack --skip sent_by_default
         --skip without_install --skip idle_stacks --skip hundred_thousand --skip signals_and_names --skip guard_touched --skip exit_anywhere
-        --skip greenlets --skip locked:: --skip stepped:: --skip preempted:: --skip arithmetic::)
+        --skip greenlets --skip asyncio --skip locked:: --skip stepped:: --skip preempted:: --skip arithmetic::)
     hosts debug "${programs[@]}"
     if [ "$1" = aarch64 ]; then
         there build --release -p hosts --lib
