@@ -310,6 +310,9 @@ static void shut_down(void) {
     CHECK(guest_operations_alive() == 0 && guest_running_tasks() == 0);
     CHECK(!guest_start(GUEST_VALUE, 0, 0, tell, &soon) && last_panic_says("shutdown has been called"));
     CHECK(calls(&soon) == 1);
+    CHECK(upcall_local_begin() == 0);
+    upcall_task *local = guest_start(GUEST_VALUE, 1, GUEST_LOCAL, NULL, NULL);
+    CHECK(upcall_task_wait(local, -1) == UPCALL_TASK_DONE && upcall_task_free(local, 0) == 0);
 }
 
 static struct told in_parent[KINDS];

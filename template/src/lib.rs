@@ -11,7 +11,7 @@
 mod http;
 
 use std::collections::{BTreeMap, btree_map};
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CString, c_char, c_int, c_void};
 use std::ptr::{null, null_mut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -319,15 +319,4 @@ pub unsafe extern "C" fn {{crate_name}}_fetched(
         Task::take::<String>(task).map(|page| words.add(&page))
     })??);
     Ok(Status::Ok)
-}
-
-/// The library's version. It is static.
-#[unsafe(no_mangle)]
-pub extern "C" fn {{crate_name}}_library_version() -> *const c_char {
-    const VERSION: &CStr =
-        match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
-            Ok(version) => version,
-            Err(_) => panic!("the version has no 0 byte"),
-        };
-    VERSION.as_ptr()
 }

@@ -246,10 +246,11 @@ int UPCALL_NAME(local_fd)(void);
 int UPCALL_NAME(local_end)(void);
 
 /**
- * Ends upcall's worker threads; their fibers have `milliseconds` to end.
+ * Ends upcall's worker threads; their fibers and tasks have `milliseconds` to end.
  *
  * It is for programs that want no other thread to run during their exit. From the call on, no
- * fiber can be given to a worker. Everything without workers continues to work.
+ * fiber or task can be given to a worker. Everything without workers continues to work. Tasks that
+ * run out of time are ended, as `UPCALL_TASK_LOST`.
  *
  * Returns 0. Returns -1 if some fibers or blocking calls have not ended by then; the message names
  * them. In this case the function may be called again.

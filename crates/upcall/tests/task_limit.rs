@@ -14,6 +14,9 @@ fn starts_beyond_the_limit_fail_or_wait() {
     let never = || start(pending::<Result<(), io::Error>>(), Completion::none());
     let tasks: Vec<_> = (0..3).map(|_| never().unwrap()).collect();
     assert_eq!(Task::running(), 3);
+    let snapshot = upcall::snapshot();
+    assert_eq!(snapshot.running_tasks, 3);
+    assert!(snapshot.to_string().contains(", 3 running tasks;"), "{snapshot}");
     let completes = Completion::call(|_, _| panic!("it was not started"));
     let refused = start(async { Ok::<_, io::Error>(()) }, completes).unwrap_err();
     assert!(matches!(refused, StartError::TooMany { limit: 3 }));

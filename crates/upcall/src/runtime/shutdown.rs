@@ -23,12 +23,16 @@ pub(crate) fn is_closing() -> bool {
     CLOSING.load(Relaxed)
 }
 
-/// Ends the worker threads, after giving their fibers until `timeout` to end.
+/// Ends the worker threads, after giving their fibers and tasks until `timeout` to end.
+///
+/// Tasks that run out of time are ended: their futures are dropped, where they wait. Fibers are
+/// not: their stacks may have frames of C.
 ///
 /// From the call on, nothing is spawned any more. When the existing fibers have ended, the threads
 /// are ended and joined. Afterwards,
 /// - [`spawn`](crate::Fibers::spawn) returns handles whose [`join`](crate::JoinHandle::join) is an
 ///   error,
+/// - [`start`](crate::start) is an error, except on a `LocalRuntime`,
 /// - [`blocking`](crate::blocking) runs its closure on the calling thread,
 /// - everything else works as before: upcalls, waits, fibers, and
 ///   [`LocalRuntime`](crate::LocalRuntime), ended by its own thread.

@@ -84,7 +84,8 @@ pub enum StartError {
         /// The limit.
         limit: usize,
     },
-    /// [`shutdown`](crate::shutdown) has been called.
+    /// [`shutdown`](crate::shutdown) has been called. A [`LocalRuntime`](crate::LocalRuntime) still
+    /// takes tasks.
     ShutDown,
     /// No worker thread could be started.
     NoThread(io::Error),

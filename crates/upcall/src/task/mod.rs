@@ -433,7 +433,7 @@ impl TaskBuilder {
         if in_own_code() {
             return Err(StartError::Interrupts);
         }
-        if is_closing() {
+        if local.is_none() && is_closing() {
             return Err(StartError::ShutDown);
         }
         let place = match limit::take() {
