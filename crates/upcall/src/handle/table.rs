@@ -118,11 +118,46 @@ fn vacate(index: usize, slot: &'static Slot) {
     }
 }
 
+/// An owner of a value, as one pointer in a slot.
+///
+/// # Safety
+/// The pointer of `into_raw` points to the value, and `from_raw` gives back its owner. No two kinds
+/// of owner have the same `Named`.
+pub(crate) unsafe trait Owner {
+    type Value;
+    /// The type in a slot's tag, and in messages.
+    type Named;
+    fn into_raw(self) -> NonNull<Self::Value>;
+    /// # Safety
+    /// `raw` must come from `into_raw`, and be converted back once.
+    unsafe fn from_raw(raw: NonNull<Self::Value>) -> Self;
+}
+
+// SAFETY: a box leads to its value. A box of a `T` is the only owner named `T`: the other owners
+// are named after types without values.
+unsafe impl<T> Owner for Box<T> {
+    type Value = T;
+    type Named = T;
+
+    fn into_raw(self) -> NonNull<T> {
+        NonNull::from(Box::leak(self))
+    }
+
+    unsafe fn from_raw(raw: NonNull<T>) -> Self {
+        // SAFETY: the caller guarantees that the pointer comes from a box, and is converted once.
+        unsafe { Box::from_raw(raw.as_ptr()) }
+    }
+}
+
 /// Keeps a value for C and returns its number.
 pub(crate) fn insert<T>(value: T) -> usize {
-    let value = Box::new(value);
+    insert_owner(Box::new(value))
+}
+
+/// Keeps an owner for C and returns its number.
+pub(crate) fn insert_owner<O: Owner>(owner: O) -> usize {
     let (index, slot) = vacant();
-    let generation = slot.publish(TypeTag::of::<T>(), Box::into_raw(value).cast());
+    let generation = slot.publish(TypeTag::of::<O::Named>(), owner.into_raw().as_ptr().cast());
     Number::new(index, generation).value
 }
 
@@ -141,41 +176,49 @@ impl Found {
     }
 }
 
-/// Takes the value out of its slot and vacates the slot.
+/// The pointer in a slot.
 ///
 /// # Safety
-/// The slot's value belongs to the caller alone, and it is a `T`.
-unsafe fn value<T>(index: usize, slot: &'static Slot) -> Box<T> {
-    // SAFETY: `insert` got this pointer from a box of a `T`. The caller guarantees sole ownership
-    // of the value, so nobody else makes a box of it.
-    let value = unsafe { Box::from_raw(slot.value().cast()) };
-    vacate(index, slot);
-    value
+/// The slot has an owner of this kind, and the caller is inside or owns it.
+unsafe fn pointer<O: Owner>(slot: &Slot) -> NonNull<O::Value> {
+    // SAFETY: the pointer came from `into_raw` in `insert_owner`, so it is not null.
+    unsafe { NonNull::new_unchecked(slot.value().cast()) }
 }
 
-/// A user inside a slot with a `T`. Leaves the slot when dropped.
-struct Inside<T> {
+/// Takes the owner out of its slot and vacates the slot.
+///
+/// # Safety
+/// The slot's owner belongs to the caller alone, and is of this kind.
+unsafe fn owner<O: Owner>(index: usize, slot: &'static Slot) -> O {
+    // SAFETY: the caller guarantees the kind, and that nobody else converts the pointer.
+    let owner = unsafe { O::from_raw(pointer::<O>(slot)) };
+    vacate(index, slot);
+    owner
+}
+
+/// A user inside a slot with an owner of this kind. Leaves the slot when dropped.
+struct Inside<O: Owner> {
     found: Found,
     share: Share,
-    value: NonNull<T>,
+    value: NonNull<O::Value>,
 }
 
-impl<T> Inside<T> {
+impl<O: Owner> Inside<O> {
     #[inline(always)]
     fn enter(number: usize, share: Share) -> Result<Self, HandleError> {
         let found = Found::by(number)?;
-        found.slot.enter(found.number, TypeTag::of::<T>(), share)?;
-        // SAFETY: the slot's pointer came from a box in `insert`, so it is not null.
-        let value = unsafe { NonNull::new_unchecked(found.slot.value().cast()) };
+        found.slot.enter(found.number, TypeTag::of::<O::Named>(), share)?;
+        // SAFETY: `enter` has compared the kind, and this user is inside.
+        let value = unsafe { pointer::<O>(found.slot) };
         Ok(Self { found, share, value })
     }
 }
 
-impl<T> Drop for Inside<T> {
+impl<O: Owner> Drop for Inside<O> {
     #[inline(always)]
     fn drop(&mut self) {
         if self.found.slot.leave(self.share) {
-            drop_removed::<T>(self.found.number.index, self.found.slot);
+            drop_removed::<O>(self.found.number.index, self.found.slot);
         }
     }
 }
@@ -183,10 +226,10 @@ impl<T> Drop for Inside<T> {
 /// Drops a removed value, as its last user.
 #[cold]
 #[inline(never)]
-fn drop_removed<T>(index: usize, slot: &'static Slot) {
-    // SAFETY: `leave` returned true, so the value belongs to this thread alone. It is a `T`:
-    // `enter` compared its type.
-    drop_ignoring_panics(|| drop(unsafe { value::<T>(index, slot) }));
+fn drop_removed<O: Owner>(index: usize, slot: &'static Slot) {
+    // SAFETY: `leave` returned true, so the owner belongs to this thread alone. It is of this kind:
+    // `enter` compared it.
+    drop_ignoring_panics(|| drop(unsafe { owner::<O>(index, slot) }));
 }
 
 /// Calls `f` with the value, shared with other users.
@@ -195,10 +238,18 @@ fn drop_removed<T>(index: usize, slot: &'static Slot) {
 /// `f`'s use of the value must be sound on this thread, at the same time as other shared uses.
 #[inline(always)]
 pub(crate) unsafe fn with<T, R>(number: usize, f: impl FnOnce(&T) -> R) -> Result<R, HandleError> {
-    let inside = Inside::<T>::enter(number, Share::ONE)?;
-    // SAFETY: the value stays until `inside` leaves, and all other users have shared references
-    // too.
-    Ok(f(unsafe { inside.value.as_ref() }))
+    // SAFETY: the value stays during the call, and all other users have shared references too.
+    with_owner::<Box<T>, R>(number, |value| f(unsafe { value.as_ref() }))
+}
+
+/// Calls `f` with a pointer to the value. The value stays during the call, shared with other users.
+#[inline(always)]
+pub(crate) fn with_owner<O: Owner, R>(
+    number: usize,
+    f: impl FnOnce(NonNull<O::Value>) -> R,
+) -> Result<R, HandleError> {
+    let inside = Inside::<O>::enter(number, Share::ONE)?;
+    Ok(f(inside.value))
 }
 
 /// Calls `f` with the value exclusively.
@@ -207,7 +258,7 @@ pub(crate) unsafe fn with<T, R>(number: usize, f: impl FnOnce(&T) -> R) -> Resul
 /// `f`'s use of the value must be sound on this thread.
 #[inline(always)]
 pub(crate) unsafe fn with_mut<T, R>(number: usize, f: impl FnOnce(&mut T) -> R) -> Result<R, HandleError> {
-    let mut inside = Inside::<T>::enter(number, Share::ALL)?;
+    let mut inside = Inside::<Box<T>>::enter(number, Share::ALL)?;
     // SAFETY: the value stays until `inside` leaves, and nobody else is inside.
     Ok(f(unsafe { inside.value.as_mut() }))
 }
@@ -217,11 +268,20 @@ pub(crate) unsafe fn with_mut<T, R>(number: usize, f: impl FnOnce(&mut T) -> R) 
 /// # Safety
 /// The value must be allowed to move to this thread.
 pub(crate) unsafe fn take<T>(number: usize) -> Result<T, HandleError> {
+    // SAFETY: the caller allows the move.
+    Ok(*unsafe { take_owner::<Box<T>>(number) }?)
+}
+
+/// Takes the owner out, unless somebody is inside.
+///
+/// # Safety
+/// The owner must be allowed to move to this thread.
+pub(crate) unsafe fn take_owner<O: Owner>(number: usize) -> Result<O, HandleError> {
     let found = Found::by(number)?;
-    found.slot.take(found.number, TypeTag::of::<T>())?;
-    // SAFETY: `take` succeeded, so the value belongs to this call alone. `take` also compared its
-    // type: it is a `T`.
-    Ok(*unsafe { value(found.number.index, found.slot) })
+    found.slot.take(found.number, TypeTag::of::<O::Named>())?;
+    // SAFETY: `take` succeeded, so the owner belongs to this call alone. `take` also compared its
+    // kind.
+    Ok(unsafe { owner(found.number.index, found.slot) })
 }
 
 /// Drops the value, here or in its last user. The number is stale at once.
@@ -229,11 +289,20 @@ pub(crate) unsafe fn take<T>(number: usize) -> Result<T, HandleError> {
 /// # Safety
 /// The value must be allowed to be dropped on this thread, and on the threads of all its users.
 pub(crate) unsafe fn remove<T>(number: usize) -> Result<(), HandleError> {
+    // SAFETY: the caller allows the drop.
+    unsafe { remove_owner::<Box<T>>(number) }
+}
+
+/// Drops the owner, here or in the last user. The number is stale at once.
+///
+/// # Safety
+/// The owner must be allowed to be dropped on this thread, and on the threads of all users.
+pub(crate) unsafe fn remove_owner<O: Owner>(number: usize) -> Result<(), HandleError> {
     let found = Found::by(number)?;
-    if found.slot.remove(found.number, TypeTag::of::<T>())? {
-        // SAFETY: `remove` returned true, so the value belongs to this call alone. `remove` also
-        // compared its type: it is a `T`.
-        drop(unsafe { value::<T>(found.number.index, found.slot) });
+    if found.slot.remove(found.number, TypeTag::of::<O::Named>())? {
+        // SAFETY: `remove` returned true, so the owner belongs to this call alone. `remove` also
+        // compared its kind.
+        drop(unsafe { owner::<O>(found.number.index, found.slot) });
     }
     Ok(())
 }

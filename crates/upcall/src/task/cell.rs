@@ -3,17 +3,20 @@
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::error::Error;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::completion::{self, Call, Completion};
 use super::executor::Executor;
+use super::limit::{self, Place};
 use super::parts::AnyParts;
 use super::state::{self, State};
 use super::watchers::{self, Watch};
-use super::{Task, TaskError, TaskStatus, limit};
+use super::{Task, TaskError, TaskStatus};
 use crate::drop_guards::IgnoreDropPanic;
+use crate::handle::table;
 use crate::process::fork;
 use crate::runtime::LocalRuntimeHandle;
 use crate::runtime::operation::LocalHome;
@@ -26,6 +29,18 @@ pub(super) enum Outcome {
     Panicked(String),
     /// The reason for the end is the status.
     Ended(TaskStatus),
+}
+
+impl Outcome {
+    fn status(&self) -> TaskStatus {
+        match self {
+            Self::Value(_) => TaskStatus::Done,
+            Self::Failed(_) => TaskStatus::Failed,
+            Self::Panicked(_) => TaskStatus::Panicked,
+            Self::Ended(status) => *status,
+            Self::None => unreachable!("upcall: an operation ends with an outcome"),
+        }
+    }
 }
 
 pub(super) struct TaskCell {
@@ -60,27 +75,69 @@ unsafe impl Sync for TaskCell {}
 // SAFETY: as for `Sync`; each part may be dropped on any thread.
 unsafe impl Send for TaskCell {}
 
-impl TaskCell {
-    pub fn new(completion: Completion, local: Option<LocalHome>, parts: Option<Arc<dyn AnyParts>>) -> Self {
-        let Completion { call, on } = completion;
+/// Everything for the cell of a task that is being started.
+pub(super) struct Seed {
+    pub completion: Completion,
+    pub local: Option<LocalHome>,
+    pub parts: Option<Arc<dyn AnyParts>>,
+    pub place: Place,
+}
+
+impl Seed {
+    /// Makes the cell of a running operation, and its handle.
+    pub fn running(self) -> Arc<TaskCell> {
+        let (cell, place) = self.cell(State::running(), Outcome::None);
+        if let Some(parts) = cell.parts() {
+            parts.belong_to(&cell);
+        }
+        place.keep();
+        cell
+    }
+
+    /// Makes the cell of an operation that has ended in its first poll, and its handle.
+    pub fn ended(self, outcome: Outcome) -> Arc<TaskCell> {
+        self.cell(State::ended(outcome.status()), outcome).0
+    }
+
+    fn cell(self, state: State, outcome: Outcome) -> (Arc<TaskCell>, Place) {
+        let Self { completion: Completion { call, on }, local, parts, place } = self;
         let is_rare = local.is_some() || on.is_some() || parts.is_some();
-        Self {
-            state: State::new(),
+        let cell = Arc::new(TaskCell {
+            state,
             number: AtomicUsize::new(0),
             epoch: fork::epoch(),
             executor: UnsafeCell::new(None),
             completion: UnsafeCell::new(call),
-            outcome: UnsafeCell::new(Outcome::None),
+            outcome: UnsafeCell::new(outcome),
             rare: is_rare.then(|| Box::new(Rare { local, completes_on: on, parts })),
             watch: Watch::new(),
-        }
+        });
+        cell.number.store(table::insert_owner(TaskHandle(cell.clone())), Relaxed);
+        (cell, place)
+    }
+}
+
+/// A share of a cell, as the table of C's handles keeps it.
+pub(super) struct TaskHandle(pub Arc<TaskCell>);
+
+// SAFETY: the pointer is an `Arc`'s. Only this owner is named `Task`, a type without values.
+unsafe impl table::Owner for TaskHandle {
+    type Value = TaskCell;
+    type Named = Task;
+
+    fn into_raw(self) -> NonNull<TaskCell> {
+        // SAFETY: an `Arc` does not lead to null.
+        unsafe { NonNull::new_unchecked(Arc::into_raw(self.0).cast_mut()) }
     }
 
-    /// Tells the cell the number of its handle, before anybody else knows the cell.
-    pub fn set_number(&self, number: usize) {
-        self.number.store(number, Relaxed);
+    unsafe fn from_raw(raw: NonNull<TaskCell>) -> Self {
+        // SAFETY: the caller guarantees that the pointer comes from `into_raw`, and is converted
+        // once.
+        Self(unsafe { Arc::from_raw(raw.as_ptr()) })
     }
+}
 
+impl TaskCell {
     /// C's handle.
     pub fn handle(&self) -> *mut Task {
         std::ptr::without_provenance_mut(self.number.load(Relaxed))
@@ -119,13 +176,7 @@ impl TaskCell {
 
     /// Ends the operation. Its future has been dropped. Only the operation calls this, once.
     pub fn end(self: &Arc<Self>, outcome: Outcome) {
-        let status = match &outcome {
-            Outcome::Value(_) => TaskStatus::Done,
-            Outcome::Failed(_) => TaskStatus::Failed,
-            Outcome::Panicked(_) => TaskStatus::Panicked,
-            Outcome::Ended(status) => *status,
-            Outcome::None => unreachable!("upcall: an operation ends with an outcome"),
-        };
+        let status = outcome.status();
         // SAFETY: only the operation's end writes the outcome, once, and others read it only after
         // the next step.
         unsafe { *self.outcome.get() = outcome };
@@ -135,9 +186,7 @@ impl TaskCell {
         if end.is_watched {
             watchers::tell(self);
         }
-        if end.completes {
-            self.deliver();
-        }
+        self.deliver();
     }
 
     /// Calls the completion, on the thread chosen for it.

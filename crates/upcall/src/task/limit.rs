@@ -12,30 +12,38 @@ use crate::config::settings;
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
 
 /// A place among the running tasks. Its drop gives it back.
-pub(super) struct Place(());
+pub(super) struct Place {
+    /// Without a limit, an operation that is ready at once is not counted.
+    is_counted: bool,
+}
 
 impl Place {
     /// Keeps the place until the end of an operation gives it back.
     pub fn keep(self) {
+        if !self.is_counted {
+            RUNNING.fetch_add(1, SeqCst);
+        }
         std::mem::forget(self);
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        give_back();
+        if self.is_counted {
+            give_back();
+        }
     }
 }
 
 /// Takes a place among the running tasks. Returns the limit if there is no place.
 pub(super) fn take() -> Result<Place, usize> {
-    let limit = match settings().running_tasks {
-        0 => usize::MAX,
-        limit => limit,
-    };
+    let limit = settings().running_tasks;
+    if limit == 0 {
+        return Ok(Place { is_counted: false });
+    }
     let running = RUNNING.fetch_add(1, SeqCst);
     if running < limit {
-        return Ok(Place(()));
+        return Ok(Place { is_counted: true });
     }
     RUNNING.fetch_sub(1, SeqCst);
     Err(limit)

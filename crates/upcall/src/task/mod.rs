@@ -1,10 +1,10 @@
 //! Tasks: asynchronous operations started by C, with one completion each.
 //!
 //! ```text
-//! start ── takes a place (`limit`), makes the cell and its handle (`cell`), wraps the future
-//! (`run`)
-//!   │      polls it once; if it is ready, calls the completion (`completion`) and returns
-//!   └──── else its home is a worker, the thread's `LocalRuntime`, or tokio (`executor`)
+//! start ── takes a place (`limit`), wraps the future (`run`), and polls it once
+//!   ├──── ready: makes the cell and its handle (`cell`), and calls the completion (`completion`)
+//!   └──── not: the poll makes them; a worker, the thread's `LocalRuntime` or tokio goes on with it
+//!              (`executor`)
 //!
 //! the end: value, error, panic, deadline ─┐ `Run` drops the operation, then ends the cell:
 //!          cancelled, executor gone ──────┘ status and outcome, watchers (`watchers`), completion
@@ -39,13 +39,13 @@ use std::task::Poll;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use cell::{Outcome, TaskCell};
+use cell::{Outcome, Seed, TaskCell, TaskHandle};
 pub use completion::{Completion, CompletionFn};
 pub use error::{StartError, TaskError};
 use executor::Executor;
 use parts::{AnyParts, Parts};
 pub use parts::{NobodyTakes, PartSender};
-use run::{Fallible, Limited, Run};
+use run::{Fallible, Limited, Run, Starting};
 use watchers::Waiter;
 
 #[cfg(feature = "tokio")]
@@ -318,16 +318,13 @@ impl TaskBuilder {
     {
         let home = LocalHome::own().ok_or(StartError::NoRuntime)?;
         let started_at = Location::caller();
-        let cell = self.make(completion, Some(home), None)?;
-        let started = match self.timer() {
-            None => operation::local(started_at, Run::new(cell.clone(), Fallible(operation))),
+        let seed = self.seed(completion, Some(home), None)?;
+        match self.timer() {
+            None => self.begin_local(started_at, seed, Fallible(operation)),
             Some(timer) => {
-                let operation = Limited { operation: Fallible(operation), timer };
-                operation::local(started_at, Run::new(cell.clone(), operation))
+                self.begin_local(started_at, seed, Limited { operation: Fallible(operation), timer })
             }
-        };
-        let (poll, operation) = started.expect("upcall: the thread has a LocalRuntime");
-        self.begin(&cell, poll, operation)
+        }
     }
 
     /// Starts an operation on the workers, or on tokio.
@@ -343,77 +340,103 @@ impl TaskBuilder {
         E: Into<Box<dyn Error + Send + Sync>>,
     {
         let started_at = Location::caller();
-        let cell = self.make(completion, None, parts)?;
+        let seed = self.seed(completion, None, parts)?;
         match self.timer() {
-            None => self.send_to(started_at, &cell, Fallible(operation)),
-            Some(timer) => self.send_to(started_at, &cell, Limited { operation: Fallible(operation), timer }),
+            None => self.begin_sent(started_at, seed, Fallible(operation)),
+            Some(timer) => {
+                self.begin_sent(started_at, seed, Limited { operation: Fallible(operation), timer })
+            }
         }
     }
 
-    fn send_to(
+    fn begin_local<F: Future<Output = Outcome> + 'static>(
         &self,
         started_at: &'static Location<'static>,
-        cell: &Arc<TaskCell>,
-        operation: impl Future<Output = Outcome> + Send + 'static,
+        seed: Seed,
+        operation: F,
     ) -> Result<*mut Task, StartError> {
-        let run = Run::new(cell.clone(), operation);
-        #[cfg(feature = "tokio")]
-        let run = match if self.on_workers { None } else { tokio_runtime::for_tasks() } {
-            Some(handle) => return Ok(self.send_to_tokio(&handle, cell, run)),
-            None => run,
+        let spawn = |run: Run<F>| {
+            operation::local(started_at, run).expect("upcall: the thread has a LocalRuntime, as was checked")
         };
-        let (poll, operation) = operation::sent(started_at, run);
-        self.begin(cell, poll, operation)
+        self.begin(seed, operation, spawn)
     }
 
-    /// Polls an operation once, and gives it to tokio if it is not ready.
-    ///
-    /// tokio polls it again with a waker of its own, so the first poll needs none.
-    #[cfg(feature = "tokio")]
-    fn send_to_tokio(
+    fn begin_sent<F: Future<Output = Outcome> + Send + 'static>(
         &self,
-        handle: &tokio::runtime::Handle,
-        cell: &Arc<TaskCell>,
-        run: Run<impl Future<Output = Outcome> + Send + 'static>,
-    ) -> *mut Task {
-        let mut run = Box::pin(run);
-        let mut is_ready = false;
-        if !self.later {
-            cell.state().begin_inline();
-            is_ready = run.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        started_at: &'static Location<'static>,
+        seed: Seed,
+        operation: F,
+    ) -> Result<*mut Task, StartError> {
+        #[cfg(feature = "tokio")]
+        if let Some(handle) = if self.on_workers { None } else { tokio_runtime::for_tasks() } {
+            return Ok(self.begin_on_tokio(&handle, seed, operation));
         }
-        if !is_ready {
-            let started = handle.spawn(run);
-            cell.set_executor(Executor::Tokio(started.abort_handle()));
-        }
-        self.end_inline(cell)
+        self.begin(seed, operation, |run| operation::sent(started_at, run))
     }
 
     /// Makes the first poll of an operation, or leaves it to the executor.
-    fn begin(
+    fn begin<F>(
         &self,
-        cell: &Arc<TaskCell>,
-        poll: FirstPoll,
-        operation: Operation,
+        seed: Seed,
+        operation: F,
+        spawn: impl FnOnce(Run<F>) -> (FirstPoll, Operation),
     ) -> Result<*mut Task, StartError> {
-        cell.set_executor(Executor::Ours(operation));
-        if !self.later {
-            cell.state().begin_inline();
-            poll.now();
-        } else if let Err((poll, refused)) = poll.later() {
-            // The caller gets an error, so nobody else is told.
-            cell.state().complete();
-            drop(poll);
-            let _ = Task::free(cell.handle(), false);
-            return Err(refused.into());
+        if self.later {
+            let cell = seed.running();
+            let (poll, operation) = spawn(Run::started(cell.clone(), operation));
+            cell.set_executor(Executor::Ours(operation));
+            if let Err((poll, refused)) = poll.later() {
+                // The caller gets an error, so nobody else is told.
+                cell.state().complete();
+                drop(poll);
+                let _ = Task::free(cell.handle(), false);
+                return Err(refused.into());
+            }
+            return Ok(cell.handle());
         }
-        Ok(self.end_inline(cell))
+        let mut starting = Starting::new(seed);
+        // SAFETY: the poll is made here, and has returned before the next use of `starting`.
+        let (poll, operation) = spawn(unsafe { Run::starting(&mut starting, operation) });
+        poll.now();
+        let (cell, has_ended) = starting.cell();
+        if has_ended {
+            operation.detach();
+            cell.deliver();
+        } else {
+            cell.set_executor(Executor::Ours(operation));
+        }
+        Ok(cell.handle())
     }
 
-    /// Calls the completion of an operation that has ended in its first poll. Returns the handle.
-    fn end_inline(&self, cell: &Arc<TaskCell>) -> *mut Task {
-        if !self.later && cell.state().end_inline() {
+    /// Polls an operation once, unless it begins later, and gives it to tokio if it is not ready.
+    ///
+    /// tokio polls it again with a waker of its own, so the first poll needs none.
+    #[cfg(feature = "tokio")]
+    fn begin_on_tokio<F: Future<Output = Outcome> + Send + 'static>(
+        &self,
+        handle: &tokio::runtime::Handle,
+        seed: Seed,
+        operation: F,
+    ) -> *mut Task {
+        let spawn = |cell: &Arc<TaskCell>, run: Pin<Box<Run<F>>>| {
+            let started = handle.spawn(run);
+            cell.set_executor(Executor::Tokio(started.abort_handle()));
+        };
+        if self.later {
+            let cell = seed.running();
+            spawn(&cell, Box::pin(Run::started(cell.clone(), operation)));
+            return cell.handle();
+        }
+        let mut starting = Starting::new(seed);
+        // SAFETY: the poll is made here, and has returned before the next use of `starting`.
+        let mut run = Box::pin(unsafe { Run::starting(&mut starting, operation) });
+        let _ = run.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        let (cell, has_ended) = starting.cell();
+        if has_ended {
+            drop(run);
             cell.deliver();
+        } else {
+            spawn(&cell, run);
         }
         cell.handle()
     }
@@ -422,14 +445,14 @@ impl TaskBuilder {
         self.deadline.map(timer)
     }
 
-    /// Takes a place among the running tasks, and makes the cell of a task.
+    /// Takes a place among the running tasks.
     #[track_caller]
-    fn make(
+    fn seed(
         &self,
         completion: Completion,
         local: Option<LocalHome>,
         parts: Option<Arc<dyn AnyParts>>,
-    ) -> Result<Arc<TaskCell>, StartError> {
+    ) -> Result<Seed, StartError> {
         if in_own_code() {
             return Err(StartError::Interrupts);
         }
@@ -441,25 +464,30 @@ impl TaskBuilder {
             Err(_) if self.waits => wait_for_ours(limit::wait()),
             Err(limit) => return Err(StartError::TooMany { limit }),
         };
-        let cell = Arc::new(TaskCell::new(completion, local, parts));
-        if let Some(parts) = cell.parts() {
-            parts.belong_to(&cell);
-        }
-        cell.set_number(table::insert(TaskHandle(cell.clone())));
-        place.keep();
-        Ok(cell)
+        Ok(Seed { completion, local, parts, place })
     }
 }
 
-/// The value behind C's handle of a task.
-struct TaskHandle(Arc<TaskCell>);
-
 impl Task {
-    /// The cell behind a handle.
+    /// Calls `f` with the cell behind a handle.
+    fn with<R>(task: *mut Self, f: impl FnOnce(&TaskCell) -> R) -> Result<R, HandleError> {
+        table::with_owner::<TaskHandle, R>(task.addr(), |cell| {
+            // SAFETY: the cell stays during the call, and is `Sync`.
+            let cell = unsafe { cell.as_ref() };
+            cell.complete_if_forked();
+            f(cell)
+        })
+    }
+
+    /// A share of the cell behind a handle.
     fn cell(task: *mut Self) -> Result<Arc<TaskCell>, HandleError> {
-        // SAFETY: a `TaskHandle` may be shared with, and dropped on, any thread: a `TaskCell` is
-        // `Send` and `Sync`.
-        let cell = unsafe { table::with(task.addr(), |task: &TaskHandle| task.0.clone()) }?;
+        let cell = table::with_owner::<TaskHandle, _>(task.addr(), |cell| {
+            // SAFETY: the pointer is that of the table's `Arc`, which stays during the call.
+            unsafe {
+                Arc::increment_strong_count(cell.as_ptr());
+                Arc::from_raw(cell.as_ptr())
+            }
+        })?;
         cell.complete_if_forked();
         Ok(cell)
     }
@@ -469,7 +497,7 @@ impl Task {
     /// # Errors
     /// If `task` is no handle of a task.
     pub fn status(task: *mut Self) -> Result<TaskStatus, HandleError> {
-        Ok(Self::cell(task)?.status())
+        Self::with(task, TaskCell::status)
     }
 
     /// Waits until a task has ended, for `timeout` at most, and returns its status.
@@ -499,8 +527,7 @@ impl Task {
     /// # Errors
     /// If `task` is no handle of a task.
     pub fn cancel(task: *mut Self) -> Result<(), HandleError> {
-        Self::cell(task)?.cancel();
-        Ok(())
+        Self::with(task, TaskCell::cancel)
     }
 
     /// Frees the handle, and the value if nobody has taken it.
@@ -511,9 +538,18 @@ impl Task {
     /// # Errors
     /// If `task` is no handle of a task, as when it was freed already.
     pub fn free(task: *mut Self, cancel: bool) -> Result<(), HandleError> {
-        let cell = Self::cell(task)?;
-        // SAFETY: any thread may drop a `TaskHandle`: a `TaskCell` is `Send`.
-        unsafe { table::remove::<TaskHandle>(task.addr()) }?;
+        // SAFETY: any thread may have, and drop, a `TaskHandle`: a `TaskCell` is `Send` and `Sync`.
+        let cell = match unsafe { table::take_owner::<TaskHandle>(task.addr()) } {
+            Ok(TaskHandle(cell)) => cell,
+            Err(HandleError::InUse) => {
+                let cell = Self::cell(task)?;
+                // SAFETY: as above.
+                unsafe { table::remove_owner::<TaskHandle>(task.addr()) }?;
+                cell
+            }
+            Err(error) => return Err(error),
+        };
+        cell.complete_if_forked();
         if cancel {
             cell.cancel();
         }
@@ -529,7 +565,7 @@ impl Task {
     /// If the operation has not ended, or has ended without a value; if the value was taken, or is
     /// no `T`; if `task` is no handle of a task.
     pub fn take<T: Send + 'static>(task: *mut Self) -> Result<T, TaskError> {
-        Self::cell(task)?.take()
+        Self::with(task, TaskCell::take)?
     }
 
     /// Why a task has ended without a value; `None` if it has one.
@@ -537,7 +573,7 @@ impl Task {
     /// # Errors
     /// If `task` is no handle of a task.
     pub fn error(task: *mut Self) -> Result<Option<TaskError>, HandleError> {
-        Ok(Self::cell(task)?.error())
+        Self::with(task, TaskCell::error)
     }
 
     /// Takes the next part of a result, a `P`. Waits for it, for `timeout` at most.

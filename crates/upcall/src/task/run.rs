@@ -5,11 +5,12 @@ use std::error::Error;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::TaskStatus;
-use super::cell::{Outcome, TaskCell};
+use super::cell::{Outcome, Seed, TaskCell};
 use crate::crossing::message_of;
 use crate::drop_guards::{IgnoreDropPanic, drop_ignoring_panics};
 use crate::fiber::host_runtime::{self, How};
@@ -19,23 +20,86 @@ use crate::runtime::Timer;
 /// An operation with the cell of its task. The cell gets one end in any case, after the drop of the
 /// operation.
 pub(super) struct Run<F> {
-    /// `None` once the operation has ended.
-    cell: Option<Arc<TaskCell>>,
+    link: Link,
     operation: Option<F>,
 }
 
+/// The way from an operation to its task.
+enum Link {
+    /// The starter makes the first poll. The cell is made if the operation waits.
+    Starting(NonNull<Starting>),
+    Started(Arc<TaskCell>),
+    /// The operation has ended.
+    Ended,
+}
+
+// SAFETY: `Starting` is left in the first poll, on the starter's thread.
+unsafe impl<F: Send> Send for Run<F> {}
+
+/// A first poll by the starter, and its result.
+pub(super) struct Starting {
+    /// `None` once the cell has been made.
+    seed: Option<Seed>,
+    result: First,
+}
+
+/// The result of a first poll.
+enum First {
+    None,
+    Ended(Outcome),
+    /// The operation waits, and has a cell from now on.
+    Waits(Arc<TaskCell>),
+}
+
+impl Starting {
+    pub fn new(seed: Seed) -> Self {
+        Self { seed: Some(seed), result: First::None }
+    }
+
+    /// Makes the cell of an operation that waits.
+    fn wait(&mut self) -> Arc<TaskCell> {
+        let seed = self.seed.take().expect("upcall: an operation has one first poll");
+        let cell = seed.running();
+        self.result = First::Waits(cell.clone());
+        cell
+    }
+
+    /// The cell of the operation after the poll, and whether the operation has ended in it.
+    pub fn cell(self) -> (Arc<TaskCell>, bool) {
+        match (self.result, self.seed) {
+            (First::Ended(outcome), Some(seed)) => (seed.ended(outcome), true),
+            (First::Waits(cell), _) => (cell, false),
+            _ => unreachable!("upcall: a first poll has a result"),
+        }
+    }
+}
+
 impl<F> Run<F> {
-    pub fn new(cell: Arc<TaskCell>, operation: F) -> Self {
-        Self { cell: Some(cell), operation: Some(operation) }
+    /// An operation to be polled first by the starter.
+    ///
+    /// # Safety
+    /// `starting` must stay where it is until that poll has returned, and not be used meanwhile.
+    /// The poll must be made on the calling thread.
+    pub unsafe fn starting(starting: &mut Starting, operation: F) -> Self {
+        Self { link: Link::Starting(NonNull::from(starting)), operation: Some(operation) }
+    }
+
+    pub fn started(cell: Arc<TaskCell>, operation: F) -> Self {
+        Self { link: Link::Started(cell), operation: Some(operation) }
     }
 
     /// Drops the operation, and ends its task.
     fn end(self: Pin<&mut Self>, outcome: Outcome) {
-        // SAFETY: nothing moves: the operation is dropped in its place, and the cell is not pinned.
+        // SAFETY: nothing moves: the operation is dropped in its place, and the link is not pinned.
         let this = unsafe { self.get_unchecked_mut() };
-        let Some(cell) = this.cell.take() else { return };
         drop_ignoring_panics(|| this.operation = None);
-        cell.end(outcome);
+        match std::mem::replace(&mut this.link, Link::Ended) {
+            // SAFETY: this is the first poll, and so the pointer is valid, by the contract of
+            // `starting`.
+            Link::Starting(mut starting) => unsafe { starting.as_mut() }.result = First::Ended(outcome),
+            Link::Started(cell) => cell.end(outcome),
+            Link::Ended => {}
+        }
     }
 }
 
@@ -48,7 +112,17 @@ impl<F: Future<Output = Outcome>> Future for Run<F> {
         let Some(operation) = operation.as_pin_mut() else { return Poll::Ready(()) };
         let poll = || host_runtime::poll(operation, context, How::Suspends, Needs::Anything);
         let outcome = match catch_unwind(AssertUnwindSafe(poll)) {
-            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Pending) => {
+                // SAFETY: the operation does not move, and the link is not pinned.
+                let link = unsafe { &mut self.get_unchecked_mut().link };
+                if let Link::Starting(starting) = link {
+                    // SAFETY: this is the first poll, and so the pointer is valid, by the contract
+                    // of `starting`.
+                    let cell = unsafe { starting.as_mut() }.wait();
+                    *link = Link::Started(cell);
+                }
+                return Poll::Pending;
+            }
             Ok(Poll::Ready(outcome)) => outcome,
             Err(payload) => {
                 let payload = IgnoreDropPanic::new(payload);
@@ -62,7 +136,7 @@ impl<F: Future<Output = Outcome>> Future for Run<F> {
 
 impl<F> Drop for Run<F> {
     fn drop(&mut self) {
-        let Some(cell) = &self.cell else { return };
+        let Link::Started(cell) = &self.link else { return };
         let status = if cell.state().is_cancelled() { TaskStatus::Cancelled } else { TaskStatus::Lost };
         // SAFETY: it is being dropped, so it does not move any more.
         unsafe { Pin::new_unchecked(self) }.end(Outcome::Ended(status));

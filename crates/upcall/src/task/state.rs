@@ -6,7 +6,6 @@
 //! | `CANCELLED` | the first canceller | the end of the operation was asked for |
 //! | `ENDED` | the operation's end, once | status and outcome stay from now on |
 //! | `WATCHED` | a waiter, before it sleeps | somebody is to be told of changes |
-//! | `INLINE` | the starter | its thread makes the first poll, and the completion's call |
 //! | `COMPLETED` | whoever calls the completion | its call has begun |
 //! | `TAKEN` | whoever takes the value | the value is not in the cell any more |
 //!
@@ -25,9 +24,8 @@ const EXECUTOR: usize = 1;
 const CANCELLED: usize = 1 << 1;
 const ENDED: usize = 1 << 2;
 const WATCHED: usize = 1 << 3;
-const INLINE: usize = 1 << 4;
-const COMPLETED: usize = 1 << 5;
-const TAKEN: usize = 1 << 6;
+const COMPLETED: usize = 1 << 4;
+const TAKEN: usize = 1 << 5;
 /// The position of the status.
 const STATUS: u32 = 8;
 
@@ -49,13 +47,17 @@ pub(super) struct End {
     pub executor: Executor,
     /// Whether the caller has to wake the task's watchers.
     pub is_watched: bool,
-    /// Whether the caller has to call the completion.
-    pub completes: bool,
 }
 
 impl State {
-    pub fn new() -> Self {
+    /// The state of a running operation.
+    pub fn running() -> Self {
         Self(AtomicUsize::new(0))
+    }
+
+    /// The state of an operation that ended before anybody knew of it.
+    pub fn ended(status: TaskStatus) -> Self {
+        Self(AtomicUsize::new(ENDED | (status as usize) << STATUS))
     }
 
     /// Publishes the executor's handle, written by the caller.
@@ -88,7 +90,7 @@ impl State {
             // The canceller has it, or the starter has not published it.
             Executor::Others
         };
-        End { executor, is_watched: before & WATCHED != 0, completes: before & INLINE == 0 }
+        End { executor, is_watched: before & WATCHED != 0 }
     }
 
     /// The status; `None` while the operation has not ended.
@@ -105,16 +107,6 @@ impl State {
 
     pub fn is_watched(&self) -> bool {
         self.0.load(Relaxed) & WATCHED != 0
-    }
-
-    /// Begins a first poll by the starter: an end leaves the call of the completion to it.
-    pub fn begin_inline(&self) {
-        self.0.fetch_or(INLINE, Relaxed);
-    }
-
-    /// Ends the first poll. Returns whether the operation has ended in it.
-    pub fn end_inline(&self) -> bool {
-        self.0.fetch_and(!INLINE, AcqRel) & ENDED != 0
     }
 
     /// Claims the completion. Returns whether the caller is to call it.
