@@ -21,7 +21,7 @@ lane() {
 }
 # Skips tests with a limited address space, and recursion deeper than the sanitizer's record of
 # calls.
-export TASK_RACES=${TASK_RACES:-3000}
+export TASK_RACES=${TASK_RACES:-1000}
 lane --test fiber --test spawn --test tasks --test crossing --test primitives -- --skip no_memory --skip recurses_as_deep
 if found=$(lane --test race 2>&1); then
     echo "ThreadSanitizer did not see the race made on purpose"
