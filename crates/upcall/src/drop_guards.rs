@@ -13,6 +13,15 @@ pub(crate) fn drop_ignoring_panics(drop: impl FnOnce()) {
     }
 }
 
+/// Runs `call`. If it panics, drops the payload. A panic of this drop is ignored, and its payload
+/// leaked.
+#[cfg(feature = "runtime")]
+pub(crate) fn call_ignoring_panics(call: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(call)) {
+        drop(IgnoreDropPanic::new(payload));
+    }
+}
+
 /// A value whose drop may panic: the panic ends here, by [`drop_ignoring_panics`].
 pub(crate) struct IgnoreDropPanic<T>(ManuallyDrop<T>);
 

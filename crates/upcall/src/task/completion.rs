@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::cell::TaskCell;
 use super::{Task, TaskStatus};
 use crate::crossing::{downcall_on_fiber, sleep_if_thread_ends};
-use crate::drop_guards::drop_ignoring_panics;
+use crate::drop_guards::call_ignoring_panics;
 use crate::runtime::LocalRuntimeHandle;
 
 /// A C function to be called at the end of a task: `data`, the task, and its status.
@@ -127,13 +127,13 @@ impl Call {
     pub fn make(self, task: *mut Task, status: TaskStatus) {
         match self {
             Self::Nothing => {}
-            Self::C { function, data } => drop_ignoring_panics(|| {
+            Self::C { function, data } => call_ignoring_panics(|| {
                 // SAFETY: whoever made the completion guarantees that any thread may make this
                 // call, once. A `Call` is made once.
                 let call = || unsafe { function(data, task, status as c_int) };
                 downcall_on_fiber(|| sleep_if_thread_ends(call));
             }),
-            Self::Rust(f) => drop_ignoring_panics(|| f(task, status)),
+            Self::Rust(f) => call_ignoring_panics(|| f(task, status)),
         }
     }
 }
