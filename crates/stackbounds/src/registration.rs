@@ -19,6 +19,10 @@ const VALGRIND_STACK_DEREGISTER: usize = 0x1502;
 /// microsecond. A lookup takes no lock and tens of nanoseconds, and happens only after a change of
 /// stacks.
 ///
+/// The child of a fork can register stacks, even if other threads were registering some at the
+/// fork. An exception is the first registration of the process: if another thread forks during it,
+/// the child's first registration may abort with a message.
+///
 /// # Errors
 /// If the range is null, empty, reaches past the end of the address space, or overlaps a registered
 /// range or the calling thread's own stack. The error names the overlapped range. Nothing is
