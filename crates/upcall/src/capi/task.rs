@@ -24,6 +24,9 @@ fn named<T>(function: &str, result: Result<T, HandleError>) -> Result<T, String>
 /// `local_spawn`, only the fiber waits. If the calling thread has a runtime of `local_begin`, its
 /// fibers run meanwhile.
 ///
+/// If the task has a completion, this may return before its call has begun, or while it runs. So
+/// whoever waits does not free what the completion uses.
+///
 /// Returns the task's status: `UPCALL_TASK_RUNNING` if time has run out, otherwise the kind of its
 /// end. If that is not `UPCALL_TASK_DONE`, `last_message` tells the reason. Returns -1 if `task` is
 /// no task, or if the host has ended the wait.

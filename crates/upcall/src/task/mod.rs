@@ -505,6 +505,8 @@ impl Task {
     /// The status is [`Running`](TaskStatus::Running) if time runs out; without a `timeout`, it
     /// never does. Like [`wait`](crate::wait), this suspends a fiber and blocks any other caller.
     ///
+    /// This may return before the call of the task's completion has begun, or while it runs.
+    ///
     /// # Errors
     /// If `task` is no handle of a task.
     ///
