@@ -103,7 +103,8 @@ int64_t task_finish(void *task, struct done *done) {
 
 #elif defined(CXX_ASYNC)
 
-/* A C++ coroutine awaits the future. It has no handle, and cannot be cancelled. */
+/* A C++ coroutine awaits the future, in cxx/ or in awaits.cpp. It has no handle here, and is not
+ * cancelled. */
 void cxx_start(int kind, struct done *done);
 
 void *task_start(enum kind kind, struct done *done) {

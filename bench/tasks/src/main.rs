@@ -195,7 +195,7 @@ fn memory(programs: &BTreeMap<Library, PathBuf>) -> Result<(), Failure> {
         let of = |number: f64, base: f64| format!("{:.2} × ({number:.0} B)", number / base);
         let allocated = match round.second {
             // Only Rust's allocations are counted.
-            _ if matches!(library, Library::Go | Library::CxxAsync) => "– | –".to_owned(),
+            _ if matches!(library, Library::Go | Library::CxxAsync | Library::CoAwait) => "– | –".to_owned(),
             bytes => format!("{} | {:.0} B", of(bytes, base.second), bytes - FUTURE),
         };
         println!("| {} | {} | {allocated} |", library.name(), of(round.figure, base.figure));

@@ -14,6 +14,8 @@ pub enum Library {
     Upcall,
     /// upcall with its feature `tokio`.
     OnTokio,
+    /// upcall with its own workers, awaited by a C++ coroutine.
+    CoAwait,
     UniFfi,
     CxxAsync,
     Go,
@@ -22,14 +24,23 @@ pub enum Library {
 }
 
 impl Library {
-    pub const ALL: [Self; 7] =
-        [Self::Hand, Self::Upcall, Self::OnTokio, Self::UniFfi, Self::CxxAsync, Self::Go, Self::Spawn];
+    pub const ALL: [Self; 8] = [
+        Self::Hand,
+        Self::Upcall,
+        Self::OnTokio,
+        Self::CoAwait,
+        Self::UniFfi,
+        Self::CxxAsync,
+        Self::Go,
+        Self::Spawn,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Hand => "by hand on tokio",
             Self::Upcall => "upcall, workers",
             Self::OnTokio => "upcall, tokio",
+            Self::CoAwait => "upcall, `co_await`",
             Self::UniFfi => "UniFFI",
             Self::CxxAsync => "cxx-async",
             Self::Go => "Go",
@@ -38,13 +49,17 @@ impl Library {
     }
 
     pub fn is_ours(self) -> bool {
-        matches!(self, Self::Upcall | Self::OnTokio)
+        matches!(self, Self::Upcall | Self::OnTokio | Self::CoAwait)
     }
 
-    /// Whether it can run a scene. cxx-async has no cancellation. If a future wakes itself in its
-    /// poll, cxx-async waits for a lock that it holds.
+    /// Whether it can run a scene. cxx-async has no cancellation, and the coroutine for upcall asks
+    /// for none. If a future wakes itself in its poll, cxx-async waits for a lock that it holds.
     pub fn runs(self, scene: &str) -> bool {
-        self != Self::CxxAsync || scene.ends_with(" 0")
+        match self {
+            Self::CxxAsync => scene.ends_with(" 0"),
+            Self::CoAwait => scene != "cancels",
+            _ => true,
+        }
     }
 
     /// The crate of the library, and the macro that selects it in `c/libraries.c`.
@@ -53,6 +68,7 @@ impl Library {
             Self::Hand => ("hand", "HAND"),
             Self::Upcall => ("upcall", "UPCALL"),
             Self::OnTokio => ("tokio", "UPCALL"),
+            Self::CoAwait => ("upcall", "CXX_ASYNC"),
             Self::UniFfi => ("uniffi", "UNIFFI"),
             Self::CxxAsync => ("cxx", "CXX_ASYNC"),
             Self::Go => ("go", "GO"),
@@ -80,8 +96,12 @@ pub fn build(library: Library) -> Result<PathBuf, Failure> {
     let mut cc = compiler("CC", "cc");
     cc.args(["-O2", "-Wall", "-Wextra", "-Werror", "-D", selected]);
     cc.arg("-I").arg(folder().join("../../crates/upcall/include"));
-    cc.args(["c/main.c", "c/libraries.c"]).arg(archive).current_dir(folder());
-    if library == Library::CxxAsync {
+    cc.args(["c/main.c", "c/libraries.c"]).current_dir(folder());
+    if library == Library::CoAwait {
+        cc.arg(build_coroutine(&output)?);
+    }
+    cc.arg(archive);
+    if matches!(library, Library::CxxAsync | Library::CoAwait) {
         cc.arg("-lstdc++");
     }
     run(cc.args(["-lgcc_s", "-lpthread", "-lm", "-ldl", "-o"]).arg(&program))?;
@@ -90,6 +110,16 @@ pub fn build(library: Library) -> Result<PathBuf, Failure> {
 
 fn compiler(variable: &str, usual: &str) -> Command {
     Command::new(std::env::var_os(variable).unwrap_or(usual.into()))
+}
+
+/// Compiles the coroutine that awaits upcall's tasks. Returns the object file.
+fn build_coroutine(output: &Path) -> Result<PathBuf, Failure> {
+    let object = output.join("awaits.o");
+    let mut cpp = compiler("CXX", "c++");
+    cpp.args(["-std=c++20", "-O2", "-Wall", "-Wextra", "-Werror", "-c", "c/awaits.cpp"]);
+    cpp.arg("-I").arg(folder().join("../../crates/upcall/include")).current_dir(folder());
+    run(cpp.arg("-o").arg(&object))?;
+    Ok(object)
 }
 
 fn build_go(output: &Path) -> Result<PathBuf, Failure> {
