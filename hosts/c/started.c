@@ -150,6 +150,7 @@ static void descriptors(void) {
     fd = upcall_task_fd(task);
     for (int i = 0; i < 3; i++) {
         CHECK(readable(fd, 10000) == 1 && upcall_task_next(task, 0) == 1);
+        CHECK(upcall_task_wait(task, 0) >= 0 && readable(fd, 0) == 1); /* the part is still there */
         CHECK(guest_task_part(task, &part) == 1 && part == i);
     }
     CHECK(readable(fd, 10000) == 1 && upcall_task_next(task, -1) == 2);

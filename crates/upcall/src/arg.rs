@@ -28,7 +28,8 @@
 //! let mut count = 0;
 //! // SAFETY: these are C strings, or null.
 //! unsafe {
-//!     assert_eq!(count_words(c"to be or not to be".as_ptr(), c"be".as_ptr(), &mut count), Status::Ok);
+//!     let text = c"to be or not to be";
+//!     assert_eq!(count_words(text.as_ptr(), c"be".as_ptr(), &mut count), Status::Ok);
 //!     assert_eq!(count, 2);
 //!     assert_eq!(count_words(std::ptr::null(), c"be".as_ptr(), &mut count), Status::Error);
 //! }

@@ -59,8 +59,8 @@ pub fn into_c_str(text: impl Into<String>) -> Result<*mut c_char, NulError> {
 /// Gives an array to C. Its length goes to `len`, its first element is the result.
 ///
 /// C owns the array from then on, and frees it by the library's `memory_free`. This function comes
-/// from [`c_api!`](crate::c_api): for the prefix `geo`, it is `geo_memory_free`. C must not call its
-/// own `free`, and may change the elements. An empty array is memory too, and is not null.
+/// from [`c_api!`](crate::c_api): for the prefix `geo`, it is `geo_memory_free`. C must not call
+/// its own `free`, and may change the elements. An empty array is memory too, and is not null.
 ///
 /// ```
 /// use upcall::arg;

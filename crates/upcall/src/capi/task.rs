@@ -4,9 +4,9 @@ use std::ffi::c_int;
 use std::time::Duration;
 
 use crate::capi::status;
-use crate::crossing::run_c_api;
+use crate::crossing::{run_c_api, set_last_message};
 use crate::handle::HandleError;
-use crate::task::Task;
+use crate::task::{Task, TaskStatus};
 
 /// The time limit that C means: negative for none.
 fn limit(milliseconds: c_int) -> Option<Duration> {
@@ -31,7 +31,7 @@ fn named<T>(function: &str, result: Result<T, HandleError>) -> Result<T, String>
 /// end. If that is not `UPCALL_TASK_DONE`, `last_message` tells the reason. Returns -1 if `task` is
 /// no task, or if the host has ended the wait.
 pub fn task_wait(task: *mut Task, milliseconds: c_int) -> c_int {
-    told(task, run_c_api(|| named("task_wait", Task::wait(task, limit(milliseconds)))))
+    answer(task, || named("task_wait", Task::wait(task, limit(milliseconds))))
 }
 
 /// Returns the status of a task.
@@ -39,20 +39,21 @@ pub fn task_wait(task: *mut Task, milliseconds: c_int) -> c_int {
 /// It is `UPCALL_TASK_RUNNING` or the kind of the task's end. If the task has ended and the status
 /// is not `UPCALL_TASK_DONE`, `last_message` tells the reason. Returns -1 if `task` is no task.
 pub fn task_status(task: *mut Task) -> c_int {
-    told(task, run_c_api(|| named("task_status", Task::status(task))))
+    answer(task, || named("task_status", Task::status(task)))
 }
 
-/// Keeps the reason of an end without a value as the last message.
-fn told(task: *mut Task, status: Option<crate::TaskStatus>) -> c_int {
-    let Some(status) = status else { return -1 };
-    if !matches!(status, crate::TaskStatus::Running | crate::TaskStatus::Done) {
-        let reason = || match Task::error(task) {
-            Ok(Some(error)) => Err(error.to_string()),
-            _ => Ok(()),
-        };
-        run_c_api(reason);
-    }
-    status as c_int
+/// Answers with a status, and keeps the reason of an end without a value as the last message.
+fn answer(task: *mut Task, status: impl FnOnce() -> Result<TaskStatus, String>) -> c_int {
+    let told = run_c_api(|| {
+        let status = status()?;
+        if !matches!(status, TaskStatus::Running | TaskStatus::Done) {
+            if let Ok(Some(error)) = Task::error(task) {
+                set_last_message(error);
+            }
+        }
+        Ok(status)
+    });
+    told.map_or(-1, |status| status as c_int)
 }
 
 /// Asks for the end of a task.

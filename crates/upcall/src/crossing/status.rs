@@ -54,7 +54,10 @@ impl Status {
     /// ```
     /// use upcall::Status;
     ///
-    /// let status = |body: fn()| upcall::enter(body).map_or_else(|error| Status::of(&error), |()| Status::Ok);
+    /// let status = |body: fn()| match upcall::enter(body) {
+    ///     Ok(()) => Status::Ok,
+    ///     Err(error) => Status::of(&error),
+    /// };
     /// assert_eq!(status(|| ()), Status::Ok);
     /// assert_eq!(status(|| panic!("no such row")), Status::Panic);
     /// ```

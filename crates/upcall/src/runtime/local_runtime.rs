@@ -84,7 +84,7 @@ impl Fibers {
     /// From other threads, see [`local_runtime_handle`](Self::local_runtime_handle).
     #[track_caller]
     pub fn spawn_local<T: 'static>(self, f: impl FnOnce() -> T + 'static) -> JoinHandle<T> {
-        match Queue::own().filter(|own| own.event.is_some()) {
+        match Queue::own_local() {
             None => JoinHandle::refused(Refused::NoRuntime),
             Some(queue) => {
                 ManuallyDrop::new(LocalRuntime { queue, of_one_thread: PhantomData }).spawn_local(f)
@@ -95,7 +95,7 @@ impl Fibers {
     /// The handle of the calling thread's [`LocalRuntime`], if it has one: see
     /// [`LocalRuntime::handle`].
     pub fn local_runtime_handle(self) -> Option<LocalRuntimeHandle> {
-        let queue = Queue::own().filter(|own| own.event.is_some())?;
+        let queue = Queue::own_local()?;
         Some(ManuallyDrop::new(LocalRuntime { queue, of_one_thread: PhantomData }).handle())
     }
 }
@@ -300,7 +300,7 @@ struct AtThreadEnd;
 
 impl Drop for AtThreadEnd {
     fn drop(&mut self) {
-        if Queue::own().is_some_and(|own| own.event.is_some()) {
+        if Queue::own_local().is_some() {
             end_fibers();
         }
     }

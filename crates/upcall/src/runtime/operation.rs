@@ -70,7 +70,7 @@ pub(crate) fn local<F: Future<Output = ()> + 'static>(
     started_at: &'static Location<'static>,
     future: F,
 ) -> Option<(FirstPoll, Operation)> {
-    let home = Queue::own().filter(|own| own.event.is_some())?;
+    let home = Queue::own_local()?;
     // SAFETY: the home is the calling thread's queue. `FirstPoll` is not `Send`, so the first poll
     // is made on this thread.
     Some(unsafe { new(Some(home), started_at, future) })
@@ -83,7 +83,7 @@ pub(crate) struct LocalHome(&'static Queue);
 impl LocalHome {
     /// The calling thread's; `None` if it has none.
     pub fn own() -> Option<Self> {
-        Queue::own().filter(|own| own.event.is_some()).map(Self)
+        Queue::own_local().map(Self)
     }
 
     /// Whether its thread exists only in the process from which this one was forked.
@@ -158,7 +158,7 @@ impl<F> Drop for Housed<F> {
 
 /// Enters an operation into the list of its home. The home of an operation without one is a worker
 /// from now on; `None` if there is none.
-#[cold]
+#[inline(never)]
 fn find_home(meta: &Meta, waker: &Waker) -> Option<Place> {
     let waker = waker.clone();
     if let Some(home) = meta.home() {

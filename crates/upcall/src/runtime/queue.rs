@@ -187,6 +187,11 @@ impl Queue {
         OWN.get()
     }
 
+    /// The queue of the calling thread's `LocalRuntime`.
+    pub fn own_local() -> Option<&'static Queue> {
+        Self::own().filter(|own| own.event.is_some())
+    }
+
     /// Makes the calling thread the owner of the queue. It sleeps at `parker`.
     pub fn begin(&'static self, parker: &'static Parker) {
         self.parker.store(ptr::from_ref(parker).cast_mut(), Release);

@@ -12,7 +12,7 @@ use super::completion::{self, Call, Completion};
 use super::executor::Executor;
 use super::limit::{self, Place};
 use super::parts::AnyParts;
-use super::state::{self, State};
+use super::state::{Claim, State};
 use super::watchers::{self, Watch};
 use super::{Task, TaskError, TaskStatus};
 use crate::drop_guards::IgnoreDropPanic;
@@ -164,13 +164,13 @@ impl TaskCell {
     }
 
     /// Does with the executor's handle as a step of the state has decided.
-    fn settle(&self, step: state::Executor) {
+    fn settle(&self, step: Claim) {
         // SAFETY: the caller's step has made it the handle's owner, if it is not `Others`.
         let take = || unsafe { (*self.executor.get()).take() };
         match step {
-            state::Executor::Others => {}
-            state::Executor::ToCancel => take().into_iter().for_each(Executor::cancel),
-            state::Executor::ToDrop => take().into_iter().for_each(Executor::detach),
+            Claim::Others => {}
+            Claim::ToCancel => take().into_iter().for_each(Executor::cancel),
+            Claim::ToDrop => take().into_iter().for_each(Executor::detach),
         }
     }
 
@@ -226,6 +226,11 @@ impl TaskCell {
     /// Whether nothing will come any more.
     pub fn has_ended(&self) -> bool {
         self.status() != TaskStatus::Running
+    }
+
+    /// Whether C finds something: the end, or a part. Then the descriptor is readable.
+    pub fn has_news(&self) -> bool {
+        self.has_ended() || self.parts().is_some_and(|parts| !parts.is_empty())
     }
 
     /// In the child of a fork: calls the completion of an operation that only the parent runs, or

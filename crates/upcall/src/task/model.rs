@@ -8,7 +8,7 @@ use loom::sync::Arc;
 use loom::thread;
 
 use super::TaskStatus;
-use super::state::{Executor, State};
+use super::state::{Claim, State};
 
 /// The parts of a cell, watched by loom, and the number of uses of each.
 struct Cell {
@@ -37,13 +37,13 @@ impl Cell {
         })
     }
 
-    fn settle(&self, step: Executor) {
+    fn settle(&self, step: Claim) {
         // SAFETY: loom reports an access that another thread's access comes beside.
         let take = || self.executor.with_mut(|executor| unsafe { (*executor).take() });
         let counter = match step {
-            Executor::Others => return,
-            Executor::ToCancel => take().expect("one owner").cancels,
-            Executor::ToDrop => take().expect("one owner").drops,
+            Claim::Others => return,
+            Claim::ToCancel => take().expect("one owner").cancels,
+            Claim::ToDrop => take().expect("one owner").drops,
         };
         counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }

@@ -144,9 +144,9 @@ impl<F> Drop for Run<F> {
 }
 
 /// An operation with a `Result`, to become the outcome.
-pub(super) struct Fallible<F>(pub F);
+pub(super) struct WithOutcome<F>(pub F);
 
-impl<F, T, E> Future for Fallible<F>
+impl<F, T, E> Future for WithOutcome<F>
 where
     F: Future<Output = Result<T, E>>,
     T: Any + Send,

@@ -31,9 +31,9 @@ const STATUS: u32 = 8;
 
 pub(super) struct State(AtomicUsize);
 
-/// Who owns the executor's handle after a step.
+/// The claim to the executor's handle after a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Executor {
+pub(super) enum Claim {
     /// Somebody else, or nobody yet.
     Others,
     /// The caller: the operation was cancelled, and is to be ended by the handle.
@@ -44,7 +44,7 @@ pub(super) enum Executor {
 
 /// What remains to be done after the end of an operation.
 pub(super) struct End {
-    pub executor: Executor,
+    pub executor: Claim,
     /// Whether the caller has to wake the task's watchers.
     pub is_watched: bool,
 }
@@ -61,19 +61,19 @@ impl State {
     }
 
     /// Publishes the executor's handle, written by the caller.
-    pub fn set_executor(&self) -> Executor {
+    pub fn set_executor(&self) -> Claim {
         match self.0.fetch_or(EXECUTOR, AcqRel) {
-            before if before & ENDED != 0 => Executor::ToDrop,
-            before if before & CANCELLED != 0 => Executor::ToCancel,
-            _ => Executor::Others,
+            before if before & ENDED != 0 => Claim::ToDrop,
+            before if before & CANCELLED != 0 => Claim::ToCancel,
+            _ => Claim::Others,
         }
     }
 
     /// Asks for the operation's end.
-    pub fn cancel(&self) -> Executor {
+    pub fn cancel(&self) -> Claim {
         match self.0.fetch_or(CANCELLED, AcqRel) {
-            before if before & (CANCELLED | ENDED) != 0 || before & EXECUTOR == 0 => Executor::Others,
-            _ => Executor::ToCancel,
+            before if before & (CANCELLED | ENDED) != 0 || before & EXECUTOR == 0 => Claim::Others,
+            _ => Claim::ToCancel,
         }
     }
 
@@ -85,10 +85,10 @@ impl State {
     pub fn end(&self, status: TaskStatus) -> End {
         let before = self.0.fetch_or(ENDED | (status as usize) << STATUS, AcqRel);
         let executor = if before & (EXECUTOR | CANCELLED) == EXECUTOR {
-            Executor::ToDrop
+            Claim::ToDrop
         } else {
             // The canceller has it, or the starter has not published it.
-            Executor::Others
+            Claim::Others
         };
         End { executor, is_watched: before & WATCHED != 0 }
     }

@@ -16,7 +16,6 @@ use super::cell::TaskCell;
 use crate::process::fork;
 use crate::runtime::event::Event;
 use crate::sync::{Held, Lock, Word, hold};
-
 use crate::thread::waker;
 
 /// The wakers of waiters, by the address of their cell and by a number of their own.
@@ -189,21 +188,21 @@ impl Watch {
     }
 }
 
-/// The descriptor of a task. It is readable while `ready` returns `true`.
-pub(super) fn descriptor(cell: &Arc<TaskCell>, ready: impl Fn() -> bool) -> io::Result<RawFd> {
+/// The descriptor of a task. It is readable while the task has news.
+pub(super) fn descriptor(cell: &TaskCell) -> io::Result<RawFd> {
     let fd = Watch::make(cell)?;
     cell.state().watch();
-    settle(cell, ready);
+    update_descriptor(cell);
     Ok(fd)
 }
 
 /// Makes the descriptor readable or not, after C has looked.
-pub(super) fn settle(cell: &Arc<TaskCell>, ready: impl Fn() -> bool) {
+pub(super) fn update_descriptor(cell: &TaskCell) {
     if !cell.state().is_watched() {
         return;
     }
     Watch::clear(cell);
-    if ready() {
+    if cell.has_news() {
         let _held = lock();
         // SAFETY: the lock is held.
         if let Some(event) = unsafe { cell.watch.get() } {
