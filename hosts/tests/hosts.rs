@@ -71,6 +71,9 @@ cases! {
         ends, at_once, misused, chained, descriptors, on_a_loop, at_thread_exit, on_fibers, on_coroutines, many,
         shut_down, forked, forked_loop, thread_ends, at_exit,
     }
+    suspended {
+        sleeps, messages, other_threads, nested, registered, fibers, killed, resumed_too_soon, descriptor, misused,
+    }
     waits {
         on_main, on_pthreads, on_coroutines, on_registered_stacks, on_workers, on_local_fibers, panics, depths, ping_pong,
         meanwhile_on_worker [UPCALL_WORKERS = "1"],

@@ -26,7 +26,7 @@ const INTRODUCTION: &str = "\
  * Nothing needs set-up: none of these functions has to be called before or after the library's own.
  *
  * Names      The comments leave the prefix out. A library may export fewer functions than declared:
- *            local_* exist only if its author lets C run fibers.
+ *            local_* and coroutines_* exist only if its author lets C run fibers.
  * Copies     Each library has its own upcall, with its own messages, threads, fibers and workers.
  *            Register a stack with each library called on it.
  * Results    0 or a number ≥ 0 on success, -1 on failure. On failure nothing is changed and nothing
@@ -78,6 +78,12 @@ enum {
   UPCALL_TASK_DEADLINE_EXCEEDED = 5, /* its deadline came first */
   UPCALL_TASK_LOST = 6               /* its executor has ended, or runs in the parent process only */
 };
+
+/* Flags of coroutines_install. */
+enum {
+  UPCALL_COROUTINES_PROCESS = 1,     /* for all threads of the process */
+  UPCALL_COROUTINES_STACKS_MOVE = 2  /* the host copies the stack of a suspended coroutine away */
+};
 #endif
 
 #ifndef UPCALL_PREFIX
@@ -111,8 +117,8 @@ const END: &str = "\
 #endif
 #undef UPCALL_PREFIX";
 
-/// A parameter passed by `c_api!` and not by C.
-const RUST_PARAMETER: &str = "\n    _fibers: Fibers,";
+/// A parameter passed by `c_api!` and not by C, used or not.
+const RUST_PARAMETERS: [&str; 2] = ["\n    _fibers: Fibers,", "\n    fibers: Fibers,"];
 
 /// The path of the committed header.
 fn path() -> PathBuf {
@@ -127,7 +133,7 @@ pub fn write() -> Result<(), String> {
 /// Generates the header.
 fn generated() -> Result<String, String> {
     let folder = root().join("crates/upcall/src/capi");
-    let names = ["mod.rs", "dump.rs", "memory.rs", "runtime.rs", "stacks.rs", "task.rs"];
+    let names = ["mod.rs", "coroutines.rs", "dump.rs", "memory.rs", "runtime.rs", "stacks.rs", "task.rs"];
     let files = names.map(|name| folder.join(name));
     let mut copies = Vec::new();
     for file in files {
@@ -150,8 +156,9 @@ fn generated() -> Result<String, String> {
 
 /// The source, with its public functions as exported by `c_api!`, but without the prefix.
 fn as_exported(source: &str) -> String {
-    source
-        .replace(RUST_PARAMETER, "")
+    RUST_PARAMETERS
+        .iter()
+        .fold(source.to_owned(), |source, parameter| source.replace(parameter, ""))
         .replace("\npub fn ", "\n#[unsafe(no_mangle)]\npub extern \"C\" fn ")
         .replace("\npub unsafe fn ", "\n#[unsafe(no_mangle)]\npub unsafe extern \"C\" fn ")
 }

@@ -13,7 +13,7 @@
  * Nothing needs set-up: none of these functions has to be called before or after the library's own.
  *
  * Names      The comments leave the prefix out. A library may export fewer functions than declared:
- *            local_* exist only if its author lets C run fibers.
+ *            local_* and coroutines_* exist only if its author lets C run fibers.
  * Copies     Each library has its own upcall, with its own messages, threads, fibers and workers.
  *            Register a stack with each library called on it.
  * Results    0 or a number ≥ 0 on success, -1 on failure. On failure nothing is changed and nothing
@@ -65,6 +65,12 @@ enum {
   UPCALL_TASK_CANCELLED = 4,         /* task_cancel or task_free ended it */
   UPCALL_TASK_DEADLINE_EXCEEDED = 5, /* its deadline came first */
   UPCALL_TASK_LOST = 6               /* its executor has ended, or runs in the parent process only */
+};
+
+/* Flags of coroutines_install. */
+enum {
+  UPCALL_COROUTINES_PROCESS = 1,     /* for all threads of the process */
+  UPCALL_COROUTINES_STACKS_MOVE = 2  /* the host copies the stack of a suspended coroutine away */
 };
 #endif
 
@@ -148,6 +154,87 @@ int UPCALL_NAME(thread_detach)(void);
  * from anywhere, also from signal handlers.
  */
 const char *UPCALL_NAME(version)(void);
+
+/**
+ * Says how to suspend the host's coroutines, so that waits of Rust functions suspend them and not
+ * the thread.
+ *
+ * `flags` is 0, or a sum:
+ * - `UPCALL_COROUTINES_PROCESS`: for all threads. Otherwise it is for the calling thread.
+ * - `UPCALL_COROUTINES_STACKS_MOVE`: the host copies parts of the thread's own stack away while
+ *   coroutines are suspended, as greenlet does.
+ *
+ * The functions get `data`, and are called on the thread and the stack of the running coroutine:
+ * - `current` names it by any pointer except null. If it returns null, the wait blocks the thread.
+ * - `suspend` suspends it, and returns when the host has resumed it: 0 for it to go on, or another
+ *   number if it is to end. Then the wait is ended: the Rust function returns the error value that
+ *   it declares.
+ * - `resume` may be null. It resumes a coroutine that can go on, and returns when that has been
+ *   suspended again, or has ended. `coroutines_run_ready` calls it.
+ *
+ * The host resumes a coroutine when `coroutines_next_ready` or `coroutines_run_ready` names it; a
+ * resumption before that does no harm.
+ *
+ * Returns 0. Returns -1 if `current` or `suspend` is null, if a flag is unknown, or if the thread,
+ * or the process, has hooks already.
+ *
+ * Requirements:
+ * - Any thread with a wait may call the functions, until the hooks are uninstalled and their
+ *   suspended coroutines have ended.
+ * - `suspend` returns on the thread that called it.
+ * - The stack of a suspended coroutine is not freed or used otherwise: to get rid of it, resume it,
+ *   and let `suspend` return a number other than 0. It is not moved, except with
+ *   `UPCALL_COROUTINES_STACKS_MOVE`.
+ * - C++ code on the coroutines keeps the promise of `local_spawn` for its `thread_local` variables.
+ */
+int UPCALL_NAME(coroutines_install)(unsigned int flags, void *data, void *(*current)(void *data), int (*suspend)(void *data, void *coroutine), void (*resume)(void *data, void *coroutine));
+
+/**
+ * Removes the hooks of `coroutines_install`, of the process or of the calling thread.
+ *
+ * `flags` is 0 or `UPCALL_COROUTINES_PROCESS`. Waits block their threads from now on. Coroutines
+ * that are suspended stay so, and the functions below name them as before.
+ *
+ * Returns 0. Returns -1 if there are no hooks.
+ */
+int UPCALL_NAME(coroutines_uninstall)(unsigned int flags);
+
+/**
+ * Returns the file descriptor that tells an event loop when a coroutine of the calling thread can
+ * go on.
+ *
+ * While one can, the descriptor is readable (`POLLIN`, level-triggered). `coroutines_next_ready`
+ * ends that when it returns 0. Only poll it: do not read from it, and do not close it. It is valid
+ * until the thread's exit.
+ *
+ * Returns -1 if no file descriptor is available.
+ */
+int UPCALL_NAME(coroutines_fd)(void);
+
+/**
+ * Takes the next coroutine of the calling thread that can go on.
+ *
+ * The host resumes it, sooner or later: it is not named again before that. A coroutine that has
+ * ended is not named.
+ *
+ * Returns 1 and writes the coroutine to `coroutine`. Returns 0 and writes null if there is none.
+ * Returns -1 if `coroutine` is null.
+ *
+ * Requirements:
+ * `coroutine` is null or valid for writing a pointer.
+ */
+int UPCALL_NAME(coroutines_next_ready)(void **coroutine);
+
+/**
+ * Resumes coroutines of the calling thread that can go on, at most `max` of them.
+ *
+ * Each runs until it is suspended again, or ends.
+ *
+ * Returns the number of resumed coroutines. Returns -1 if one can go on and its hooks have no
+ * function `resume`, or if a Rust function panicked on a coroutine: its caller there has got its
+ * error value. Call this again for the others.
+ */
+long UPCALL_NAME(coroutines_run_ready)(size_t max);
 
 /**
  * Writes the state of the process to the file descriptor `fd`, as a tree.

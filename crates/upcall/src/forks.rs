@@ -20,6 +20,7 @@ use std::ptr;
 use stackbounds::for_upcall::{Identity, Participant, take_part_in_forks};
 
 use crate::coroutine::names;
+use crate::fiber::coroutines;
 use crate::handle::table;
 use crate::report::lock_word as report_lock_word;
 use crate::stack::{alternate, pool, registered, service};
@@ -42,6 +43,7 @@ fn each_lock(visit: &mut dyn FnMut(&'static Word, Whose)) {
         visit(crate::task::watchers::lock_word(), Whose::All);
     }
     let others = [
+        coroutines::lock_word(),
         table::lock_word(),
         memory::lock_word(),
         report_lock_word(),
@@ -72,6 +74,7 @@ fn at_once() {
 
 fn forget([thread, queue]: Identity) {
     record::forget_other_threads(thread.cast());
+    coroutines::forget_others();
     #[cfg(feature = "runtime")]
     {
         crate::runtime::forget_other_threads(queue);

@@ -53,6 +53,7 @@
 //! | code to run concurrently with C | [`Fibers::spawn`]; [`Fibers::scope`] if it borrows |
 //! | an asynchronous operation that C starts, waits for and cancels | [`start`] |
 //! | a host with an event loop of its own | [`LocalRuntime`] |
+//! | waits that suspend the host's own coroutines | [`coroutines`] |
 //! | a blocking call in a fiber | [`blocking`] |
 //! | faults and stack overflows to explain | [`report::install`] |
 //! | signal handlers that call Rust | [`attach`] |
@@ -123,6 +124,7 @@ pub use crossing::{
     downcall, downcall_on_fiber, downcall_on_system_stack, enter, entry, panic_is_pending, set_last_message,
     try_downcall, with_stack,
 };
+pub use fiber::coroutines;
 pub use fiber::sigpipe::without_sigpipe;
 /// The former name of [`UpcallError`].
 #[deprecated(note = "renamed: use UpcallError")]
@@ -170,6 +172,10 @@ pub use upcall_macros::export;
 /// }
 /// ```
 pub mod c {
+    #[cfg(feature = "runtime")]
+    pub use crate::capi::coroutines::{
+        coroutines_fd, coroutines_install, coroutines_next_ready, coroutines_run_ready, coroutines_uninstall,
+    };
     pub use crate::capi::dump::dump;
     pub use crate::capi::memory::memory_free;
     #[cfg(feature = "runtime")]

@@ -11,6 +11,8 @@
 //! `cargo xtask header` generates `include/upcall.h` from the files of this folder. The doc
 //! comments of their public functions become its comments, so they address C programmers.
 
+#[cfg(feature = "runtime")]
+pub(crate) mod coroutines;
 pub(crate) mod dump;
 pub(crate) mod memory;
 #[cfg(feature = "runtime")]

@@ -202,6 +202,27 @@ macro_rules! __c_api_of_runtime {
                 fn local_run_ready(max: usize) -> ::core::ffi::c_long;
                 fn local_fd() -> ::core::ffi::c_int;
                 fn local_end() -> ::core::ffi::c_int;
+                unsafe fn coroutines_install(
+                    fibers: _,
+                    flags: ::core::ffi::c_uint,
+                    data: *mut ::core::ffi::c_void,
+                    current: ::core::option::Option<
+                        unsafe extern "C-unwind" fn(*mut ::core::ffi::c_void) -> *mut ::core::ffi::c_void,
+                    >,
+                    suspend: ::core::option::Option<
+                        unsafe extern "C-unwind" fn(
+                            *mut ::core::ffi::c_void,
+                            *mut ::core::ffi::c_void,
+                        ) -> ::core::ffi::c_int,
+                    >,
+                    resume: ::core::option::Option<
+                        unsafe extern "C-unwind" fn(*mut ::core::ffi::c_void, *mut ::core::ffi::c_void),
+                    >,
+                ) -> ::core::ffi::c_int;
+                fn coroutines_uninstall(flags: ::core::ffi::c_uint) -> ::core::ffi::c_int;
+                fn coroutines_fd() -> ::core::ffi::c_int;
+                unsafe fn coroutines_next_ready(coroutine: *mut *mut ::core::ffi::c_void) -> ::core::ffi::c_int;
+                fn coroutines_run_ready(max: usize) -> ::core::ffi::c_long;
             }
             $($arguments)*
         }

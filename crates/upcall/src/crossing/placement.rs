@@ -5,6 +5,7 @@
 //! ────────────────────────────────────────────────────────────────────────────────────────
 //! exact bounds, enough room                  in place (Pooled: pooled stack)     in place
 //! exact bounds, too little room              pooled stack                        refused
+//! own stack, copied away by the host         pooled stack                        in place
 //! estimated bounds                           pooled stack                        in place
 //! signal handler on an alternate stack       reserve, or a spare; else refused   in place
 //! ```
@@ -157,12 +158,13 @@ pub(super) fn choose_placement(
         _ => Some(thread.usable_below(sp)),
     };
     let needed = entry.needs(thread);
+    let moves = thread.own_stack_moves() && thread.owns(sp);
     match (entry.choice, room) {
         (StackChoice::Caller, Some(remaining)) if remaining < needed => {
             Err(Refusal::NoRoom { needed, remaining })
         }
         (StackChoice::Caller, _) => Ok(Placement::Caller),
-        (StackChoice::Auto, Some(remaining)) if remaining >= needed => Ok(Placement::Caller),
+        (StackChoice::Auto, Some(remaining)) if remaining >= needed && !moves => Ok(Placement::Caller),
         _ => Pooled::take(thread, needed, sp, from).map(Placement::Pooled),
     }
 }

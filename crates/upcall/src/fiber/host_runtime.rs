@@ -47,6 +47,12 @@ pub(crate) fn outside_of_tasks(run: impl FnOnce()) {
     run();
 }
 
+/// Whether a poll of a wait is in progress on this thread, in a runtime entered for it.
+#[cfg(not(feature = "tokio"))]
+pub(super) fn is_in_entered_poll() -> bool {
+    false
+}
+
 /// Calls `block` to block the thread.
 #[cfg(not(feature = "tokio"))]
 pub(super) fn blocking(blocked: Blocked<'_>, block: impl FnOnce(&Blocked<'_>)) {
@@ -58,7 +64,7 @@ pub(crate) use with_tokio::outside_of_tasks;
 #[cfg(feature = "tokio")]
 pub(crate) use with_tokio::poll;
 #[cfg(feature = "tokio")]
-pub(super) use with_tokio::{blocking, future_of};
+pub(super) use with_tokio::{blocking, future_of, is_in_entered_poll};
 
 #[cfg(feature = "tokio")]
 mod with_tokio {
@@ -169,6 +175,11 @@ mod with_tokio {
         fn drop(&mut self) {
             OVER.set(self.0);
         }
+    }
+
+    /// Whether a poll of a wait is in progress on this thread, in a runtime entered for it.
+    pub(in crate::fiber) fn is_in_entered_poll() -> bool {
+        OVER.get() != Beneath::Unknown
     }
 
     /// Runs a fiber of ours, outside the budget of any task around it: the fiber could not renew

@@ -82,6 +82,23 @@ pub(crate) fn blocks_inside(at: &'static Location<'static>, sp: usize) -> Option
     if is_new(key) { look(key, None) } else { None }
 }
 
+/// Whether a wait at `at`, about to suspend a coroutine of the host, is inside an initialiser or a
+/// signal handler.
+///
+/// On a pooled stack, the depths there and of C's code in its page tell apart the ways to a place.
+/// They are the same on all coroutines whose stacks are whole pages.
+pub(super) fn suspends_host_inside(thread: &ThreadState, at: &'static Location<'static>, sp: usize) -> bool {
+    let depth = match thread.stack_at(sp) {
+        Some(stack) => {
+            let beneath = stack.system_sp.load(Relaxed) % 4096;
+            stack.base().wrapping_sub(sp) ^ beneath.rotate_left(usize::BITS / 4)
+        }
+        None => sp,
+    };
+    let key = key(at, depth);
+    is_new(key) && look(key, None).is_some()
+}
+
 #[inline(always)]
 fn key(at: &'static Location<'static>, depth: usize) -> usize {
     ptr::from_ref(at) as usize ^ depth.rotate_left(usize::BITS / 2)

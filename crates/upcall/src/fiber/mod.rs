@@ -3,6 +3,7 @@
 pub(crate) mod blocked;
 #[cfg(debug_assertions)]
 mod borrow_check;
+pub mod coroutines;
 pub(crate) mod host_runtime;
 pub(crate) mod initialiser;
 pub(crate) mod interrupted;

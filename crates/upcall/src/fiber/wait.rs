@@ -4,6 +4,7 @@
 //! wait(future)
 //! ├─ SP on a stack of a fiber's code → poll with the waker of the fiber's own poll;
 //! │                                    while pending, suspend the fiber
+//! ├─ on a coroutine of a host with hooks → while pending, have the host suspend it (`coroutines`)
 //! └─ anywhere else                   → poll with the thread's waker;
 //!      │                               while pending, park the thread
 //!      ├─ in a tokio task: block the thread in tokio's way (`host_runtime.rs`)
@@ -20,6 +21,7 @@ use std::task::{Context, Poll};
 use stackbounds::stack_pointer;
 
 use super::blocked::{Blocked, around_block};
+use super::coroutines::{self, Ended, suspend_until};
 use super::host_runtime::{self, How};
 use super::interrupted::{Asker, OnInterrupt, unwind};
 use super::{initialiser, sigpipe, thread_end};
@@ -281,7 +283,8 @@ fn block_on<T>(mut future: Pin<&mut impl Future<Output = T>>) -> T {
     value
 }
 
-/// Blocks the thread until `poll` returns `true` or the wait is interrupted.
+/// Suspends the host's coroutine or blocks the thread, until `poll` returns `true` or the wait is
+/// interrupted.
 #[inline(never)]
 pub(crate) fn park_until(
     thread: &'static ThreadState,
@@ -291,6 +294,12 @@ pub(crate) fn park_until(
     on_interrupt: OnInterrupt,
     poll: &mut dyn FnMut(&mut Context<'_>) -> bool,
 ) {
+    if coroutines::any_installed() {
+        match suspend_until(thread, sp, caller, future, on_interrupt, poll) {
+            Ended::Blocks => {}
+            Ended::Ready | Ended::Killed => return,
+        }
+    }
     let _attached = Attached::new(thread, sp);
     let pin = RecordPin::of_wait(thread, caller, future);
     let asker = Asker::new(on_interrupt, pin.number());

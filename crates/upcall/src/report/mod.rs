@@ -12,4 +12,6 @@ pub(crate) mod users;
 
 pub use faults::install;
 pub(crate) use faults::lock_word;
-pub use snapshot::{Call, Direction, FiberState, Snapshot, Stack, StackKind, Thread, Wait};
+pub use snapshot::{
+    Call, Direction, FiberState, Snapshot, Stack, StackKind, SuspendedCoroutine, Thread, Wait,
+};

@@ -3,11 +3,13 @@
 use std::panic::Location;
 use std::ptr;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use stackbounds::for_upcall::{RangeKind, described};
 use stackbounds::{Accuracy, stack_pointer};
 
 use crate::coroutine::names;
+use crate::fiber::coroutines;
 use crate::function::Function;
 use crate::published::CurrentWait;
 use crate::stack::pool::{self, PoolUse};
@@ -68,6 +70,8 @@ pub struct Thread {
     ///
     /// If the host copies stacks, two upcalls of one function from the same address appear as one.
     pub calls: Vec<Call>,
+    /// The host's coroutines suspended by waits: see [`coroutines`](crate::coroutines).
+    pub coroutines: Vec<SuspendedCoroutine>,
 }
 
 /// One stack of a thread.
@@ -120,6 +124,21 @@ pub struct Wait {
     pub file: &'static str,
     /// The line of the wait in this file.
     pub line: u32,
+}
+
+/// A coroutine of the host, suspended by a wait.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct SuspendedCoroutine {
+    /// The pointer that the host chose for the coroutine.
+    pub coroutine: usize,
+    /// The wait.
+    pub waits: Wait,
+    /// The time since the suspension, in steps of a millisecond.
+    pub since: Duration,
+    /// Whether the coroutine can go on, and waits for the host to resume it.
+    pub is_ready: bool,
 }
 
 /// One call that has not returned.
@@ -203,6 +222,11 @@ pub fn snapshot() -> Snapshot {
     let here = stack_pointer();
     let mut threads = Vec::new();
     record::for_each(|record| threads.push(seen(record)));
+    for (serial, suspended) in coroutines::suspended() {
+        if let Some(seen) = threads.iter_mut().find(|seen| seen.serial == serial) {
+            seen.thread.coroutines.push(SuspendedCoroutine::new(suspended));
+        }
+    }
     let pooled = pooled_stacks();
     let threads = threads.into_iter().map(|seen| seen.into_thread(&pooled, here)).collect();
     Snapshot {
@@ -263,6 +287,7 @@ fn seen(record: &Record) -> Seen {
         idle_stacks: idle.len(),
         abandoned_calls: thread.calls.reclaimed(),
         calls,
+        coroutines: Vec::new(),
     };
     Seen { serial: record.serial, own, idle, thread }
 }
@@ -350,6 +375,12 @@ impl Wait {
 
     fn of(waits: &CurrentWait) -> Option<Wait> {
         waits.get().map(Self::new)
+    }
+}
+
+impl SuspendedCoroutine {
+    fn new(coroutines::Suspended { coroutine, wait, since, is_ready }: coroutines::Suspended) -> Self {
+        Self { coroutine: coroutine.as_ptr() as usize, waits: Wait::new(wait), since, is_ready }
     }
 }
 

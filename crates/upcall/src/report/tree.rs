@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::snapshot::{Call, Direction, Snapshot, Stack, StackKind, Thread, Wait};
+use super::snapshot::{Call, Direction, Snapshot, Stack, StackKind, SuspendedCoroutine, Thread, Wait};
 
 impl fmt::Display for Snapshot {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -70,6 +70,9 @@ impl Thread {
             write!(out, ", {} left by longjmp", Counted(self.abandoned_calls, "downcall"))?;
         }
         writeln!(out)?;
+        for coroutine in &self.coroutines {
+            writeln!(out, "{before}├─ {coroutine}")?;
+        }
         for (i, stack) in self.stacks.iter().enumerate() {
             let last = i + 1 == self.stacks.len();
             writeln!(out, "{before}{} {stack}", if last { "└─" } else { "├─" })?;
@@ -138,6 +141,14 @@ impl fmt::Display for Stack {
 impl fmt::Display for Wait {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "waits for {} at {}:{}", self.future, self.file, self.line)
+    }
+}
+
+impl fmt::Display for SuspendedCoroutine {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { coroutine, waits, since, is_ready } = self;
+        write!(out, "coroutine {coroutine:#x} of the host, suspended for {since:?}, {waits}")?;
+        if *is_ready { write!(out, ", can go on: the host has not resumed it") } else { Ok(()) }
     }
 }
 

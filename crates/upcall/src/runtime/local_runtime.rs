@@ -9,11 +9,11 @@ use std::panic::Location;
 
 use stackbounds::stack_pointer;
 
-use super::event::Event;
 use super::queue::Queue;
 use super::spawned::{self, JoinHandle, Refused};
 use crate::drop_guards::drop_ignoring_panics;
 use crate::fiber::{Builder, Fibers};
+use crate::sync::Event;
 use crate::sync::{Held, Lock, Word, hold, in_own_code};
 use crate::thread::{Attached, ThreadState};
 

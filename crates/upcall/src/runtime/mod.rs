@@ -3,12 +3,9 @@
 
 mod behind;
 mod blocking;
-pub(crate) mod event;
 mod hooks;
 mod listed;
 mod local_runtime;
-#[cfg(upcall_loom)]
-mod loom_event;
 mod mailbox;
 #[cfg(all(test, upcall_loom))]
 mod model;

@@ -11,8 +11,8 @@ use loom::sync::atomic::{AtomicPtr, AtomicUsize};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 
-use super::event::Event;
-use super::mailbox::{Attention, Linked, Mailbox, Remote};
+use super::mailbox::{Attention, Mailbox};
+use crate::sync::{Event, Linked, Remote};
 use crate::thread::Parker;
 use crate::thread::deferred_wake::DeferredWake;
 

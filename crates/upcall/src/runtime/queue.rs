@@ -14,13 +14,14 @@ use std::sync::atomic::compiler_fence;
 
 use stackbounds::stack_pointer;
 
-use super::event::Event;
 use super::listed::Listed;
-use super::mailbox::{Mailbox, Remote};
+use super::mailbox::Mailbox;
 use super::operation::Operations;
 use super::runnable::{Meta, Runnable};
 use crate::coroutine::frames::{Frame, Frames};
 use crate::fiber::host_runtime;
+use crate::sync::Event;
+use crate::sync::Remote;
 use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use crate::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize};
 use crate::sync::{Lock, Whose, Word, hold};

@@ -4,9 +4,9 @@ use std::mem::ManuallyDrop;
 use std::panic::Location;
 use std::ptr::{self, NonNull};
 
-use super::mailbox::Linked;
 use super::queue::Queue;
 use crate::process::fork;
+use crate::sync::Linked;
 use crate::sync::atomic::AtomicPtr;
 use crate::sync::atomic::Ordering::{Acquire, Relaxed};
 

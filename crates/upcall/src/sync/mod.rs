@@ -2,8 +2,12 @@
 //!
 //! They are the standard library's, or loom's when loom checks the protocols.
 
+mod event;
+mod list;
 #[cfg(upcall_loom)]
 mod loom;
+#[cfg(upcall_loom)]
+mod loom_event;
 
 #[cfg(upcall_loom)]
 use ::loom as library;
@@ -12,7 +16,9 @@ use std as library;
 
 #[cfg(upcall_loom)]
 pub(crate) use self::loom::{sleep_while, wake};
+pub(crate) use event::Event;
 pub(crate) use library::sync::atomic;
+pub(crate) use list::{Linked, Remote};
 #[cfg(feature = "runtime")]
 pub(crate) use stackbounds::for_upcall::Condition;
 pub(crate) use stackbounds::for_upcall::{Ended, Guard, Lock, Whose, Word};

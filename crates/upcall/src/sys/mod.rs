@@ -102,7 +102,7 @@ pub(crate) use constructor;
 #[cfg_attr(not(any(target_os = "linux", target_os = "freebsd")), path = "not_elf.rs")]
 mod objects;
 
-#[cfg(all(feature = "runtime", not(upcall_loom)))]
+#[cfg(not(upcall_loom))]
 #[cfg_attr(target_os = "linux", path = "eventfd.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "pipe.rs")]
 mod event;
@@ -115,7 +115,7 @@ use linux as selected;
 #[cfg(not(target_os = "linux"))]
 use unix as selected;
 
-#[cfg(all(feature = "runtime", not(upcall_loom)))]
+#[cfg(not(upcall_loom))]
 pub(crate) use event::EventFd;
 pub(crate) use objects::cpp_runtime;
 pub(crate) use selected::{

@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::cell::TaskCell;
 use crate::process::fork;
-use crate::runtime::event::Event;
+use crate::sync::Event;
 use crate::sync::{Held, Lock, Word, hold};
 use crate::thread::waker;
 

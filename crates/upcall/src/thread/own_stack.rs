@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicUsize, compiler_fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize, compiler_fence};
 
 use stackbounds::StackBounds;
 use stackbounds::for_upcall::verify;
@@ -41,7 +41,12 @@ pub(crate) struct OwnStack {
     min_stack: Cell<usize>,
     /// Whether the stack was known at the thread's last detach.
     was_known: Cell<bool>,
+    /// Whether the host copies the stack away and back: see `coroutines::Host::moves_stacks`.
+    moves: Cell<bool>,
 }
+
+/// Whether the host copies the own stacks of all threads away and back.
+static OWN_STACKS_MOVE: AtomicBool = AtomicBool::new(false);
 
 impl OwnStack {
     pub const fn unknown() -> Self {
@@ -54,6 +59,7 @@ impl OwnStack {
             margin: Cell::new(0),
             min_stack: Cell::new(0),
             was_known: Cell::new(false),
+            moves: Cell::new(false),
         }
     }
 
@@ -105,7 +111,32 @@ impl ThreadState {
         self.own.verified.set(verified);
         self.own.floor.set(self.usable_from().saturating_add(self.own.min_stack.get()));
         compiler_fence(SeqCst);
-        self.own.span.set(high.saturating_sub(self.own.floor.get()));
+        if OWN_STACKS_MOVE.load(Relaxed) {
+            self.note_that_own_stack_moves();
+        }
+        if !self.own.moves.get() {
+            self.own.span.set(high.saturating_sub(self.own.floor.get()));
+        }
+    }
+
+    /// Has upcalls of all threads run on pooled stacks, from their next attachment on; those of the
+    /// calling thread at once.
+    pub fn note_that_stacks_move() {
+        OWN_STACKS_MOVE.store(true, Relaxed);
+        Self::current().note_that_own_stack_moves();
+    }
+
+    /// Has upcalls from the thread's own stack run on pooled stacks, because the host copies that
+    /// stack away and back. Such a stack shows nothing of abandoned calls.
+    pub fn note_that_own_stack_moves(&self) {
+        self.own.moves.set(true);
+        self.own.span.set(0);
+        self.calls.note_copies();
+    }
+
+    /// Whether the host copies the own stack away and back.
+    pub fn own_stack_moves(&self) -> bool {
+        self.own.moves.get()
     }
 
     /// The lowest address of the own stack that upcalls may use, as far as is known.

@@ -1,14 +1,14 @@
-//! A file descriptor for the host's event loop: readable while a fiber can run, or when a task has
-//! changed.
+//! A file descriptor for the host's event loop: readable while a fiber or a coroutine can run, or
+//! when a task has changed.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use super::atomic::AtomicBool;
+use super::atomic::Ordering::SeqCst;
 #[cfg(upcall_loom)]
 use super::loom_event::EventFd;
 use crate::messages::warn;
-use crate::sync::atomic::AtomicBool;
-use crate::sync::atomic::Ordering::SeqCst;
 #[cfg(not(upcall_loom))]
 use crate::sys::EventFd;
 

@@ -1,0 +1,185 @@
+//! The C side of `coroutines`, with the conventions of `capi`.
+
+use std::ffi::{c_int, c_long, c_uint, c_void};
+use std::os::fd::AsRawFd;
+use std::ptr::{self, NonNull};
+
+use crate::capi::status;
+use crate::crossing::run_c_api;
+use crate::fiber::Fibers;
+use crate::fiber::coroutines::{self, Coroutine, Host, Resumed};
+
+/// Flag of `coroutines_install`: for all threads of the process, rather than the calling one.
+const PROCESS: c_uint = 1;
+/// Flag of `coroutines_install`: the host copies parts of the thread's own stack away and back.
+const STACKS_MOVE: c_uint = 2;
+
+type Current = unsafe extern "C-unwind" fn(data: *mut c_void) -> *mut c_void;
+type Suspend = unsafe extern "C-unwind" fn(data: *mut c_void, coroutine: *mut c_void) -> c_int;
+type Resume = unsafe extern "C-unwind" fn(data: *mut c_void, coroutine: *mut c_void);
+
+/// A host in C: its functions and their data.
+struct CHost {
+    data: *mut c_void,
+    current: Current,
+    suspend: Suspend,
+    resume: Option<Resume>,
+    moves_stacks: bool,
+}
+
+// SAFETY: whoever installs a host for the process guarantees that any thread may call its functions
+// with its data. A host of one thread stays on this thread.
+unsafe impl Sync for CHost {}
+
+// SAFETY: whoever installs a host guarantees the contract of `Host` for its functions.
+unsafe impl Host for CHost {
+    fn current(&self) -> Option<Coroutine> {
+        // SAFETY: the functions may be called, by the contract of `coroutines_install`.
+        NonNull::new(unsafe { (self.current)(self.data) }).map(Coroutine::new)
+    }
+
+    fn suspend(&self, coroutine: Coroutine) -> Resumed {
+        // SAFETY: as above.
+        match unsafe { (self.suspend)(self.data, coroutine.as_ptr()) } {
+            0 => Resumed::ToGoOn,
+            _ => Resumed::ToEnd,
+        }
+    }
+
+    fn resume(&self, coroutine: Coroutine) {
+        let resume =
+            self.resume.expect("coroutines_run_ready: the host was installed without a function resume");
+        // SAFETY: as above.
+        unsafe { resume(self.data, coroutine.as_ptr()) }
+    }
+
+    fn moves_stacks(&self) -> bool {
+        self.moves_stacks
+    }
+}
+
+/// Says how to suspend the host's coroutines, so that waits of Rust functions suspend them and not
+/// the thread.
+///
+/// `flags` is 0, or a sum:
+/// - `UPCALL_COROUTINES_PROCESS`: for all threads. Otherwise it is for the calling thread.
+/// - `UPCALL_COROUTINES_STACKS_MOVE`: the host copies parts of the thread's own stack away while
+///   coroutines are suspended, as greenlet does.
+///
+/// The functions get `data`, and are called on the thread and the stack of the running coroutine:
+/// - `current` names it by any pointer except null. If it returns null, the wait blocks the thread.
+/// - `suspend` suspends it, and returns when the host has resumed it: 0 for it to go on, or another
+///   number if it is to end. Then the wait is ended: the Rust function returns the error value that
+///   it declares.
+/// - `resume` may be null. It resumes a coroutine that can go on, and returns when that has been
+///   suspended again, or has ended. `coroutines_run_ready` calls it.
+///
+/// The host resumes a coroutine when `coroutines_next_ready` or `coroutines_run_ready` names it; a
+/// resumption before that does no harm.
+///
+/// Returns 0. Returns -1 if `current` or `suspend` is null, if a flag is unknown, or if the thread,
+/// or the process, has hooks already.
+///
+/// # Safety
+/// - Any thread with a wait may call the functions, until the hooks are uninstalled and their
+///   suspended coroutines have ended.
+/// - `suspend` returns on the thread that called it.
+/// - The stack of a suspended coroutine is not freed or used otherwise: to get rid of it, resume it,
+///   and let `suspend` return a number other than 0. It is not moved, except with
+///   `UPCALL_COROUTINES_STACKS_MOVE`.
+/// - C++ code on the coroutines keeps the promise of `local_spawn` for its `thread_local` variables.
+pub unsafe fn coroutines_install(
+    fibers: Fibers,
+    flags: c_uint,
+    data: *mut c_void,
+    current: Option<unsafe extern "C-unwind" fn(data: *mut c_void) -> *mut c_void>,
+    suspend: Option<unsafe extern "C-unwind" fn(data: *mut c_void, coroutine: *mut c_void) -> c_int>,
+    resume: Option<unsafe extern "C-unwind" fn(data: *mut c_void, coroutine: *mut c_void)>,
+) -> c_int {
+    let installed = run_c_api(|| {
+        let current = current.ok_or("coroutines_install: current is null")?;
+        let suspend = suspend.ok_or("coroutines_install: suspend is null")?;
+        if flags & !(PROCESS | STACKS_MOVE) != 0 {
+            return Err(format!("coroutines_install: {flags:#x} has an unknown flag"));
+        }
+        let moves_stacks = flags & STACKS_MOVE != 0;
+        let host = Box::into_raw(Box::new(CHost { data, current, suspend, resume, moves_stacks }));
+        // SAFETY: just made from a box. It is freed below only if nobody has it.
+        let lent = unsafe { &*host };
+        let installed = match flags & PROCESS {
+            0 => coroutines::install_on_thread(fibers, lent),
+            _ => coroutines::install(fibers, lent),
+        };
+        installed.map_err(|error| {
+            // SAFETY: it was not installed, so nobody has it.
+            drop(unsafe { Box::from_raw(host) });
+            format!("coroutines_install: {error}")
+        })
+    });
+    status(installed)
+}
+
+/// Removes the hooks of `coroutines_install`, of the process or of the calling thread.
+///
+/// `flags` is 0 or `UPCALL_COROUTINES_PROCESS`. Waits block their threads from now on. Coroutines
+/// that are suspended stay so, and the functions below name them as before.
+///
+/// Returns 0. Returns -1 if there are no hooks.
+pub fn coroutines_uninstall(flags: c_uint) -> c_int {
+    let removed = run_c_api(|| {
+        let removed = match flags & PROCESS {
+            0 => coroutines::uninstall_on_thread(),
+            _ => coroutines::uninstall(),
+        };
+        if removed { Ok(()) } else { Err("coroutines_uninstall: there are no hooks".to_owned()) }
+    });
+    status(removed)
+}
+
+/// Returns the file descriptor that tells an event loop when a coroutine of the calling thread can
+/// go on.
+///
+/// While one can, the descriptor is readable (`POLLIN`, level-triggered). `coroutines_next_ready`
+/// ends that when it returns 0. Only poll it: do not read from it, and do not close it. It is valid
+/// until the thread's exit.
+///
+/// Returns -1 if no file descriptor is available.
+pub fn coroutines_fd() -> c_int {
+    run_c_api(|| coroutines::fd().map(|fd| fd.as_raw_fd()).map_err(|error| format!("coroutines_fd: {error}")))
+        .unwrap_or(-1)
+}
+
+/// Takes the next coroutine of the calling thread that can go on.
+///
+/// The host resumes it, sooner or later: it is not named again before that. A coroutine that has
+/// ended is not named.
+///
+/// Returns 1 and writes the coroutine to `coroutine`. Returns 0 and writes null if there is none.
+/// Returns -1 if `coroutine` is null.
+///
+/// # Safety
+/// `coroutine` is null or valid for writing a pointer.
+pub unsafe fn coroutines_next_ready(coroutine: *mut *mut c_void) -> c_int {
+    let next = run_c_api(|| {
+        if coroutine.is_null() {
+            return Err("coroutines_next_ready: coroutine is null".to_owned());
+        }
+        Ok(coroutines::next_ready())
+    });
+    let Some(next) = next else { return -1 };
+    // SAFETY: not null, so the caller guarantees that it is valid for writing.
+    unsafe { coroutine.write(next.map_or(ptr::null_mut(), Coroutine::as_ptr)) };
+    next.is_some().into()
+}
+
+/// Resumes coroutines of the calling thread that can go on, at most `max` of them.
+///
+/// Each runs until it is suspended again, or ends.
+///
+/// Returns the number of resumed coroutines. Returns -1 if one can go on and its hooks have no
+/// function `resume`, or if a Rust function panicked on a coroutine: its caller there has got its
+/// error value. Call this again for the others.
+pub fn coroutines_run_ready(max: usize) -> c_long {
+    run_c_api(|| Ok(coroutines::run_ready(max)))
+        .map_or(-1, |resumed| c_long::try_from(resumed).unwrap_or(c_long::MAX))
+}

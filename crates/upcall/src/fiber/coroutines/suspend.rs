@@ -1,0 +1,117 @@
+//! A wait that suspends a coroutine of the host.
+
+use std::cell::Cell;
+use std::panic::Location;
+use std::task::Context;
+
+use stackbounds::stack_pointer;
+
+use super::waits::Taken;
+use super::{Coroutine, Host, OWN, Own, Resumed, host};
+use crate::crossing::downcall;
+use crate::fiber::interrupted::OnInterrupt;
+use crate::fiber::{host_runtime, initialiser};
+use crate::function::Function;
+use crate::process::fork;
+use crate::sync::in_own_code;
+use crate::thread::{Attached, ThreadState};
+
+/// The end of a wait on a coroutine of the host.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::fiber) enum Ended {
+    /// The poll returned `true`.
+    Ready,
+    /// The host is killing the coroutine.
+    Killed,
+    /// It has not ended: the wait is to block the thread.
+    Blocks,
+}
+
+/// Suspends the host's running coroutine until `poll` returns `true`.
+#[inline(never)]
+pub(in crate::fiber) fn suspend_until(
+    thread: &'static ThreadState,
+    sp: usize,
+    caller: &'static Location<'static>,
+    future: Function,
+    on_interrupt: OnInterrupt,
+    poll: &mut dyn FnMut(&mut Context<'_>) -> bool,
+) -> Ended {
+    let begun = OWN.try_with(|own| Some((host(own)?, own.waits.get())));
+    let Ok(Some((host, _))) = begun else { return Ended::Blocks };
+    if must_block(thread, sp, host) || initialiser::suspends_host_inside(thread, caller, sp) {
+        return Ended::Blocks;
+    }
+    let _attached = Attached::new(thread, sp);
+    let Ok(Some(wait)) = OWN.try_with(|own| own.waits().begin(host)) else { return Ended::Blocks };
+    let waker = wait.waker();
+    let mut context = Context::from_waker(&waker);
+    let mut coroutine = None;
+    loop {
+        wait.begin_poll();
+        if poll(&mut context) {
+            return Ended::Ready;
+        }
+        if coroutine.is_none() {
+            coroutine = ask(thread, host);
+        }
+        let Some(coroutine) = coroutine else { return Ended::Blocks };
+        if suspend(&wait, host, coroutine, caller, future) == Resumed::ToEnd {
+            return if may_end(on_interrupt) { Ended::Killed } else { Ended::Blocks };
+        }
+    }
+}
+
+/// Whether the wait cannot suspend a coroutine, whatever the host says.
+fn must_block(thread: &ThreadState, sp: usize, host: &'static dyn Host) -> bool {
+    if host.moves_stacks() && thread.owns(sp) {
+        // The next upcalls will run on pooled stacks.
+        thread.note_that_own_stack_moves();
+        return true;
+    }
+    std::thread::panicking() || in_own_code() || host_runtime::is_in_entered_poll()
+}
+
+/// Whether the host may end the wait by killing its coroutine.
+fn may_end(on_interrupt: OnInterrupt) -> bool {
+    match on_interrupt {
+        OnInterrupt::Stays => false,
+        OnInterrupt::Unwinds => !cfg!(panic = "abort"),
+        OnInterrupt::Returns => true,
+    }
+}
+
+/// Suspends the coroutine, unless the wait was woken since its poll began.
+fn suspend(
+    wait: &Taken,
+    host: &'static dyn Host,
+    coroutine: Coroutine,
+    caller: &'static Location<'static>,
+    future: Function,
+) -> Resumed {
+    if fork::is_untold() {
+        fork::panic_untold();
+    }
+    if wait.suspend(coroutine, caller, future) {
+        downcall(|| host.suspend(coroutine))
+    } else {
+        Resumed::ToGoOn
+    }
+}
+
+/// Asks the host for the running coroutine, unless this is a wait inside its answer.
+fn ask(thread: &ThreadState, host: &'static dyn Host) -> Option<Coroutine> {
+    let sp = stack_pointer();
+    let own = OWN.try_with(|own| own.asks.replace(sp)).ok()?;
+    let _asking = Asking(own);
+    if own != 0 && !thread.is_abandoned(own, sp) { None } else { downcall(|| host.current()) }
+}
+
+/// The host's `current` runs. Keeps the previous `asks`, for its drop to restore.
+struct Asking(usize);
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        let _ = OWN.try_with(|Own { asks, .. }| Cell::set(asks, self.0));
+    }
+}

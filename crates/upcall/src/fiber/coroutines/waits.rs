@@ -1,0 +1,408 @@
+//! Waits that suspend coroutines of the host, and the list of those that can go on.
+//!
+//! A [`SuspendedWait`] is taken for one wait at a time, and never freed. So its waker is a plain
+//! reference: cloning and dropping it is free, and calling it takes neither a lock nor memory. A
+//! late call reaches the next wait with the same place, which then polls its future in vain. Hence
+//! rule: **to be woken means to poll again.**
+//!
+//! | bit | meaning |
+//! |---|---|
+//! | `WOKEN` | the waker was called since the last poll began |
+//! | `SUSPENDED` | the coroutine is suspended, or about to be |
+//! | `LISTED` | the wait is in its thread's list of ready ones |
+//!
+//! The call of the waker that finds `SUSPENDED` without `WOKEN` adds the wait to the list. The
+//! thread takes it from there, and gives its coroutine to the host. A wait that has ended meanwhile
+//! is passed over.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::ffi::c_void;
+use std::mem::ManuallyDrop;
+use std::os::fd::BorrowedFd;
+use std::panic::Location;
+use std::ptr::{self, NonNull};
+use std::sync::OnceLock;
+use std::task::{RawWaker, RawWakerVTable, Waker};
+use std::time::{Duration, Instant};
+
+use super::{Coroutine, Host};
+use crate::function::Function;
+use crate::published::CurrentWait;
+use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use crate::sync::atomic::{AtomicPtr, AtomicU32};
+use crate::sync::{Event, Held, Linked, Lock, Remote, Word, hold, sequential};
+
+const WOKEN: u32 = 1;
+const SUSPENDED: u32 = 2;
+const LISTED: u32 = 4;
+
+/// The state of one wait, and its link in the list of ready waits.
+pub(super) struct Signal {
+    state: AtomicU32,
+    link: AtomicPtr<()>,
+}
+
+impl Signal {
+    pub fn new() -> Self {
+        Self { state: AtomicU32::new(0), link: AtomicPtr::new(ptr::null_mut()) }
+    }
+
+    /// Begins a poll: only wakes from now on count. Also ends a suspension.
+    pub fn begin_poll(&self) {
+        self.state.fetch_and(!(WOKEN | SUSPENDED), AcqRel);
+    }
+
+    /// Suspends the wait, unless it was woken since its poll began. Returns whether it did.
+    pub fn suspend(&self) -> bool {
+        self.change(|state| if state & WOKEN == 0 { state | SUSPENDED } else { state }) & WOKEN == 0
+    }
+
+    /// Notes a wake. Returns whether the caller is to add the wait to the list.
+    pub fn wake(&self) -> bool {
+        let to_be_listed = |state| state & (SUSPENDED | WOKEN | LISTED) == SUSPENDED;
+        to_be_listed(self.change(|state| state | WOKEN | if to_be_listed(state) { LISTED } else { 0 }))
+    }
+
+    /// Notes that the wait was taken from the list. Returns whether its coroutine is to be resumed.
+    pub fn unlist(&self) -> bool {
+        self.state.fetch_and(!LISTED, AcqRel) & (SUSPENDED | WOKEN) == SUSPENDED | WOKEN
+    }
+
+    pub fn is_suspended(&self) -> bool {
+        self.state.load(Relaxed) & SUSPENDED != 0
+    }
+
+    fn is_ready(&self) -> bool {
+        self.state.load(Relaxed) & (SUSPENDED | WOKEN) == SUSPENDED | WOKEN
+    }
+
+    /// Changes the state; returns the one before.
+    fn change(&self, change: impl Fn(u32) -> u32) -> u32 {
+        let mut state = self.state.load(Relaxed);
+        loop {
+            match self.state.compare_exchange_weak(state, change(state), AcqRel, Acquire) {
+                Ok(before) => return before,
+                Err(now) => state = now,
+            }
+        }
+    }
+}
+
+/// A place for one wait at a time on the host's coroutines of one thread. It is never freed.
+pub(crate) struct SuspendedWait {
+    signal: Signal,
+    thread: &'static CoroutineWaits,
+    coroutine: AtomicPtr<c_void>,
+    /// Shown by snapshots.
+    wait: CurrentWait,
+    /// When the coroutine was suspended, in milliseconds since [`start`]; shown by snapshots.
+    since: AtomicU32,
+    /// The host that suspends the coroutine. Only for the own thread.
+    host: Cell<Option<&'static dyn Host>>,
+}
+
+// SAFETY: other threads use the fields that are atomic. Only the own thread uses `host`, a `Cell`.
+unsafe impl Sync for SuspendedWait {}
+
+/// An item of the list of ready waits.
+struct Ready(&'static SuspendedWait);
+
+impl Linked for Ready {
+    fn into_raw(self) -> NonNull<()> {
+        NonNull::from(self.0).cast()
+    }
+
+    unsafe fn from_raw(raw: NonNull<()>) -> Self {
+        // SAFETY: the caller guarantees that `into_raw` gave the pointer, from a `'static`
+        // reference.
+        Self(unsafe { raw.cast().as_ref() })
+    }
+
+    unsafe fn link_of<'a>(raw: NonNull<()>) -> &'a AtomicPtr<()> {
+        // SAFETY: as above.
+        unsafe { &raw.cast::<SuspendedWait>().as_ref().signal.link }
+    }
+}
+
+/// The waits of one thread that suspend, or have suspended, coroutines of the host.
+///
+/// It outlives its thread, like the waits, and another thread takes it over.
+pub(crate) struct CoroutineWaits {
+    /// The [serial](crate::stack::ThreadId::serial) of the thread; 0 between two threads.
+    serial: std::sync::atomic::AtomicUsize,
+    ready: Remote<Ready>,
+    event: OnceLock<Event>,
+    own: Own,
+}
+
+/// The part for the own thread alone.
+struct Own {
+    /// Ready waits taken from the list of all threads, in the order of their wakes.
+    taken: RefCell<VecDeque<Ready>>,
+    /// Waits in nobody's use.
+    free: RefCell<Vec<&'static SuspendedWait>>,
+    /// The number of waits in use.
+    in_use: Cell<usize>,
+    /// Whether a coroutine was given to the host since the list was last empty.
+    served: Cell<bool>,
+}
+
+// SAFETY: the lists that other threads change are `Remote` and `Event`, which are for this. `own`
+// is only used by the thread that took the `CoroutineWaits`, or between two threads by the holder
+// of the lock of `ALL`.
+unsafe impl Sync for CoroutineWaits {}
+
+/// All [`CoroutineWaits`], and all their waits.
+struct All {
+    unused: Vec<&'static CoroutineWaits>,
+    blocks: Vec<&'static [SuspendedWait]>,
+}
+
+static ALL: Lock<All> = Lock::new(All { unused: Vec::new(), blocks: Vec::new() });
+
+fn all() -> Held<All> {
+    hold(&ALL)
+}
+
+/// The lock, for forks.
+pub(crate) fn lock_word() -> &'static Word {
+    ALL.word()
+}
+
+/// The number of waits in the first block; each further block has as many as all before it.
+const FIRST_BLOCK: usize = 16;
+
+impl CoroutineWaits {
+    /// Takes one for the calling thread, whose serial number is given.
+    pub fn take(serial: usize) -> &'static Self {
+        let unused = all().unused.pop();
+        let waits = unused.unwrap_or_else(|| {
+            Box::leak(Box::new(Self {
+                serial: std::sync::atomic::AtomicUsize::new(0),
+                ready: Remote::new(),
+                event: OnceLock::new(),
+                own: Own {
+                    taken: RefCell::default(),
+                    free: RefCell::default(),
+                    in_use: Cell::new(0),
+                    served: Cell::new(true),
+                },
+            }))
+        });
+        waits.serial.store(serial, Relaxed);
+        waits
+    }
+
+    /// Gives it back at the thread's end. If coroutines are suspended, nobody will resume them, and
+    /// their waits are leaked with them.
+    pub fn give_back(&'static self) {
+        self.serial.store(0, Relaxed);
+        if self.own.in_use.get() == 0 {
+            if let Some(event) = self.event.get() {
+                event.clear(true);
+            }
+            all().unused.push(self);
+        }
+    }
+
+    /// Takes a place for a wait. `None` in a signal handler that has interrupted this function.
+    pub fn begin(&'static self, host: &'static dyn Host) -> Option<Taken> {
+        let mut free = self.own.free.try_borrow_mut().ok()?;
+        let wait = match free.pop() {
+            Some(wait) => wait,
+            None => {
+                let len = self.own.in_use.get().max(FIRST_BLOCK);
+                let block: Box<[_]> = (0..len).map(|_| SuspendedWait::new(self)).collect();
+                let block: &'static [_] = Box::leak(block);
+                all().blocks.push(block);
+                free.extend(&block[1..]);
+                &block[0]
+            }
+        };
+        self.own.in_use.set(self.own.in_use.get() + 1);
+        wait.host.set(Some(host));
+        Some(Taken(wait))
+    }
+
+    /// The next coroutine that can go on, with its host.
+    pub fn next_ready(&self) -> Option<(&'static dyn Host, Coroutine)> {
+        loop {
+            let ready = {
+                let mut taken = self.own.taken.try_borrow_mut().ok()?;
+                if taken.is_empty() {
+                    self.ready.fetch(&mut *taken);
+                }
+                taken.pop_front()
+            };
+            match ready {
+                Some(Ready(wait)) if wait.signal.unlist() => {
+                    self.own.served.set(true);
+                    let host = wait.host.get().expect("upcall: a suspended wait has a host");
+                    return Some((host, wait.coroutine()?));
+                }
+                Some(_) => {}
+                None if self.is_empty_for_sure() => return None,
+                None => {}
+            }
+        }
+    }
+
+    /// Makes the descriptor unreadable if the list is empty. Returns whether it is.
+    fn is_empty_for_sure(&self) -> bool {
+        if let Some(event) = self.event.get() {
+            event.clear(!self.own.served.replace(false));
+            if self.ready.has_some() {
+                event.signal();
+            }
+        }
+        !self.ready.has_some()
+    }
+
+    /// The descriptor that is readable while a coroutine can go on. It is made at the first call.
+    ///
+    /// # Errors
+    /// If the system gives no descriptor.
+    pub fn fd(&self) -> std::io::Result<BorrowedFd<'_>> {
+        if self.event.get().is_none() {
+            // Only the own thread makes one, so none is lost here.
+            let _ = self.event.set(Event::new()?);
+            sequential();
+        }
+        let event = self.event.get().expect("upcall: the descriptor was just made");
+        let taken = self.own.taken.try_borrow().is_ok_and(|taken| !taken.is_empty());
+        if taken || self.ready.has_some() {
+            event.signal();
+        }
+        Ok(event.fd())
+    }
+
+    fn add(&self, wait: &'static SuspendedWait) {
+        self.ready.push(Ready(wait));
+        if let Some(event) = self.event.get() {
+            event.signal();
+        }
+    }
+}
+
+impl SuspendedWait {
+    fn new(thread: &'static CoroutineWaits) -> Self {
+        Self {
+            signal: Signal::new(),
+            thread,
+            coroutine: AtomicPtr::new(ptr::null_mut()),
+            wait: CurrentWait::none(),
+            since: AtomicU32::new(0),
+            host: Cell::new(None),
+        }
+    }
+
+    fn coroutine(&self) -> Option<Coroutine> {
+        NonNull::new(self.coroutine.load(Relaxed)).map(Coroutine::new)
+    }
+
+    fn wake(&'static self) {
+        if self.signal.wake() {
+            self.thread.add(self);
+        }
+    }
+}
+
+/// A wait in progress. The drop ends it.
+pub(crate) struct Taken(&'static SuspendedWait);
+
+impl Taken {
+    /// The waker of this wait, for polls of its future.
+    pub fn waker(&self) -> ManuallyDrop<Waker> {
+        // SAFETY: the functions below uphold the contract of `RawWaker`: any thread may call them
+        // at any time, since a `SuspendedWait` is never freed.
+        ManuallyDrop::new(unsafe { Waker::from_raw(raw(ptr::from_ref(self.0).cast())) })
+    }
+
+    /// Begins a poll of the future, and ends a suspension.
+    pub fn begin_poll(&self) {
+        self.0.signal.begin_poll();
+    }
+
+    /// Suspends the wait of `coroutine`, unless it was woken since its poll began. Returns whether
+    /// it did.
+    pub fn suspend(&self, coroutine: Coroutine, at: &'static Location<'static>, future: Function) -> bool {
+        let Self(wait) = self;
+        wait.coroutine.store(coroutine.as_ptr(), Relaxed);
+        wait.since.store(now(), Relaxed);
+        wait.wait.begin(at, future);
+        wait.signal.suspend()
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let Self(wait) = *self;
+        wait.signal.begin_poll();
+        wait.wait.end();
+        let own = &wait.thread.own;
+        own.in_use.set(own.in_use.get() - 1);
+        // A signal handler's wait ends before the interrupted code goes on. So the list is borrowed
+        // only below this frame, if at all; the place is lost then.
+        if let Ok(mut free) = own.free.try_borrow_mut() {
+            free.push(wait);
+        }
+    }
+}
+
+fn raw(wait: *const ()) -> RawWaker {
+    RawWaker::new(wait, &VTABLE)
+}
+
+static VTABLE: RawWakerVTable = RawWakerVTable::new(raw, wake, wake, |_| ());
+
+fn wake(wait: *const ()) {
+    // SAFETY: `Taken::waker` made the pointer from a `'static` reference.
+    let wait: &'static SuspendedWait = unsafe { &*wait.cast() };
+    wait.wake();
+}
+
+/// The moment from which `since` counts.
+fn start() -> Instant {
+    static START: OnceLock<Instant> = OnceLock::new();
+    *START.get_or_init(Instant::now)
+}
+
+/// Milliseconds since [`start`]; after 49 days, it begins anew.
+fn now() -> u32 {
+    start().elapsed().as_millis() as u32
+}
+
+/// A suspended coroutine, for snapshots.
+pub(crate) struct Suspended {
+    pub coroutine: Coroutine,
+    pub wait: (&'static Location<'static>, Function),
+    pub since: Duration,
+    /// Whether it can go on, and the host has not resumed it.
+    pub is_ready: bool,
+}
+
+/// The suspended coroutines, each with the serial number of its thread.
+pub(crate) fn suspended() -> Vec<(usize, Suspended)> {
+    let now = now();
+    let all = all();
+    let waits = all.blocks.iter().copied().flatten().filter(|wait| wait.signal.is_suspended());
+    let seen = |wait: &SuspendedWait| {
+        let since = Duration::from_millis(now.wrapping_sub(wait.since.load(Relaxed)).into());
+        let is_ready = wait.signal.is_ready();
+        Some(Suspended { coroutine: wait.coroutine()?, wait: wait.wait.get()?, since, is_ready })
+    };
+    waits.filter_map(|wait| Some((wait.thread.serial.load(Relaxed), seen(wait)?))).collect()
+}
+
+/// In the child of a fork: forgets the waits of other threads. Those of `own` get a descriptor of
+/// their own.
+pub(crate) fn forget_others(own: Option<&'static CoroutineWaits>) {
+    let mut all = all();
+    all.unused.clear();
+    all.blocks.retain(|block| own.is_some_and(|own| ptr::eq(block[0].thread, own)));
+    drop(all);
+    if let Some(event) = own.and_then(|own| own.event.get()) {
+        event.renew();
+    }
+}

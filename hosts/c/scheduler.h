@@ -1,0 +1,147 @@
+/* A scheduler of coroutines in C, told to upcall by its hooks.
+ *
+ * One thread, one scheduler. Its loop runs the coroutines that are to be run, takes those that can
+ * go on from upcall, and sleeps in poll(2) when there are none. */
+#ifndef SCHEDULER_H
+#define SCHEDULER_H
+
+#include <poll.h>
+
+#include "host.h"
+
+struct scheduled {
+    struct coroutine coroutine;
+    struct memory stack;
+    void (*body)(void *);
+    void *argument;
+    struct scheduled *next; /* in the queue */
+    int queued;
+    int killed;    /* it is to end: every suspension says so */
+    int suspended; /* it is in suspend() */
+};
+
+/* The scheduler of the calling thread. */
+static __thread struct scheduled *running, *first, *last;
+static __thread int live;              /* coroutines that have not ended */
+static __thread int suspended_now;     /* coroutines in suspend() */
+static __thread int most_suspended;
+static __thread long switches;
+
+static inline void to_be_run(struct scheduled *s) {
+    if (s->queued)
+        return;
+    s->queued = 1;
+    s->next = NULL;
+    if (first)
+        last->next = s;
+    else
+        first = s;
+    last = s;
+}
+
+static inline void scheduled_start(struct coroutine *c, void *argument) {
+    struct scheduled *s = argument;
+    (void)c;
+    s->body(s->argument);
+}
+
+/* Makes a coroutine, with a stack of `size` bytes. */
+static inline struct scheduled *schedule_on(size_t size, void (*body)(void *), void *argument) {
+    struct scheduled *s = calloc(1, sizeof *s);
+    CHECK(s != NULL);
+    s->stack = memory_new(GUARDED, size);
+    s->body = body;
+    s->argument = argument;
+    coroutine_init(&s->coroutine, s->stack.base, size, scheduled_start, s);
+    live++;
+    to_be_run(s);
+    return s;
+}
+
+static inline struct scheduled *schedule(void (*body)(void *), void *argument) {
+    return schedule_on(64 << 10, body, argument);
+}
+
+/* Runs a coroutine until it is suspended or ends. Coroutines may run others. */
+static inline void run_scheduled(struct scheduled *s) {
+    struct scheduled *before = running;
+    running = s;
+    switches++;
+    coroutine_resume(&s->coroutine);
+    running = before;
+    if (s->coroutine.done) {
+        memory_free(s->stack);
+        free(s);
+        live--;
+    }
+}
+
+/* Lets the others run, without upcall. */
+static inline void give_way(void) {
+    to_be_run(running);
+    coroutine_yield(&running->coroutine);
+}
+
+/* The coroutine is to end. It goes on at once, to be told. */
+static inline void kill_scheduled(struct scheduled *s) {
+    s->killed = 1;
+    to_be_run(s);
+}
+
+/* ---- the hooks ---- */
+
+static void *scheduler_current(void *data) {
+    CHECK(data == &running);
+    return running;
+}
+
+static int scheduler_suspend(void *data, void *coroutine) {
+    struct scheduled *s = coroutine;
+    CHECK(data == &running && s == running);
+    if (s->killed)
+        return 1;
+    s->suspended++;
+    if (++suspended_now > most_suspended)
+        most_suspended = suspended_now;
+    coroutine_yield(&s->coroutine);
+    suspended_now--;
+    s->suspended--;
+    return s->killed;
+}
+
+static inline int install_scheduler(unsigned flags) {
+    return upcall_coroutines_install(flags, &running, scheduler_current, scheduler_suspend, NULL);
+}
+
+/* Takes the coroutines that can go on from upcall. */
+static inline void take_ready(void) {
+    void *ready;
+    int took;
+    while ((took = upcall_coroutines_next_ready(&ready)) == 1)
+        to_be_run(ready);
+    CHECK(took == 0 && ready == NULL);
+}
+
+/* Runs one round of what can run. Returns whether there was something. */
+static inline int run_once(void) {
+    take_ready();
+    struct scheduled *s = first;
+    if (!s)
+        return 0;
+    first = s->next;
+    s->queued = 0;
+    run_scheduled(s);
+    return 1;
+}
+
+/* Runs all coroutines to their ends. Fails if none can go on for ten seconds. */
+static inline void run_scheduler(void) {
+    struct pollfd fd = {upcall_coroutines_fd(), POLLIN, 0};
+    CHECK(fd.fd >= 0);
+    while (live > 0) {
+        if (!run_once() && live > 0)
+            CHECK(poll(&fd, 1, 10000) == 1 && fd.revents == POLLIN);
+    }
+}
+
+#endif
