@@ -1,7 +1,7 @@
 /* A scheduler of coroutines in C, told to upcall by its hooks.
  *
- * One thread, one scheduler. Its loop runs the coroutines that are to be run, takes those that can
- * go on from upcall, and sleeps in poll(2) when there are none. */
+ * One thread, one scheduler. Its loop runs the coroutines in its queue, takes ready ones from
+ * upcall, and sleeps in poll(2) when there are none. */
 #ifndef SCHEDULER_H
 #define SCHEDULER_H
 
@@ -113,7 +113,7 @@ static inline int install_scheduler(unsigned flags) {
     return upcall_coroutines_install(flags, &running, scheduler_current, scheduler_suspend, NULL);
 }
 
-/* Takes the coroutines that can go on from upcall. */
+/* Takes the ready coroutines from upcall. */
 static inline void take_ready(void) {
     void *ready;
     int took;
@@ -122,7 +122,7 @@ static inline void take_ready(void) {
     CHECK(took == 0 && ready == NULL);
 }
 
-/* Runs one round of what can run. Returns whether there was something. */
+/* Runs one coroutine. Returns 0 if the queue is empty. */
 static inline int run_once(void) {
     take_ready();
     struct scheduled *s = first;

@@ -182,12 +182,12 @@ const char *UPCALL_NAME(version)(void);
  * - Any thread with a wait may call the functions, until the hooks are uninstalled and their
  *   suspended coroutines have ended.
  * - `suspend` returns on the thread that called it.
- * - The stack of a suspended coroutine is not freed or used otherwise: to get rid of it, resume it,
- *   and let `suspend` return a number other than 0. It is not moved, except with
+ * - The stack of a suspended coroutine is not freed or used otherwise. To get rid of a coroutine,
+ *   resume it, and let `suspend` return a number other than 0. The stack is not moved, except with
  *   `UPCALL_COROUTINES_STACKS_MOVE`.
- * - C++ code on the coroutines keeps the promise of `local_spawn` for its `thread_local` variables.
+ * - C++ code there keeps the promise of `local_spawn` for its `thread_local` variables.
  */
-int UPCALL_NAME(coroutines_install)(unsigned int flags, void *data, void *(*current)(void *data), int (*suspend)(void *data, void *coroutine), void (*resume)(void *data, void *coroutine));
+int UPCALL_NAME(coroutines_install)(unsigned int flags, void *data, void *(*current)(void*), int (*suspend)(void*, void *coroutine), void (*resume)(void*, void *coroutine));
 
 /**
  * Removes the hooks of `coroutines_install`, of the process or of the calling thread.

@@ -84,17 +84,17 @@ unsafe impl Host for CHost {
 /// - Any thread with a wait may call the functions, until the hooks are uninstalled and their
 ///   suspended coroutines have ended.
 /// - `suspend` returns on the thread that called it.
-/// - The stack of a suspended coroutine is not freed or used otherwise: to get rid of it, resume it,
-///   and let `suspend` return a number other than 0. It is not moved, except with
+/// - The stack of a suspended coroutine is not freed or used otherwise. To get rid of a coroutine,
+///   resume it, and let `suspend` return a number other than 0. The stack is not moved, except with
 ///   `UPCALL_COROUTINES_STACKS_MOVE`.
-/// - C++ code on the coroutines keeps the promise of `local_spawn` for its `thread_local` variables.
+/// - C++ code there keeps the promise of `local_spawn` for its `thread_local` variables.
 pub unsafe fn coroutines_install(
     fibers: Fibers,
     flags: c_uint,
     data: *mut c_void,
-    current: Option<unsafe extern "C-unwind" fn(data: *mut c_void) -> *mut c_void>,
-    suspend: Option<unsafe extern "C-unwind" fn(data: *mut c_void, coroutine: *mut c_void) -> c_int>,
-    resume: Option<unsafe extern "C-unwind" fn(data: *mut c_void, coroutine: *mut c_void)>,
+    current: Option<unsafe extern "C-unwind" fn(*mut c_void) -> *mut c_void>,
+    suspend: Option<unsafe extern "C-unwind" fn(*mut c_void, coroutine: *mut c_void) -> c_int>,
+    resume: Option<unsafe extern "C-unwind" fn(*mut c_void, coroutine: *mut c_void)>,
 ) -> c_int {
     let installed = run_c_api(|| {
         let current = current.ok_or("coroutines_install: current is null")?;
@@ -145,8 +145,8 @@ pub fn coroutines_uninstall(flags: c_uint) -> c_int {
 ///
 /// Returns -1 if no file descriptor is available.
 pub fn coroutines_fd() -> c_int {
-    run_c_api(|| coroutines::fd().map(|fd| fd.as_raw_fd()).map_err(|error| format!("coroutines_fd: {error}")))
-        .unwrap_or(-1)
+    let fd = || coroutines::fd().map_err(|error| format!("coroutines_fd: {error}"));
+    run_c_api(|| fd().map(|fd| fd.as_raw_fd())).unwrap_or(-1)
 }
 
 /// Takes the next coroutine of the calling thread that can go on.

@@ -25,8 +25,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::backtrace::walk;
 use crate::coroutine::FiberContext;
+use crate::stack::service;
 use crate::sys::isa::switch::MARKED_AS_HANDLERS;
 use crate::thread::ThreadState;
+use crate::thread::attach::is_on_signal_stack;
 
 /// The reason why a wait blocks its thread: the code around it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -127,8 +129,14 @@ fn look(key: usize, fiber: Option<&FiberContext>) -> Option<Inside> {
         known => known,
     };
     let (mut inside, mut remaining) = (None, FRAMES);
+    let mut callee_sp = sp;
     walk(&mut |frame| {
+        let callee_sp = std::mem::replace(&mut callee_sp, frame.sp);
         if frame.calls_handler && !MARKED_AS_HANDLERS {
+            if !is_handlers(callee_sp, frame.sp) {
+                // The first frame of a host's coroutine: what follows is on another one.
+                return false;
+            }
             inside = Some(Inside::SignalHandler);
         } else if frame.function == once_call {
             inside = Some(Inside::Initialiser);
@@ -145,6 +153,17 @@ fn look(key: usize, fiber: Option<&FiberContext>) -> Option<Inside> {
         place(key).store(key, Relaxed);
     }
     inside
+}
+
+/// Whether the frame at `sp` was interrupted by a signal, with the handler's first frame at
+/// `handler_sp`.
+///
+/// Some coroutine libraries mark the first frame of a coroutine like that of a handler. The kernel
+/// puts the handler's frame right below the interrupted code, or on the alternate stack.
+fn is_handlers(handler_sp: usize, sp: usize) -> bool {
+    /// More than the kernel saves of the interrupted code's registers.
+    const SAVED: usize = 64 << 10;
+    sp.wrapping_sub(handler_sp) < SAVED || service::ask(|| is_on_signal_stack(handler_sp))
 }
 
 /// The addresses of the functions of a few frames.

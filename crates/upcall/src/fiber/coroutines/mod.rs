@@ -311,7 +311,7 @@ pub fn uninstall_on_thread() -> bool {
 /// If the system gives no descriptor, or the thread is exiting.
 pub fn fd() -> io::Result<BorrowedFd<'static>> {
     let waits = OWN.try_with(Own::waits).map_err(io::Error::other)?;
-    waits.fd()
+    Ok(waits.event()?.fd())
 }
 
 /// Takes the next coroutine of the calling thread that can go on.

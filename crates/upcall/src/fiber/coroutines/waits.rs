@@ -18,8 +18,8 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ffi::c_void;
+use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::BorrowedFd;
 use std::panic::Location;
 use std::ptr::{self, NonNull};
 use std::sync::OnceLock;
@@ -27,7 +27,9 @@ use std::task::{RawWaker, RawWakerVTable, Waker};
 use std::time::{Duration, Instant};
 
 use super::{Coroutine, Host};
+use crate::config::settings;
 use crate::function::Function;
+use crate::messages::warn;
 use crate::published::CurrentWait;
 use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use crate::sync::atomic::{AtomicPtr, AtomicU32};
@@ -133,6 +135,9 @@ pub(crate) struct CoroutineWaits {
     serial: std::sync::atomic::AtomicUsize,
     ready: Remote<Ready>,
     event: OnceLock<Event>,
+    /// When a wait became ready, in milliseconds since [`start`]: the first one since the host last
+    /// asked for ready coroutines. 0 if there is none.
+    ready_since: AtomicU32,
     own: Own,
 }
 
@@ -182,6 +187,7 @@ impl CoroutineWaits {
                 serial: std::sync::atomic::AtomicUsize::new(0),
                 ready: Remote::new(),
                 event: OnceLock::new(),
+                ready_since: AtomicU32::new(0),
                 own: Own {
                     taken: RefCell::default(),
                     free: RefCell::default(),
@@ -227,6 +233,7 @@ impl CoroutineWaits {
 
     /// The next coroutine that can go on, with its host.
     pub fn next_ready(&self) -> Option<(&'static dyn Host, Coroutine)> {
+        self.ready_since.store(0, Relaxed);
         loop {
             let ready = {
                 let mut taken = self.own.taken.try_borrow_mut().ok()?;
@@ -263,7 +270,7 @@ impl CoroutineWaits {
     ///
     /// # Errors
     /// If the system gives no descriptor.
-    pub fn fd(&self) -> std::io::Result<BorrowedFd<'_>> {
+    pub fn event(&self) -> io::Result<&Event> {
         if self.event.get().is_none() {
             // Only the own thread makes one, so none is lost here.
             let _ = self.event.set(Event::new()?);
@@ -274,14 +281,49 @@ impl CoroutineWaits {
         if taken || self.ready.has_some() {
             event.signal();
         }
-        Ok(event.fd())
+        Ok(event)
     }
 
     fn add(&self, wait: &'static SuspendedWait) {
+        if self.ready_since.load(Relaxed) == 0 {
+            self.ready_since.store(now().max(1), Relaxed);
+        }
         self.ready.push(Ready(wait));
         if let Some(event) = self.event.get() {
             event.signal();
         }
+    }
+}
+
+/// The time after which a ready coroutine is reported, unless the settings say otherwise.
+const WARNING: Duration = Duration::from_secs(60);
+
+impl CoroutineWaits {
+    /// Reports, once a process, that ready coroutines are not resumed for long.
+    #[inline]
+    fn warn_if_neglected(&self, now: u32) {
+        let since = self.ready_since.load(Relaxed);
+        if since != 0 {
+            self.warn(Duration::from_millis(now.wrapping_sub(since).into()));
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn warn(&self, neglected: Duration) {
+        static WARNED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+        let limit = settings().wait_warning.unwrap_or(WARNING);
+        if limit.is_zero() || neglected < limit || WARNED.swap(true, Relaxed) {
+            return;
+        }
+        let serial = self.serial.load(Relaxed);
+        let ready = suspended().into_iter().find(|(thread, seen)| *thread == serial && seen.is_ready);
+        let Some((_, Suspended { coroutine, wait: (at, future), .. })) = ready else { return };
+        warn(format_args!(
+            "{coroutine:?} of the host can go on, and has not been resumed for {neglected:?}: its wait at {at}, for {future}, \
+             suspended it. The host's loop takes ready coroutines from coroutines_next_ready when coroutines_fd is readable. \
+             Other such coroutines are not reported; upcall::snapshot lists them"
+        ));
     }
 }
 
@@ -328,8 +370,10 @@ impl Taken {
     /// it did.
     pub fn suspend(&self, coroutine: Coroutine, at: &'static Location<'static>, future: Function) -> bool {
         let Self(wait) = self;
+        let now = now();
+        wait.thread.warn_if_neglected(now);
         wait.coroutine.store(coroutine.as_ptr(), Relaxed);
-        wait.since.store(now(), Relaxed);
+        wait.since.store(now, Relaxed);
         wait.wait.begin(at, future);
         wait.signal.suspend()
     }

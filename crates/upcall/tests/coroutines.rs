@@ -1,0 +1,529 @@
+//! Waits that suspend the coroutines of a host in Rust, made with corosensei.
+
+mod common;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::{self, NonNull};
+use std::rc::Rc;
+use std::sync::LazyLock;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{FIBERS, child, message, part, stderr_of_success, time_limit};
+use corosensei::stack::{Stack, StackPointer};
+use corosensei::{Coroutine as Corosensei, CoroutineResult, Yielder};
+use upcall::coroutines::{self, AlreadyInstalled, Coroutine, Host, Resumed};
+use upcall::{Interrupted, downcall, enter, sleep, wait, wait_interruptible};
+
+const A_WHILE: Duration = Duration::from_millis(10);
+
+/// The stack of a coroutine; upcall knows nothing of it.
+struct Memory(Box<[u128]>);
+
+impl Memory {
+    fn new() -> Self {
+        Self(vec![0; (256 << 10) / size_of::<u128>()].into_boxed_slice())
+    }
+}
+
+// SAFETY: the memory is the box's, aligned to 16 bytes. No test overflows it.
+unsafe impl Stack for Memory {
+    fn base(&self) -> StackPointer {
+        StackPointer::new(self.0.as_ptr_range().end as usize).expect("not null")
+    }
+
+    fn limit(&self) -> StackPointer {
+        StackPointer::new(self.0.as_ptr() as usize).expect("not null")
+    }
+}
+
+/// One coroutine of the host.
+struct Task {
+    code: RefCell<Option<Corosensei<(), (), (), Memory>>>,
+    yielder: Cell<*const Yielder<(), ()>>,
+    killed: Cell<bool>,
+}
+
+thread_local! {
+    static RUNNING: Cell<*const Task> = const { Cell::new(ptr::null()) };
+    static QUEUE: RefCell<VecDeque<Rc<Task>>> = const { RefCell::new(VecDeque::new()) };
+    static SUSPENDED: RefCell<Vec<Rc<Task>>> = const { RefCell::new(Vec::new()) };
+    static MOST: Cell<usize> = const { Cell::new(0) };
+}
+
+struct Corosenseis;
+
+// SAFETY: `suspend` returns on its thread, the only one with the coroutine, and stacks stay: a
+// coroutine is dropped after its end.
+unsafe impl Host for Corosenseis {
+    fn current(&self) -> Option<Coroutine> {
+        NonNull::new(RUNNING.get().cast_mut().cast::<c_void>()).map(Coroutine::new)
+    }
+
+    fn suspend(&self, coroutine: Coroutine) -> Resumed {
+        let task: *const Task = coroutine.as_ptr().cast_const().cast();
+        assert_eq!(task, RUNNING.get());
+        // SAFETY: `current` made the pointer from the running task, which is alive.
+        let (killed, yielder) = unsafe { (&(*task).killed, (*task).yielder.get()) };
+        if !killed.get() {
+            SUSPENDED.with_borrow(|suspended| MOST.set(MOST.get().max(suspended.len() + 1)));
+            // SAFETY: the task runs, so its yielder is alive.
+            unsafe { (*yielder).suspend(()) };
+        }
+        if killed.get() { Resumed::ToEnd } else { Resumed::ToGoOn }
+    }
+
+    fn resume(&self, coroutine: Coroutine) {
+        let ready = SUSPENDED.with_borrow_mut(|suspended| {
+            let at =
+                suspended.iter().position(|task| Rc::as_ptr(task).cast() == coroutine.as_ptr().cast_const());
+            suspended.swap_remove(at.expect("a suspended one"))
+        });
+        run(ready);
+    }
+}
+
+/// Adds a coroutine.
+fn go(f: impl FnOnce() + 'static) -> Rc<Task> {
+    let task =
+        Rc::new(Task { code: RefCell::new(None), yielder: Cell::new(ptr::null()), killed: Cell::new(false) });
+    let own = Rc::downgrade(&task);
+    *task.code.borrow_mut() = Some(Corosensei::with_stack(Memory::new(), move |yielder, ()| {
+        own.upgrade().expect("it runs").yielder.set(yielder);
+        f();
+    }));
+    QUEUE.with_borrow_mut(|queue| queue.push_back(task.clone()));
+    task
+}
+
+/// Runs a coroutine until it is suspended, or ends.
+fn run(task: Rc<Task>) {
+    let before = RUNNING.replace(Rc::as_ptr(&task));
+    let mut code = task.code.borrow_mut().take().expect("it does not run");
+    let resumed = code.resume(());
+    RUNNING.set(before);
+    if let CoroutineResult::Yield(()) = resumed {
+        *task.code.borrow_mut() = Some(code);
+        SUSPENDED.with_borrow_mut(|suspended| suspended.push(task));
+    }
+}
+
+/// Kills a suspended coroutine.
+fn kill(task: &Rc<Task>) {
+    task.killed.set(true);
+    Corosenseis.resume(Coroutine::new(NonNull::from(&**task).cast()));
+}
+
+/// Runs all coroutines to their ends.
+fn run_all() {
+    use std::os::fd::AsRawFd;
+    let fd = coroutines::fd().unwrap().as_raw_fd();
+    loop {
+        while let Some(task) = QUEUE.with_borrow_mut(VecDeque::pop_front) {
+            run(task);
+        }
+        if SUSPENDED.with_borrow(Vec::is_empty) {
+            return;
+        }
+        let mut fds = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        // SAFETY: one valid `pollfd`.
+        assert_eq!(unsafe { libc::poll(&mut fds, 1, 10_000) }, 1, "none can go on");
+        coroutines::run_ready(usize::MAX);
+    }
+}
+
+/// Runs `test` on a thread with the host.
+fn hosted(name: &'static str, test: impl FnOnce() + Send + 'static) {
+    let _limit = time_limit(name);
+    let on_thread = move || {
+        coroutines::install_on_thread(FIBERS, &Corosenseis).unwrap();
+        test();
+        run_all();
+        assert!(coroutines::uninstall_on_thread());
+    };
+    thread::spawn(on_thread).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+}
+
+/// Runs each of `all` on a coroutine, `TIMES` times at one time, as an upcall; asserts that they
+/// waited together.
+fn together(all: &'static [(&'static str, fn())]) {
+    const TIMES: usize = 5;
+    let ended = Rc::new(Cell::new(0));
+    for (_, f) in all.iter().cycle().take(TIMES * all.len()) {
+        let ended = ended.clone();
+        go(move || {
+            enter(f).unwrap();
+            ended.set(ended.get() + 1);
+        });
+    }
+    run_all();
+    assert_eq!(ended.get(), TIMES * all.len());
+    assert_eq!(MOST.get(), TIMES * all.len(), "each waits once at least, before any goes on");
+}
+
+/// Every way to wait.
+const WAYS: &[(&str, fn())] = &[
+    ("sleep", || sleep(A_WHILE)),
+    ("join", || {
+        assert_eq!(
+            FIBERS
+                .spawn(|| {
+                    sleep(A_WHILE);
+                    7
+                })
+                .join()
+                .unwrap(),
+            7
+        )
+    }),
+    ("blocking", || {
+        assert_eq!(
+            upcall::blocking(|| {
+                thread::sleep(A_WHILE);
+                8
+            }),
+            8
+        )
+    }),
+    ("timeout", || assert!(upcall::timeout(A_WHILE, std::future::pending::<()>()).is_err())),
+    ("scope", || {
+        let (mut one, mut other) = (0, 0);
+        FIBERS.scope(|scope| {
+            scope.spawn(|| {
+                sleep(A_WHILE);
+                one = 1
+            });
+            scope.spawn(|| {
+                sleep(A_WHILE);
+                other = 2
+            });
+        });
+        assert_eq!((one, other), (1, 2));
+    }),
+    ("select", || {
+        let first = futures_lite::future::or(upcall::timer(A_WHILE), std::future::pending());
+        wait(first);
+    }),
+    ("inside another wait", || {
+        wait(async {
+            downcall(|| enter(|| sleep(A_WHILE)).unwrap());
+            upcall::timer(A_WHILE).await;
+        });
+    }),
+    ("inside a fiber's executor", || {
+        let fiber = FIBERS.fiber(|| {
+            sleep(A_WHILE);
+            downcall(|| enter(|| sleep(A_WHILE)).unwrap());
+            9
+        });
+        assert_eq!(wait(fiber), 9);
+    }),
+    ("interruptible", || {
+        assert_eq!(
+            wait_interruptible(async {
+                upcall::timer(A_WHILE).await;
+                1
+            }),
+            Ok(1)
+        )
+    }),
+    ("with more stack", || upcall::with_stack(1 << 20, || sleep(A_WHILE))),
+];
+
+#[test]
+fn every_way_to_wait_suspends() {
+    hosted("every_way_to_wait_suspends", || together(WAYS));
+}
+
+/// Runs `f` on a coroutine that is killed in its first wait.
+fn killed<T: 'static>(f: impl FnOnce() -> T + 'static) -> T {
+    let result = Rc::new(Cell::new(None));
+    let to = result.clone();
+    let task = go(move || to.set(Some(f())));
+    run(QUEUE.with_borrow_mut(VecDeque::pop_back).unwrap());
+    kill(&task);
+    result.take().expect("it has ended")
+}
+
+#[test]
+fn a_killed_coroutine_unwinds() {
+    hosted("a_killed_coroutine_unwinds", || {
+        let dropped = Rc::new(Cell::new(0));
+        struct AtDrop(Rc<Cell<i32>>);
+        impl Drop for AtDrop {
+            fn drop(&mut self) {
+                self.0.set(self.0.get() + 1);
+            }
+        }
+        let guard = AtDrop(dropped.clone());
+        let error = killed(move || {
+            let inside = AtDrop(guard.0.clone());
+            enter(move || {
+                let _guards = (guard, &inside);
+                wait(std::future::pending::<()>());
+            })
+            .unwrap_err()
+        });
+        assert!(error.into_payload().is_some_and(|payload| payload.is::<Interrupted>()));
+        assert_eq!(dropped.get(), 2);
+        // It may go on, and its next waits end as well, unless they are ready.
+        let again = killed(|| {
+            let first = wait_interruptible(std::future::pending::<()>());
+            let ready = wait_interruptible(std::future::ready(5));
+            (first, ready, wait_interruptible(upcall::timer(Duration::from_secs(60))))
+        });
+        assert_eq!(again, (Err(Interrupted), Ok(5), Err(Interrupted)));
+    });
+}
+
+#[test]
+fn a_scope_of_a_killed_coroutine_ends_first() {
+    hosted("a_scope_of_a_killed_coroutine_ends_first", || {
+        let ended = killed(|| {
+            let counter = AtomicUsize::new(0);
+            FIBERS.scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        sleep(A_WHILE);
+                        counter.fetch_add(1, Relaxed);
+                    });
+                }
+            });
+            counter.load(Relaxed)
+        });
+        assert_eq!(ended, 4);
+    });
+}
+
+#[test]
+fn a_panic_leaves_a_suspended_wait() {
+    hosted("a_panic_leaves_a_suspended_wait", || {
+        go(|| {
+            let wait_and_panic = || {
+                wait(async {
+                    upcall::timer(A_WHILE).await;
+                    panic!("in the future");
+                })
+            };
+            let payload = enter(wait_and_panic).unwrap_err().into_payload().unwrap();
+            assert_eq!(message(payload), "in the future");
+            // Through a downcall.
+            let raised = catch_unwind(|| downcall(|| enter(wait_and_panic).map_or(-1, |()| 0)));
+            assert_eq!(message(raised.unwrap_err()), "in the future");
+            assert_eq!(
+                enter(|| {
+                    sleep(A_WHILE);
+                    3
+                })
+                .unwrap(),
+                3
+            );
+        });
+    });
+}
+
+#[test]
+fn an_initialiser_blocks() {
+    static CELL: LazyLock<i32> = LazyLock::new(|| {
+        sleep(A_WHILE);
+        42
+    });
+    hosted("an_initialiser_blocks", || {
+        for _ in 0..5 {
+            // Suspended inside, the second coroutine would block the thread in the standard
+            // library, for ever.
+            go(|| assert_eq!(enter(|| *CELL).unwrap(), 42));
+        }
+    });
+}
+
+#[test]
+fn a_destructor_in_a_panic_blocks() {
+    struct Sleeps;
+    impl Drop for Sleeps {
+        fn drop(&mut self) {
+            sleep(A_WHILE);
+            assert!(thread::panicking());
+        }
+    }
+    hosted("a_destructor_in_a_panic_blocks", || {
+        for _ in 0..3 {
+            go(|| {
+                let panics = || {
+                    let _sleeps = Sleeps;
+                    panic!("with a wait in the unwinding");
+                };
+                assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
+                assert!(!thread::panicking());
+            });
+        }
+    });
+}
+
+#[test]
+fn outside_coroutines_waits_block() {
+    hosted("outside_coroutines_waits_block", || {
+        let before = Instant::now();
+        sleep(A_WHILE);
+        assert!(before.elapsed() >= A_WHILE && coroutines::next_ready().is_none());
+    });
+}
+
+#[test]
+fn one_host_a_thread() {
+    hosted("one_host_a_thread", || {
+        assert_eq!(coroutines::install_on_thread(FIBERS, &Corosenseis), Err(AlreadyInstalled));
+        assert!(coroutines::uninstall_on_thread() && !coroutines::uninstall_on_thread());
+        coroutines::install_on_thread(FIBERS, &Corosenseis).unwrap();
+        assert!(AlreadyInstalled.to_string().contains("uninstall"));
+    });
+}
+
+/// A host that waits in its own `current`, and names no coroutine.
+struct Asks;
+
+// SAFETY: it never suspends.
+unsafe impl Host for Asks {
+    fn current(&self) -> Option<Coroutine> {
+        enter(|| sleep(Duration::from_millis(1))).unwrap();
+        None
+    }
+
+    fn suspend(&self, _: Coroutine) -> Resumed {
+        unreachable!("current names none")
+    }
+}
+
+#[test]
+fn a_wait_inside_current_blocks() {
+    let _limit = time_limit("a_wait_inside_current_blocks");
+    thread::spawn(|| {
+        coroutines::install_on_thread(FIBERS, &Asks).unwrap();
+        for _ in 0..3 {
+            sleep(A_WHILE);
+        }
+    })
+    .join()
+    .unwrap();
+}
+
+/// A host that copies the thread's stack, as it says.
+struct Copies;
+
+// SAFETY: it never suspends.
+unsafe impl Host for Copies {
+    fn current(&self) -> Option<Coroutine> {
+        panic!("a wait on a stack that moves asks for no coroutine")
+    }
+
+    fn suspend(&self, _: Coroutine) -> Resumed {
+        unreachable!("current names none")
+    }
+
+    fn moves_stacks(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn with_moving_stacks_upcalls_run_on_pooled_ones() {
+    let _limit = time_limit("with_moving_stacks_upcalls_run_on_pooled_ones");
+    let is_own = || {
+        let own = stackbounds::current();
+        enter(|| own.contains(stackbounds::stack_pointer())).unwrap()
+    };
+    thread::spawn(move || {
+        assert!(is_own());
+        coroutines::install_on_thread(FIBERS, &Copies).unwrap();
+        for _ in 0..100 {
+            assert!(!is_own());
+        }
+        // Not in an upcall: on the thread's own stack, so it blocks.
+        sleep(A_WHILE);
+        let in_place = upcall::entry().stack(upcall::StackChoice::Caller);
+        in_place.enter(|| sleep(A_WHILE)).unwrap();
+    })
+    .join()
+    .unwrap();
+    thread::spawn(move || assert!(is_own())).join().unwrap();
+}
+
+#[test]
+fn a_snapshot_shows_suspended_coroutines() {
+    hosted("a_snapshot_shows_suspended_coroutines", || {
+        let (sender, receiver) = async_channel::bounded::<u8>(1);
+        let task = go(move || assert_eq!(enter(|| wait(receiver.recv())).unwrap(), Ok(1)));
+        run(QUEUE.with_borrow_mut(VecDeque::pop_front).unwrap());
+        let seen = || {
+            let snapshot = upcall::snapshot();
+            let mut thread = snapshot.threads.iter().find(|thread| thread.current).unwrap().clone();
+            (thread.coroutines.pop().unwrap(), snapshot.to_string())
+        };
+        thread::sleep(A_WHILE);
+        let (coroutine, text) = seen();
+        assert_eq!(coroutine.coroutine, Rc::as_ptr(&task) as usize);
+        assert!(coroutine.waits.future.contains("Recv") && coroutine.waits.file == file!());
+        assert!(coroutine.since >= A_WHILE && coroutine.since < Duration::from_secs(30));
+        assert!(!coroutine.is_ready && text.contains("of the host, suspended for "), "{text}");
+        sender.try_send(1).unwrap();
+        let (coroutine, text) = seen();
+        assert!(coroutine.is_ready && text.contains("can go on: the host has not resumed it"), "{text}");
+        run_all();
+        assert!(upcall::snapshot().threads.iter().all(|thread| thread.coroutines.is_empty()));
+    });
+}
+
+#[test]
+fn a_neglected_coroutine_is_reported() {
+    const NAME: &str = "a_neglected_coroutine_is_reported";
+    if part().is_none() {
+        let told =
+            |milliseconds| stderr_of_success(&child(NAME, "run", &[("UPCALL_WAIT_WARNING", milliseconds)]));
+        let text = told("50");
+        assert_eq!(text.matches("of the host can go on, and has not been resumed for").count(), 1, "{text}");
+        assert!(text.contains(file!()) && text.contains("coroutines_next_ready"), "{text}");
+        assert!(!told("0").contains("has not been resumed"));
+        return;
+    }
+    hosted(NAME, || {
+        let begin = |wait: fn()| {
+            go(move || enter(wait).unwrap());
+            run(QUEUE.with_borrow_mut(VecDeque::pop_front).unwrap());
+        };
+        begin(|| sleep(Duration::from_millis(1)));
+        for _ in 0..3 {
+            thread::sleep(Duration::from_millis(100));
+            begin(|| sleep(Duration::from_millis(1)));
+        }
+    });
+}
+
+#[test]
+fn threads_end_with_suspended_coroutines() {
+    let _limit = time_limit("threads_end_with_suspended_coroutines");
+    let (sender, receiver) = async_channel::unbounded::<u8>();
+    for _ in 0..20 {
+        let receiver = receiver.clone();
+        thread::spawn(move || {
+            coroutines::install_on_thread(FIBERS, &Corosenseis).unwrap();
+            for _ in 0..3 {
+                let receiver = receiver.clone();
+                let task = go(move || assert_eq!(enter(|| wait(receiver.recv())).unwrap(), Ok(1)));
+                run(QUEUE.with_borrow_mut(VecDeque::pop_front).unwrap());
+                // Its stack stays, for its frames are live.
+                std::mem::forget(task);
+            }
+            std::mem::forget(SUSPENDED.take());
+        })
+        .join()
+        .unwrap();
+        // Wakes one that nobody resumes.
+        sender.try_send(1).unwrap();
+    }
+    hosted("threads_end_with_suspended_coroutines, afterwards", || together(&WAYS[..1]));
+}
