@@ -59,3 +59,6 @@ pub mod bindings {}
 
 #[doc = include_str!("../guide/13-tasks.md")]
 pub mod tasks {}
+
+#[doc = include_str!("../guide/14-coroutines.md")]
+pub mod coroutines {}

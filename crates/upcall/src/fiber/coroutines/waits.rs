@@ -100,7 +100,7 @@ pub(crate) struct SuspendedWait {
     wait: CurrentWait,
     /// When the coroutine was suspended, in milliseconds since [`start`]; shown by snapshots.
     since: AtomicU32,
-    /// The host that suspends the coroutine. Only for the own thread.
+    /// The host that suspends the coroutine; `None` if the place is free. Only for the own thread.
     host: Cell<Option<&'static dyn Host>>,
 }
 
@@ -147,8 +147,8 @@ struct Own {
     taken: RefCell<VecDeque<Ready>>,
     /// Waits in nobody's use.
     free: RefCell<Vec<&'static SuspendedWait>>,
-    /// The number of waits in use.
-    in_use: Cell<usize>,
+    /// The number of all waits, in use or free.
+    made: Cell<usize>,
     /// Whether a coroutine was given to the host since the list was last empty.
     served: Cell<bool>,
 }
@@ -191,7 +191,7 @@ impl CoroutineWaits {
                 own: Own {
                     taken: RefCell::default(),
                     free: RefCell::default(),
-                    in_use: Cell::new(0),
+                    made: Cell::new(0),
                     served: Cell::new(true),
                 },
             }))
@@ -204,11 +204,13 @@ impl CoroutineWaits {
     /// their waits are leaked with them.
     pub fn give_back(&'static self) {
         self.serial.store(0, Relaxed);
-        if self.own.in_use.get() == 0 {
+        let mut all = all();
+        let mut waits = all.blocks.iter().copied().flatten().filter(|wait| ptr::eq(wait.thread, self));
+        if waits.all(|wait| wait.host.get().is_none()) {
             if let Some(event) = self.event.get() {
                 event.clear(true);
             }
-            all().unused.push(self);
+            all.unused.push(self);
         }
     }
 
@@ -218,7 +220,8 @@ impl CoroutineWaits {
         let wait = match free.pop() {
             Some(wait) => wait,
             None => {
-                let len = self.own.in_use.get().max(FIRST_BLOCK);
+                let len = self.own.made.get().max(FIRST_BLOCK);
+                self.own.made.set(self.own.made.get() + len);
                 let block: Box<[_]> = (0..len).map(|_| SuspendedWait::new(self)).collect();
                 let block: &'static [_] = Box::leak(block);
                 all().blocks.push(block);
@@ -226,7 +229,6 @@ impl CoroutineWaits {
                 &block[0]
             }
         };
-        self.own.in_use.set(self.own.in_use.get() + 1);
         wait.host.set(Some(host));
         Some(Taken(wait))
     }
@@ -384,11 +386,10 @@ impl Drop for Taken {
         let Self(wait) = *self;
         wait.signal.begin_poll();
         wait.wait.end();
-        let own = &wait.thread.own;
-        own.in_use.set(own.in_use.get() - 1);
+        wait.host.set(None);
         // A signal handler's wait ends before the interrupted code goes on. So the list is borrowed
         // only below this frame, if at all; the place is lost then.
-        if let Ok(mut free) = own.free.try_borrow_mut() {
+        if let Ok(mut free) = wait.thread.own.free.try_borrow_mut() {
             free.push(wait);
         }
     }
