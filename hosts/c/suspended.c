@@ -32,6 +32,8 @@ static void sleeps(void) {
     CHECK(ended == MANY && most_suspended == MANY);
     /* One after the other, they would take two seconds. */
     CHECK(milliseconds(CLOCK_MONOTONIC) - before < 1500);
+    /* Their wakers do not block, so the timer needs no second thread. */
+    CHECK(threads_named("upcall-timer") == 1);
     check_over();
 }
 

@@ -4,14 +4,17 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::task::{Context, RawWakerVTable, Wake, Waker};
 
+use crate::fiber::coroutines::Taken;
 use crate::thread::waker::{catching, discard};
 use crate::thread::{Parker, ThreadState};
 
-/// Whether the waker is ours: these neither panic nor block. Ours are the wakers of threads, and
-/// those of our executor running the calling fiber, or polling the calling operation.
+/// Whether the waker is ours: these neither panic nor block. Ours are the wakers of threads and of
+/// the host's coroutines, and those of our executor running the calling fiber, or polling the
+/// calling operation.
 #[inline]
 pub(super) fn is_ours(waker: &Waker) -> bool {
     Parker::made(waker)
+        || Taken::made(waker)
         || ThreadState::current().running_fiber().is_some_and(|fiber| fiber.is_woken_by(waker))
         || OPERATION.get() == Some(identity(waker))
 }

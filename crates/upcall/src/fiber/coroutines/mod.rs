@@ -94,6 +94,8 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 pub(super) use suspend::{Ended, suspend_until};
 use waits::CoroutineWaits;
+#[cfg(feature = "runtime")]
+pub(crate) use waits::Taken;
 pub(crate) use waits::{Suspended, lock_word, suspended};
 
 use super::Fibers;

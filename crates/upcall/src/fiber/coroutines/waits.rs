@@ -363,6 +363,12 @@ impl Taken {
         ManuallyDrop::new(unsafe { Waker::from_raw(raw(ptr::from_ref(self.0).cast())) })
     }
 
+    /// Whether the waker belongs to such a wait.
+    #[cfg(feature = "runtime")]
+    pub fn made(waker: &Waker) -> bool {
+        ptr::eq(waker.vtable(), &VTABLE)
+    }
+
     /// Begins a poll of the future, and ends a suspension.
     pub fn begin_poll(&self) {
         self.0.signal.begin_poll();
