@@ -14,7 +14,7 @@ ulimit -c 0
 cargo build --quiet --release --locked --manifest-path ../../Cargo.toml --lib
 libraries=$CARGO_TARGET_DIR/release programs=$CARGO_TARGET_DIR/boost
 mkdir -p "$programs"
-for program in context coroutine fiber; do
+for program in context coroutine fiber waits; do
     c++ -std=gnu++17 -O2 -g -Wall -Wextra -Werror -pthread -I../../../crates/upcall/include -c -o "$programs/$program.o" \
         "$program.cpp"
     # The list of `rustc --print native-static-libs` for Linux.
@@ -40,6 +40,7 @@ passes() {
     run "$1" "$2"
     [ $code = 0 ] || failed "$1" "$2"
     echo "ok $1 $2 ($link)"
+    grep '^1,000 fibers' <<<"$said" || true
 }
 
 # stops PROGRAM CASE PATTERN: expects an abort, with this on stderr.
@@ -80,6 +81,10 @@ for link in static shared; do
     for case in mutexes channels ten_thousand panics threads wait_blocks wait_suspends free_between_calls \
         free_between_calls_stealing pinned; do
         passes fiber $case
+    done
+    for case in thousand_sleep messages two_threads on_main condition_variables idle nested panics thread_exits \
+        forked coroutines destroyed_in_waits; do
+        passes waits $case
     done
     stops fiber moved_by_shared_work "$(moved guest_moving 'a stack around 0x.* that nobody described')"
     stops fiber moved_by_shared_work_pooled "$(moved guest_moving_pooled 'a stack around 0x.* that nobody described')"

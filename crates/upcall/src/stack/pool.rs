@@ -303,7 +303,8 @@ pub(crate) fn take(
             seems_abandoned: Cell::new(false),
             epoch: Cell::new(epoch),
             system_epoch: Cell::new(0),
-            told: sanitizer::Told::of_idle(end.header.load(Relaxed)),
+            // Read only for the sanitizer: a read of a cold page, before the write, is a fault more.
+            told: sanitizer::Told::of_idle(|| end.header.load(Relaxed)),
         });
         end.header.store(header, Relaxed);
         end.owner.store(owner(), Relaxed);

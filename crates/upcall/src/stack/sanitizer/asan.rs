@@ -84,11 +84,11 @@ pub struct Told {
 }
 
 impl Told {
-    /// Notes for an idle stack: `last` is the header of its last use, or null.
+    /// Notes for an idle stack: `last` returns the header of its last use, or null.
     ///
     /// # Safety
     /// The stack is as its last user left it.
-    pub unsafe fn of_idle(last: *const StackHeader) -> Self {
+    pub unsafe fn of_idle(last: impl FnOnce() -> *const StackHeader) -> Self {
         let told = Self {
             free: SavedStack::new(),
             suspended: SavedStack::new(),
@@ -97,7 +97,7 @@ impl Told {
         };
         // SAFETY: the caller guarantees that the stack is unchanged since its last use. So
         // `last` is null or still holds a header.
-        if let Some(last) = unsafe { last.as_ref() } {
+        if let Some(last) = unsafe { last().as_ref() } {
             told.free.variables.set(last.told.free.variables.get());
         }
         told

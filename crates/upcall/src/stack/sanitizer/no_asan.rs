@@ -23,7 +23,7 @@ pub struct Told;
 impl Told {
     /// # Safety
     /// No requirements.
-    pub unsafe fn of_idle(_last: *const StackHeader) -> Self {
+    pub unsafe fn of_idle(_last: impl FnOnce() -> *const StackHeader) -> Self {
         Self
     }
 
