@@ -86,6 +86,7 @@ for link in static shared; do
         forked coroutines destroyed_in_waits; do
         passes waits $case
     done
+    UPCALL_IDLE_STACKS=1000 passes waits thousand_sleep
     stops fiber moved_by_shared_work "$(moved guest_moving 'a stack around 0x.* that nobody described')"
     stops fiber moved_by_shared_work_pooled "$(moved guest_moving_pooled 'a stack around 0x.* that nobody described')"
     stops fiber moved_by_work_stealing "$(moved guest_moving 'a stack around 0x.* that nobody described')"
