@@ -1,4 +1,4 @@
-/* A scheduler of coroutines in C, told to upcall by its hooks.
+/* A scheduler of coroutines in C, and its hooks for upcall.
  *
  * One thread, one scheduler. Its loop runs the coroutines in its queue, takes ready ones from
  * upcall, and sleeps in poll(2) when there are none. */
@@ -17,6 +17,7 @@ struct scheduled {
     struct scheduled *next; /* in the queue */
     int queued;
     int killed;    /* it is to end: every suspension says so */
+    int stays;     /* the scheduler cannot suspend it now */
     int suspended; /* it is in suspend() */
 };
 
@@ -98,8 +99,8 @@ static void *scheduler_current(void *data) {
 static int scheduler_suspend(void *data, void *coroutine) {
     struct scheduled *s = coroutine;
     CHECK(data == &running && s == running);
-    if (s->killed)
-        return 1;
+    if (s->killed || s->stays)
+        return s->killed ? 1 : -1;
     s->suspended++;
     if (++suspended_now > most_suspended)
         most_suspended = suspended_now;

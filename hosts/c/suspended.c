@@ -262,6 +262,38 @@ static void killed(void) {
     check_over();
 }
 
+/* ---- the host cannot switch at a wait ---- */
+
+static int turns;
+
+static void give_way_always(void *unused) {
+    (void)unused;
+    while (!ended) {
+        turns++;
+        give_way();
+    }
+}
+
+static void sleep_thrice(void *unused) {
+    (void)unused;
+    CHECK(guest_sleep(5) == 0 && turns > 0);
+    int before = turns;
+    running->stays = 1;
+    CHECK(guest_sleep(5) == 0 && turns == before);
+    running->stays = 0;
+    CHECK(guest_sleep(5) == 0 && turns > before);
+    ended++;
+}
+
+static void not_suspended(void) {
+    begin();
+    schedule(sleep_thrice, NULL);
+    schedule(give_way_always, NULL);
+    run_scheduler();
+    CHECK(ended == 1);
+    check_over();
+}
+
 /* ---- resumed without a wake, and woken without a resumption ---- */
 
 static void resumed_too_soon(void) {
@@ -346,6 +378,7 @@ int main(int argc, char **argv) {
         {"registered", registered},
         {"fibers", fibers},
         {"killed", killed},
+        {"not_suspended", not_suspended},
         {"resumed_too_soon", resumed_too_soon},
         {"descriptor", descriptor},
         {"misused", misused},

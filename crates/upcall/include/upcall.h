@@ -166,9 +166,9 @@ const char *UPCALL_NAME(version)(void);
  *
  * The functions get `data`, and are called on the thread and the stack of the running coroutine:
  * - `current` names it by any pointer except null. If it returns null, the wait blocks the thread.
- * - `suspend` suspends it, and returns when the host has resumed it: 0 for it to go on, or another
- *   number if it is to end. Then the wait is ended: the Rust function returns the error value that
- *   it declares.
+ * - `suspend` suspends it, and returns when the host has resumed it: 0 for it to go on, or 1 if it
+ *   is to end. Then the wait is ended: the Rust function returns its declared error value. If the
+ *   host cannot switch at this point, `suspend` returns -1 at once: the wait blocks the thread.
  * - `resume` may be null. It resumes a coroutine that can go on, and returns when that has been
  *   suspended again, or has ended. `coroutines_run_ready` calls it.
  *
@@ -183,7 +183,7 @@ const char *UPCALL_NAME(version)(void);
  *   suspended coroutines have ended.
  * - `suspend` returns on the thread that called it.
  * - The stack of a suspended coroutine is not freed or used otherwise. To get rid of a coroutine,
- *   resume it, and let `suspend` return a number other than 0. The stack is not moved, except with
+ *   resume it, and let `suspend` return 1. The stack is not moved, except with
  *   `UPCALL_COROUTINES_STACKS_MOVE`.
  * - C++ code there keeps the promise of `local_spawn` for its `thread_local` variables.
  */

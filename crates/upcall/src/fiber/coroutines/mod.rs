@@ -126,7 +126,7 @@ impl Coroutine {
     }
 }
 
-/// Why the host resumed a coroutine.
+/// The end of a call of [`Host::suspend`]: why the coroutine goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Resumed {
     /// It can go on, or may. The wait polls its future, and suspends the coroutine again if that is
@@ -141,6 +141,8 @@ pub enum Resumed {
     ///
     /// [`wait_interruptible`]: crate::wait_interruptible
     ToEnd,
+    /// It was not suspended: the host cannot switch at this point. The wait blocks the thread.
+    NotSuspended,
 }
 
 /// A host with coroutines: how upcall suspends the running one.

@@ -56,8 +56,10 @@ pub(in crate::fiber) fn suspend_until(
             coroutine = ask(thread, host);
         }
         let Some(coroutine) = coroutine else { return Ended::Blocks };
-        if suspend(&wait, host, coroutine, caller, future) == Resumed::ToEnd {
-            return if may_end(on_interrupt) { Ended::Killed } else { Ended::Blocks };
+        match suspend(&wait, host, coroutine, caller, future) {
+            Resumed::ToGoOn => {}
+            Resumed::ToEnd if may_end(on_interrupt) => return Ended::Killed,
+            Resumed::ToEnd | Resumed::NotSuspended => return Ended::Blocks,
         }
     }
 }
