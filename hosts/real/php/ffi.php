@@ -1,5 +1,5 @@
 <?php
-/** `php ffi.php THE_LIBRARY CASE`: defines the functions of php_host.h for cases.php, by FFI. */
+/** `php ffi.php THE_LIBRARY SCRIPT CASE`: defines the functions of php_host.h for a script, by FFI. */
 declare(strict_types=1);
 
 $host = FFI::cdef(file_get_contents(__DIR__ . '/src/php_host.h'), $argv[1]);
@@ -54,12 +54,18 @@ function host_sort(array $numbers, callable $compare): array
     return array_map(fn (int $at): int => $sorted[$at], array_keys($numbers));
 }
 
-foreach (['host_panic', 'host_wait_for_worker', 'host_wait_for_thread', 'host_wait_for_fiber', 'host_sleep'] as $name) {
+foreach (['host_panic', 'host_wait_for_worker', 'host_wait_for_thread', 'host_wait_for_fiber', 'host_sleep', 'host_channel', 'host_receive'] as $name) {
     eval("function $name(\$argument): int { global \$host; return or_panic(\$host->$name(\$argument)); }");
 }
+function host_send(int $channel, int $number): int
+{
+    global $host;
+    return or_panic($host->host_send($channel, $number));
+}
+
 foreach (['host_open_calls', 'host_stacks_in_use'] as $name) {
     eval("function $name(): int { global \$host; return \$host->$name(); }");
 }
 
-$case = $argv[2];
-require __DIR__ . '/cases.php';
+$case = $argv[3];
+require $argv[2];

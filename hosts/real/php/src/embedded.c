@@ -2,10 +2,16 @@
  * any callable; a failure is an exception with the panic's message. */
 #include <sapi/embed/php_embed.h>
 #include <zend_exceptions.h>
+#include <zend_fibers.h>
+#include <zend_interfaces.h>
 
 #include "php_host.h"
 
 int host_wait_for_loop(int number);
+int host_coroutines_install(unsigned flags, void *data, void *(*current)(void *), int (*suspend)(void *, void *), void (*resume)(void *, void *));
+int host_coroutines_uninstall(unsigned flags);
+int host_coroutines_fd(void);
+int host_coroutines_next_ready(void **number);
 int embedded_begin(void);
 int embedded_request(int argc, char **argv);
 void embedded_end(void);
@@ -134,6 +140,81 @@ static PHP_FUNCTION(host_sort) {
 	efree(numbers);
 }
 
+/* The Fibers suspended in Rust. Each suspended wait has a number of its own, so a late one names no
+ * other Fiber. */
+static HashTable suspended;
+static zend_ulong numbers;
+
+static void *current(void *data) {
+	(void)data;
+	const zend_fiber *fiber = EG(active_fiber);
+	/* PHP cannot switch in a destructor, and not in a destroyed Fiber. */
+	bool stays = !fiber || fiber->flags & ZEND_FIBER_FLAG_DESTROYED || zend_fiber_switch_blocked();
+	return stays ? NULL : (void *)++numbers;
+}
+
+static void call_fiber(zend_object *fiber, const char *name) {
+	zval result;
+	ZVAL_UNDEF(&result);
+	zend_call_method(fiber, zend_ce_fiber, NULL, name, strlen(name), &result, 0, NULL, NULL);
+	zval_ptr_dtor(&result);
+}
+
+/* An exception thrown into the Fiber, or its destruction, is in EG(exception) afterwards. It
+ * continues in is_over, when Rust has returned. */
+static int suspend(void *data, void *number) {
+	(void)data;
+	if (!EG(exception)) {
+		zend_hash_index_add_ptr(&suspended, (zend_ulong)number, EG(active_fiber));
+		call_fiber(NULL, "suspend");
+		zend_hash_index_del(&suspended, (zend_ulong)number);
+	}
+	return EG(exception) != NULL;
+}
+
+static PHP_FUNCTION(host_coroutines_install) {
+	ZEND_PARSE_PARAMETERS_NONE();
+	is_over(host_coroutines_install(0, NULL, current, suspend, NULL), NULL);
+}
+
+/* A new stream for the event loop. (The file php://fd/N exists in PHP's own program only.) */
+static PHP_FUNCTION(host_coroutines_descriptor) {
+	ZEND_PARSE_PARAMETERS_NONE();
+	php_stream *stream = php_stream_fopen_from_fd(dup(host_coroutines_fd()), "r", NULL);
+	php_stream_to_zval(stream, return_value);
+}
+
+/* If an exception ends a Fiber, it arrives here. The descriptor stays readable for the others. */
+static PHP_FUNCTION(host_coroutines_run_ready) {
+	ZEND_PARSE_PARAMETERS_NONE();
+	void *number;
+	for (int left = 1000; left > 0 && !EG(exception) && host_coroutines_next_ready(&number) == 1; left--) {
+		zend_fiber *fiber = zend_hash_index_find_ptr(&suspended, (zend_ulong)number);
+		if (fiber) {
+			GC_ADDREF(&fiber->std);
+			call_fiber(&fiber->std, "resume");
+			OBJ_RELEASE(&fiber->std);
+		}
+	}
+}
+
+/* Destroys the Fibers still suspended. After a fatal error, PHP would free their stacks with Rust's
+ * frames on them. */
+static PHP_RSHUTDOWN_FUNCTION(host) {
+	(void)type, (void)module_number;
+	zend_fiber *fiber;
+	zend_ulong number;
+	for (zend_hash_internal_pointer_reset(&suspended); (fiber = zend_hash_get_current_data_ptr(&suspended)); zend_hash_internal_pointer_reset(&suspended)) {
+		zend_hash_get_current_key(&suspended, NULL, &number);
+		zend_hash_index_del(&suspended, number);
+		zend_try {
+			fiber->std.handlers->dtor_obj(&fiber->std);
+		} zend_end_try();
+	}
+	host_coroutines_uninstall(0);
+	return SUCCESS;
+}
+
 #define TAKES_NUMBER(name) \
 	static PHP_FUNCTION(name) { \
 		zend_long number; \
@@ -151,6 +232,20 @@ TAKES_NUMBER(host_wait_for_thread)
 TAKES_NUMBER(host_wait_for_fiber)
 TAKES_NUMBER(host_wait_for_loop)
 TAKES_NUMBER(host_sleep)
+TAKES_NUMBER(host_channel)
+TAKES_NUMBER(host_receive)
+
+static PHP_FUNCTION(host_send) {
+	zend_long channel, number;
+	ZEND_PARSE_PARAMETERS_START(2, 2)
+		Z_PARAM_LONG(channel)
+		Z_PARAM_LONG(number)
+	ZEND_PARSE_PARAMETERS_END();
+	int result = host_send(channel, number);
+	if (!is_over(result, NULL)) {
+		RETVAL_LONG(result);
+	}
+}
 
 static PHP_FUNCTION(host_open_calls) {
 	ZEND_PARSE_PARAMETERS_NONE();
@@ -170,8 +265,8 @@ ZEND_BEGIN_ARG_INFO(one, 0)
 ZEND_END_ARG_INFO()
 
 ZEND_BEGIN_ARG_INFO(two, 0)
-	ZEND_ARG_INFO(0, numbers)
-	ZEND_ARG_INFO(0, compare)
+	ZEND_ARG_INFO(0, first)
+	ZEND_ARG_INFO(0, second)
 ZEND_END_ARG_INFO()
 
 static const zend_function_entry functions[] = {
@@ -187,18 +282,25 @@ static const zend_function_entry functions[] = {
 	PHP_FE(host_wait_for_fiber, one)
 	PHP_FE(host_wait_for_loop, one)
 	PHP_FE(host_sleep, one)
+	PHP_FE(host_channel, one)
+	PHP_FE(host_receive, one)
+	PHP_FE(host_send, two)
+	PHP_FE(host_coroutines_install, none)
+	PHP_FE(host_coroutines_descriptor, none)
+	PHP_FE(host_coroutines_run_ready, none)
 	PHP_FE(host_open_calls, none)
 	PHP_FE(host_stacks_in_use, none)
 	PHP_FE_END
 };
 
-static zend_module_entry module = {STANDARD_MODULE_HEADER, "host", functions, NULL, NULL, NULL, NULL, NULL, "1", STANDARD_MODULE_PROPERTIES};
+static zend_module_entry module = {STANDARD_MODULE_HEADER, "host", functions, NULL, NULL, NULL, PHP_RSHUTDOWN(host), NULL, "1", STANDARD_MODULE_PROPERTIES};
 
 static int startup(sapi_module_struct *sapi) {
 	return php_module_startup(sapi, &module);
 }
 
 int embedded_begin(void) {
+	zend_hash_init(&suspended, 0, NULL, NULL, true);
 	php_embed_module.startup = startup;
 	if (php_embed_init(0, NULL) == FAILURE) {
 		return -1;

@@ -2,11 +2,13 @@
 
 #[path = "../../host_calls.rs"]
 mod host_calls;
+mod pages;
 
 use std::cell::RefCell;
 use std::ffi::{c_int, c_uint, c_void};
 use std::time::Duration;
 
+use async_channel::{Receiver, Sender};
 use host_calls::{Callback, NONE, or_failed};
 use upcall::{JoinHandle, downcall_on_fiber, enter, wait, yield_now};
 
@@ -64,6 +66,41 @@ pub extern "C" fn host_sleep(milliseconds: c_uint) -> c_int {
         upcall::sleep(Duration::from_millis(milliseconds.into()));
         0
     }))
+}
+
+thread_local! {
+    /// The channels of `host_channel`.
+    static CHANNELS: RefCell<Vec<(Sender<c_int>, Receiver<c_int>)>> = const { RefCell::new(Vec::new()) };
+}
+
+fn channel(number: c_int) -> (Sender<c_int>, Receiver<c_int>) {
+    CHANNELS.with_borrow(|channels| channels[number as usize].clone())
+}
+
+/// Makes a channel with room for `capacity` numbers. Returns its name for the functions below.
+#[unsafe(no_mangle)]
+pub extern "C" fn host_channel(capacity: c_int) -> c_int {
+    or_failed(enter(|| {
+        CHANNELS.with_borrow_mut(|channels| {
+            channels.push(async_channel::bounded(capacity as usize));
+            channels.len() as c_int - 1
+        })
+    }))
+}
+
+/// Sends a number, once there is room for it. Returns 0.
+#[unsafe(no_mangle)]
+pub extern "C" fn host_send(to: c_int, number: c_int) -> c_int {
+    or_failed(enter(|| {
+        wait(channel(to).0.send(number)).expect("the receiver is there");
+        0
+    }))
+}
+
+/// Waits for a number.
+#[unsafe(no_mangle)]
+pub extern "C" fn host_receive(from: c_int) -> c_int {
+    or_failed(enter(|| wait(channel(from).1.recv()).expect("the sender is there")))
 }
 
 /// Starts a fiber of this thread. The fiber waits for a worker's. Returns its name for

@@ -19,6 +19,14 @@ int host_wait_for_thread(int number);
 int host_wait_for_fiber(int number);
 int host_sleep(unsigned milliseconds);
 
+/* A channel of numbers; send waits for room, and receive for a number. */
+int host_channel(int capacity);
+int host_send(int channel, int number);
+int host_receive(int channel);
+
+/* Fetches a page by HTTP: its length. */
+int host_fetch(const char *url, char *page, size_t size);
+
 /* Start a waiting fiber of this thread, and ask for its number: -2 before its end. */
 int host_start(int number);
 int host_ended(int fiber);
