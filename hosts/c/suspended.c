@@ -262,6 +262,24 @@ static void killed(void) {
     check_over();
 }
 
+/* The scheduler itself runs in an upcall. The deaths of its coroutines do not concern this one. */
+static int run_killed(void *unused) {
+    (void)unused;
+    for (int i = 0; i < MANY; i++)
+        victims[i] = schedule(i % 2 ? receive_nested : receive_until_killed, NULL);
+    schedule(kill_all, NULL);
+    run_scheduler();
+    return 7;
+}
+
+static void killed_inside(void) {
+    begin();
+    never = guest_channel_new(1);
+    CHECK(guest_call(run_killed, NULL) == 7 && guest_call_pooled(run_killed, NULL) == 7);
+    CHECK(told == 2 * (MANY + MANY / 2));
+    check_over();
+}
+
 /* ---- the host cannot switch at a wait ---- */
 
 static int turns;
@@ -378,6 +396,7 @@ int main(int argc, char **argv) {
         {"registered", registered},
         {"fibers", fibers},
         {"killed", killed},
+        {"killed_inside", killed_inside},
         {"not_suspended", not_suspended},
         {"resumed_too_soon", resumed_too_soon},
         {"descriptor", descriptor},

@@ -72,7 +72,7 @@ cases! {
         shut_down, forked, forked_loop, thread_ends, at_exit,
     }
     suspended {
-        sleeps, messages, other_threads, nested, registered, fibers, killed, not_suspended, resumed_too_soon,
+        sleeps, messages, other_threads, nested, registered, fibers, killed, killed_inside, not_suspended, resumed_too_soon,
         descriptor, misused,
     }
     waits {

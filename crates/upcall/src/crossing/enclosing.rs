@@ -42,7 +42,8 @@
 //!    upcall's stack are exact, the result is the innermost downcall with C frames there.
 //! 3. **If the upcall came from a coroutine**, the result is the innermost downcall on the thread's
 //!    own stack. This stack is beneath the coroutine, whoever resumed it. Downcalls of other
-//!    coroutines in between are passed over: any of them may be suspended.
+//!    coroutines in between are passed over: any of them may be suspended. The unwinding of a
+//!    coroutine killed by the host ends without this step.
 //!
 //! # Limits
 //!
@@ -79,17 +80,26 @@ pub(super) enum OwnFrame {
     Last,
 }
 
+/// How far to search if the upcall came from a coroutine.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Reach {
+    /// To its start: steps 1 and 2.
+    Coroutine,
+    /// To the thread's own stack.
+    Beneath,
+}
+
 /// Whether a panic is pending at the downcall that encloses the code at `sp`. The code is in an
 /// upcall, or about to begin one.
 pub(super) fn has_panic(thread: &ThreadState, sp: usize, own_frame: OwnFrame) -> bool {
     let system_sp = |stack: &StackHeader| stack.system_sp.load(Relaxed);
     let came_from = if thread.owns(sp) { sp } else { header_at(sp).map_or(sp, system_sp) };
-    of_code(thread, sp, came_from, own_frame).is_some_and(OpenCall::has_pending_panic)
+    of_code(thread, sp, came_from, own_frame, Reach::Beneath).is_some_and(OpenCall::has_pending_panic)
 }
 
 /// Finds the open downcall that encloses the upcall begun at `upcall_sp`.
-pub(super) fn of_upcall(thread: &ThreadState, upcall_sp: usize) -> Option<&OpenCall> {
-    of_code(thread, upcall_sp, upcall_sp, OwnFrame::Last)
+pub(super) fn of_upcall(thread: &ThreadState, upcall_sp: usize, reach: Reach) -> Option<&OpenCall> {
+    of_code(thread, upcall_sp, upcall_sp, OwnFrame::Last, reach)
 }
 
 /// Finds the open downcall that encloses the code at `upcall_sp`. If it is on a pooled stack,
@@ -99,6 +109,7 @@ fn of_code(
     upcall_sp: usize,
     came_from: usize,
     own_frame: OwnFrame,
+    reach: Reach,
 ) -> Option<&OpenCall> {
     let record = thread.record()?;
     record.open_calls().next()?;
@@ -120,7 +131,7 @@ fn of_code(
             return Some(call);
         }
     }
-    if thread.owns(came_from) {
+    if reach == Reach::Coroutine || thread.owns(came_from) {
         return None;
     }
     if let Some(stack) = thread.fiber_stack() {

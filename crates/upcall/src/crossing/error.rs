@@ -19,9 +19,9 @@ use std::ptr::{self, NonNull};
 
 use stackbounds::stack_pointer;
 
-use super::enclosing::{self, OwnFrame};
+use super::enclosing::{self, OwnFrame, Reach};
 use super::last_message::keep_message;
-use super::payload::message_of;
+use super::payload::{Killed, message_of};
 use super::refusal::{Refusal, SIGNAL_HANDLER};
 use crate::coroutine::Cancelled;
 use crate::drop_guards::drop_ignoring_panics;
@@ -301,7 +301,8 @@ pub(super) fn refused(thread: &ThreadState, sp: usize, refusal: Refusal) -> Upca
 pub(super) fn caught(payload: Payload, upcall_sp: usize) -> UpcallError {
     let thread = ThreadState::current();
     let message = message_of(&*payload);
-    let enclosing = enclosing::of_upcall(thread, upcall_sp).map(|call| CallNumber::of(thread, call));
+    let reach = if payload.is::<Killed>() { Reach::Coroutine } else { Reach::Beneath };
+    let enclosing = enclosing::of_upcall(thread, upcall_sp, reach).map(|call| CallNumber::of(thread, call));
     let (payload, goes_on_at) = match enclosing {
         enclosing if payload.is::<Cancelled>() => {
             if let Some(fiber) = header_at(upcall_sp).and_then(StackHeader::fiber) {

@@ -112,6 +112,7 @@ pub use error::{UpcallError, UpcallErrorKind, panic_is_pending};
 pub use last_message::set_last_message;
 pub(crate) use last_message::{keep_message, with_message};
 pub use payload::Interrupted;
+pub(crate) use payload::Killed;
 pub use refusal::Refusal;
 pub use status::Status;
 pub use with_stack::with_stack;

@@ -20,6 +20,11 @@ impl fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
+/// The payload of the unwinding from a wait whose coroutine the host kills.
+///
+/// It ends with the coroutine: the code beneath, which resumed it, is not unwound.
+pub(crate) struct Killed;
+
 /// The message of a panic with this payload.
 pub(crate) fn message_of(payload: &(dyn Any + Send)) -> String {
     if let Some(message) = payload.downcast_ref::<&str>() {
@@ -30,6 +35,8 @@ pub(crate) fn message_of(payload: &(dyn Any + Send)) -> String {
         "the fiber was dropped while it waited".to_owned()
     } else if payload.is::<Interrupted>() {
         Interrupted.to_string()
+    } else if payload.is::<Killed>() {
+        "the host ended the coroutine while it waited".to_owned()
     } else {
         "a panic whose payload is not a string".to_owned()
     }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use stackbounds::stack_pointer;
 
 use crate::config::settings;
-use crate::crossing::{Interrupted, downcall};
+use crate::crossing::{Interrupted, Killed, downcall};
 use crate::sync::in_own_code;
 use crate::thread::ThreadState;
 
@@ -36,11 +36,25 @@ pub(crate) enum OnInterrupt {
     Returns,
 }
 
-/// Unwinds from an interrupted wait. This is no panic: no hook is called.
-#[cold]
-#[inline(never)]
-pub(crate) fn unwind() -> ! {
-    resume_unwind(Box::new(Interrupted))
+/// The reason of a wait that has ended without a result.
+#[derive(Clone, Copy)]
+pub(crate) enum Stopped {
+    /// The host wants its thread back.
+    Interrupted,
+    /// The host kills its coroutine.
+    Killed,
+}
+
+impl Stopped {
+    /// Unwinds from the wait. This is no panic: no hook is called.
+    #[cold]
+    #[inline(never)]
+    pub fn unwind(self) -> ! {
+        match self {
+            Self::Interrupted => resume_unwind(Box::new(Interrupted)),
+            Self::Killed => resume_unwind(Box::new(Killed)),
+        }
+    }
 }
 
 thread_local! {

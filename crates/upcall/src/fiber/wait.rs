@@ -23,7 +23,7 @@ use stackbounds::stack_pointer;
 use super::blocked::{Blocked, around_block};
 use super::coroutines::{self, Ended, suspend_until};
 use super::host_runtime::{self, How};
-use super::interrupted::{Asker, OnInterrupt, unwind};
+use super::interrupted::{Asker, OnInterrupt, Stopped};
 use super::{initialiser, sigpipe, thread_end};
 use crate::coroutine::spans;
 use crate::coroutine::{FiberContext, Polling};
@@ -91,7 +91,7 @@ use crate::thread::{Attached, Parked, RecordPin, ThreadState, waker};
 #[track_caller]
 pub fn wait<F: IntoFuture>(future: F) -> F::Output {
     wait_as(future, Function::of::<F>(), Location::caller(), Needs::Anything, OnInterrupt::Unwinds)
-        .unwrap_or_else(|_| unwind())
+        .unwrap_or_else(|stopped| stopped.unwind())
 }
 
 /// Waits like [`wait`], but returns an error if the host ends the wait.
@@ -124,6 +124,7 @@ pub fn wait<F: IntoFuture>(future: F) -> F::Output {
 #[track_caller]
 pub fn wait_interruptible<F: IntoFuture>(future: F) -> Result<F::Output, Interrupted> {
     wait_as(future, Function::of::<F>(), Location::caller(), Needs::Anything, OnInterrupt::Returns)
+        .map_err(|_| Interrupted)
 }
 
 /// Needs of a future around its polls.
@@ -141,7 +142,7 @@ pub(crate) enum Needs {
 #[track_caller]
 pub(crate) fn wait_for_ours<F: Future>(future: F) -> F::Output {
     wait_as(future, Function::of::<F>(), Location::caller(), Needs::Nothing, OnInterrupt::Unwinds)
-        .unwrap_or_else(|_| unwind())
+        .unwrap_or_else(|stopped| stopped.unwind())
 }
 
 /// Makes every wait for a future. Reports name the future by `function`.
@@ -152,7 +153,7 @@ pub(crate) fn wait_as<F: IntoFuture>(
     caller: &'static Location<'static>,
     needs: Needs,
     on_interrupt: OnInterrupt,
-) -> Result<F::Output, Interrupted> {
+) -> Result<F::Output, Stopped> {
     let _span = spans::wait(function, caller);
     let mut future = pin!(host_runtime::future_of(future));
     let sp = stack_pointer();
@@ -183,19 +184,20 @@ pub(crate) fn wait_as<F: IntoFuture>(
         }
     }
     let mut output = None;
-    park_until(thread, sp, caller, function, on_interrupt, &mut |context| match host_runtime::poll(
-        future.as_mut(),
-        context,
-        How::Blocks,
-        needs,
-    ) {
-        Poll::Ready(value) => {
-            output = Some(value);
-            true
-        }
-        Poll::Pending => false,
-    });
-    output.ok_or(Interrupted)
+    let stopped =
+        park_until(thread, sp, caller, function, on_interrupt, &mut |context| match host_runtime::poll(
+            future.as_mut(),
+            context,
+            How::Blocks,
+            needs,
+        ) {
+            Poll::Ready(value) => {
+                output = Some(value);
+                true
+            }
+            Poll::Pending => false,
+        });
+    output.ok_or(stopped)
 }
 
 /// The fiber to be suspended by a wait at `sp`; `None` if the wait blocks the thread.
@@ -249,7 +251,7 @@ pub(crate) fn wait_shielded<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let caller = Location::caller();
     let mut wait = || wait_as(future.as_mut(), function, caller, Needs::Nothing, OnInterrupt::Stays);
-    let waited = catch_unwind(AssertUnwindSafe(|| wait().expect("it stays")));
+    let waited = catch_unwind(AssertUnwindSafe(|| wait().unwrap_or_else(|_| unreachable!("it stays"))));
     waited.unwrap_or_else(|payload| {
         // The panic came from the waker of the fiber's own poll. The thread's waker does not panic.
         waker::report_panic();
@@ -284,7 +286,7 @@ fn block_on<T>(mut future: Pin<&mut impl Future<Output = T>>) -> T {
 }
 
 /// Suspends the host's coroutine or blocks the thread, until `poll` returns `true` or the wait is
-/// interrupted.
+/// stopped. The result tells why, if it was.
 #[inline(never)]
 pub(crate) fn park_until(
     thread: &'static ThreadState,
@@ -293,11 +295,11 @@ pub(crate) fn park_until(
     future: Function,
     on_interrupt: OnInterrupt,
     poll: &mut dyn FnMut(&mut Context<'_>) -> bool,
-) {
+) -> Stopped {
     if coroutines::any_installed() {
         match suspend_until(thread, sp, caller, future, on_interrupt, poll) {
             Ended::Blocks => {}
-            Ended::Ready | Ended::Killed => return,
+            Ended::Ready | Ended::Killed => return Stopped::Killed,
         }
     }
     let _attached = Attached::new(thread, sp);
@@ -333,6 +335,7 @@ pub(crate) fn park_until(
         });
     }
     drop(waits);
+    Stopped::Interrupted
 }
 
 /// A wait in progress that blocks the thread.

@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::tame_waker::is_ours;
-use crate::fiber::interrupted::{OnInterrupt, unwind};
+use crate::fiber::interrupted::OnInterrupt;
 use crate::fiber::wait::{Needs, wait_as};
 use crate::function::Function;
 use crate::process::{Mask, fork, with_signal_mask, with_signals_blocked};
@@ -140,7 +140,7 @@ pub fn timeout<F: IntoFuture>(duration: Duration, future: F) -> Result<F::Output
         .await
     };
     wait_as(limited, Function::of::<F>(), caller, Needs::Anything, OnInterrupt::Unwinds)
-        .unwrap_or_else(|_| unwind())
+        .unwrap_or_else(|stopped| stopped.unwind())
 }
 
 /// The error of a [`timeout`]: the future was not ready in time.

@@ -134,10 +134,11 @@ pub enum Resumed {
     ToGoOn,
     /// It is to end: the host kills it.
     ///
-    /// The wait drops its future and unwinds, as if the host had [interrupted](crate::Interrupted)
-    /// it. So C gets the value declared by the exported function. [`wait_interruptible`] returns an
-    /// error instead. A wait that must not end, such as that of a scope, blocks the thread until it
-    /// is over.
+    /// The wait drops its future and unwinds, without the panic hook. So C gets the value declared
+    /// by the exported function. The unwinding goes on at the enclosing downcalls of this
+    /// coroutine, and not beneath it. [`wait_interruptible`] returns
+    /// [`Interrupted`](crate::Interrupted) instead. A wait that must not end, such as that of a
+    /// scope, blocks the thread until it is over.
     ///
     /// [`wait_interruptible`]: crate::wait_interruptible
     ToEnd,
