@@ -10,10 +10,11 @@ declare(strict_types=1);
  *     $fiber = new Fiber(fn () => $rust->library_fetch('http://…'));
  *     $fiber->start();
  *
- * The library exports `library_coroutines_install` and the other functions below. Whoever starts a
- * Fiber keeps it: PHP destroys a suspended Fiber when nobody has it any more. Then Rust drops the
- * future, and the Fiber's `finally` blocks run. `$fiber->throw($exception)` also drops the future,
- * and the call of the Rust function throws the exception.
+ * The library exports `library_coroutines_install` and the other functions below.
+ *
+ * `$fiber->throw($exception)` ends a wait: Rust drops the future, and the call of the Rust function
+ * throws the exception. A Fiber suspended in Rust is kept alive, unless `keeps` is false. Then PHP
+ * destroys one that nobody has any more: Rust drops the future, and `finally` blocks run.
  *
  * Closures among the arguments of a call are C callbacks. An exception may leave them: the call
  * throws it once the Rust function has returned.
@@ -35,14 +36,20 @@ final class Coroutines
     private FFI\CData $ready;
     /** @var array<int, WeakReference<Fiber>> the Fibers suspended in Rust, by their ids */
     private array $suspended = [];
+    /** @var array<int, Fiber> the same Fibers, if they are kept alive */
+    private array $kept = [];
     /** @var array<int, ?Throwable> why Rust unwinds, by the Fiber's id; null: it is destroyed */
     private array $ends = [];
     /** Whether the script is over. */
     private bool $over = false;
 
     /** @param string $prefix the prefix of the library's names, as in its `c_api!` */
-    public function __construct(string $declarations, string $library, private readonly string $prefix)
-    {
+    public function __construct(
+        string $declarations,
+        string $library,
+        private readonly string $prefix,
+        private readonly bool $keeps = true,
+    ) {
         $this->library = FFI::cdef(str_replace('PREFIX', $prefix, self::DECLARATIONS) . $declarations, $library);
         $this->php = FFI::cdef('void zend_throw_graceful_exit(void);');
         $this->ready = $this->library->new('size_t');
@@ -120,6 +127,9 @@ final class Coroutines
         $answer = self::END;
         $thrown = null;
         $this->suspended[$fiber] = WeakReference::create(Fiber::getCurrent());
+        if ($this->keeps) {
+            $this->kept[$fiber] = Fiber::getCurrent();
+        }
         try {
             Fiber::suspend();
             $answer = $this->over ? self::END : self::GO_ON;
@@ -128,7 +138,7 @@ final class Coroutines
             $answer = self::NOT_SUSPENDED;
         } catch (Throwable $thrown) {
         } finally {
-            unset($this->suspended[$fiber]);
+            unset($this->suspended[$fiber], $this->kept[$fiber]);
             if ($answer === self::END) {
                 $this->ends[$fiber] = $thrown;
             }

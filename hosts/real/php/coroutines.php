@@ -10,7 +10,7 @@ require __DIR__ . '/EventLoop.php';
 
 if (isset($host)) {
     require __DIR__ . '/Coroutines.php';
-    $host = new Coroutines(file_get_contents(__DIR__ . '/src/php_host.h'), $argv[1], 'host_');
+    $host = new Coroutines(file_get_contents(__DIR__ . '/src/php_host.h'), $argv[1], 'host_', keeps: $case === 'kept');
     [$descriptor, $run_ready] = [$host->descriptor(...), $host->runReady(...)];
 } else {
     host_coroutines_install();
@@ -229,6 +229,21 @@ $cases = [
         $loop->run();
         check($ended, 'the Fiber to be destroyed');
     },
+    // Through FFI only.
+    'kept' => function () {
+        $loop = new_loop();
+        $results = [];
+        foreach (range(1, 3) as $number) {
+            (new Fiber(function () use ($number, &$results): void {
+                $results[] = host_wait_for_worker($number) + host_sleep(1);
+            }))->start();
+        }
+        gc_collect_cycles();
+        $loop->delay(0.050, fn () => null);
+        $loop->run();
+        sort($results);
+        check($results === [1, 2, 3], 'Fibers that nobody else has to go on');
+    },
     'thrown' => function () use ($run_ready) {
         $channel = host_channel(1);
         $ends = [];
@@ -312,6 +327,21 @@ $cases = [
         host_send($channel, 8);
         $fiber->resume();
         check($fiber->isTerminated() && $result === 8, 'the message in the end');
+    },
+    'inside' => function () {
+        // The loop runs in a callback. Its Fibers' deaths do not concern the Rust function outside.
+        $channel = host_channel(1);
+        $ends = [];
+        check(host_call(function () use ($channel, &$ends): int {
+            $fibers = receivers($channel, $ends, 10);
+            $loop = new_loop();
+            $loop->queue(fn () => host_sleep(5));
+            $loop->run();
+            check($ends === [], 'the others to be suspended');
+            unset($fibers);
+            return 7;
+        }) === 7, 'the result of the callback');
+        check_ended($channel, $ends, 10);
     },
     'forked' => function () {
         $loop = new_loop();

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Runs the cases, each in its own process: through FFI, and embedded in a Rust program.
+# Runs the cases, each in its own process: through FFI, and embedded in a Rust program. Lines with
+# "figure" are measured times.
 set -euo pipefail
 cd "$(dirname "$0")"
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/../../../target/hosts} RUST_BACKTRACE=0
 
-for needed in php8.2 php-config8.2 /usr/lib/libphp8.2.so; do
+for needed in php8.2 php-config8.2 python3 /usr/lib/libphp8.2.so; do
     [ -e "$needed" ] || command -v "$needed" > /dev/null || { echo "SKIPPED: there is no $needed"; exit 77; }
 done
 echo "version PHP $(php8.2 -n -r 'echo PHP_VERSION, PHP_ZTS ? ", thread-safe" : ", not thread-safe";')"
@@ -24,18 +25,22 @@ expect() { # NAME STATUS PRINTED SAID COMMAND…
         exit 1
     fi >&2
     echo "ok $name"
+    grep '^figure' "$said" || true
 }
 
+php=(php8.2 -n -d extension=ffi -d extension=posix -d ffi.enable=1 -d display_errors=0 -d log_errors=1)
+library=$CARGO_TARGET_DIR/release/libphp_host.so
+script=cases.php # also coroutines.php
+
 ffi() { # CASE STATUS PRINTED SAID
-    expect "ffi $1" "$2" "$3" "$4" php8.2 -n -d extension=ffi -d extension=posix -d ffi.enable=1 -d display_errors=0 -d log_errors=1 \
-        ffi.php "$CARGO_TARGET_DIR/release/libphp_host.so" "$1"
+    expect "ffi $1" "$2" "$3" "$4" "${php[@]}" ffi.php "$library" "$script" "$1"
 }
 
 embedded() { # thread|fiber CASE STATUS PRINTED SAID [PRINTED-AT-LAST [REQUESTS]]
     local request printed=
     for ((request = 0; request < ${7:-3}; request++)); do printed+=", $4"; done
     printed+=${6:+, $6}
-    expect "embedded, on a $1: $2" "$3" "${printed#, }" "$5" "$CARGO_TARGET_DIR/release/php-embedded" "$1" "${7:-3}" cases.php "$2"
+    expect "embedded, on a $1: $2" "$3" "${printed#, }" "$5" "$CARGO_TARGET_DIR/release/php-embedded" "$1" "${7:-3}" "$script" "$2"
 }
 
 for case in a_then_b b_then_a at_random waits sorts generators deep event_loop fork; do
@@ -62,3 +67,24 @@ for stack in thread fiber; do
     embedded $stack unguarded 255 'shut down' 'the end' 'calls are open' 3000
 done
 embedded fiber suspended 0 'done, shut down' ''
+
+# Waits that suspend PHP's Fibers.
+script=coroutines.php
+both() { # CASE STATUS PRINTED SAID
+    ffi "$@"
+    for stack in thread fiber; do
+        embedded $stack "$@"
+    done
+}
+for case in sleeps main_blocks nested sorts messages destroyed destroyed_when_ready cancelled thrown exception_leaves \
+    destructor resumed_too_soon inside forked; do
+    both $case 0 'done, shut down' ''
+done
+ffi kept 0 'done, shut down' ''
+ffi panics 0 'done, shut down' 'panicked at'
+ends='shut down, finally, finally, finally'
+both left 0 "left, $ends" ''
+both exit 3 "$ends" ''
+both uncaught 255 "$ends" 'Uncaught DomainException: the end'
+both fatal 255 "$ends" 'the end'
+expect pages 0 done '' "${php[@]}" pages.php "$library"
