@@ -34,10 +34,8 @@ final class Coroutines
     private FFI $library;
     private FFI $php;
     private FFI\CData $ready;
-    /** @var array<int, WeakReference<Fiber>> the Fibers suspended in Rust, by their ids */
+    /** @var array<int, Fiber|WeakReference<Fiber>> the Fibers suspended in Rust, by their ids */
     private array $suspended = [];
-    /** @var array<int, Fiber> the same Fibers, if they are kept alive */
-    private array $kept = [];
     /** @var array<int, ?Throwable> why Rust unwinds, by the Fiber's id; null: it is destroyed */
     private array $ends = [];
     /** Whether the script is over. */
@@ -53,7 +51,7 @@ final class Coroutines
         $this->library = FFI::cdef(str_replace('PREFIX', $prefix, self::DECLARATIONS) . $declarations, $library);
         $this->php = FFI::cdef('void zend_throw_graceful_exit(void);');
         $this->ready = $this->library->new('size_t');
-        if ($this->own('install')(0, null, $this->current(...), $this->suspend(...), null) !== 0) {
+        if ($this->own('install', 0, null, self::running(...), $this->suspend(...), null) !== 0) {
             throw new LogicException("{$prefix}coroutines_install: this thread has hooks already");
         }
         // After all other shutdown functions, and also after a fatal error.
@@ -83,7 +81,7 @@ final class Coroutines
      */
     public function descriptor(): mixed
     {
-        return fopen('php://fd/' . $this->own('fd')(), 'r');
+        return fopen('php://fd/' . $this->own('fd'), 'r');
     }
 
     /**
@@ -92,29 +90,29 @@ final class Coroutines
      */
     public function runReady(int $max = 1000): void
     {
-        $next = $this->own('next_ready');
-        while ($max-- > 0 && $next(FFI::addr($this->ready)) === 1) {
-            $fiber = ($this->suspended[$this->ready->cdata] ?? null)?->get();
-            $fiber?->resume();
+        $ready = FFI::addr($this->ready);
+        while ($max-- > 0 && $this->own('next_ready', $ready) === 1) {
+            $this->suspended($this->ready->cdata)?->resume();
         }
     }
 
-    private function own(string $name): Closure
+    /** The Fiber of that id, if it is suspended in Rust and alive. */
+    private function suspended(int $id): ?Fiber
     {
-        return fn (mixed ...$arguments): int => $this->library->{"{$this->prefix}coroutines_$name"}(...$arguments);
+        $fiber = $this->suspended[$id] ?? null;
+        return $fiber instanceof WeakReference ? $fiber->get() : $fiber;
     }
 
-    /** The id of the running Fiber; 0 outside. */
+    private function own(string $name, mixed ...$arguments): int
+    {
+        return $this->library->{"{$this->prefix}coroutines_$name"}(...$arguments);
+    }
+
+    /** The id of the running Fiber; 0 outside. This is also the hook `current`. */
     private static function running(): int
     {
         $fiber = Fiber::getCurrent();
         return $fiber === null ? 0 : spl_object_id($fiber);
-    }
-
-    /** The hook of that name. */
-    private function current(): int
-    {
-        return self::running();
     }
 
     /** The hook of that name. An exception must not leave it. */
@@ -126,10 +124,7 @@ final class Coroutines
         }
         $answer = self::END;
         $thrown = null;
-        $this->suspended[$fiber] = WeakReference::create(Fiber::getCurrent());
-        if ($this->keeps) {
-            $this->kept[$fiber] = Fiber::getCurrent();
-        }
+        $this->suspended[$fiber] = $this->keeps ? Fiber::getCurrent() : WeakReference::create(Fiber::getCurrent());
         try {
             Fiber::suspend();
             $answer = $this->over ? self::END : self::GO_ON;
@@ -138,7 +133,7 @@ final class Coroutines
             $answer = self::NOT_SUSPENDED;
         } catch (Throwable $thrown) {
         } finally {
-            unset($this->suspended[$fiber], $this->kept[$fiber]);
+            unset($this->suspended[$fiber]);
             if ($answer === self::END) {
                 $this->ends[$fiber] = $thrown;
             }
@@ -185,10 +180,10 @@ final class Coroutines
     private function end(): void
     {
         $this->over = true;
-        foreach ($this->suspended as $fiber) {
-            $this->endOne($fiber->get());
+        foreach (array_keys($this->suspended) as $id) {
+            $this->endOne($this->suspended($id));
         }
-        $this->own('uninstall')(0);
+        $this->own('uninstall', 0);
     }
 
     private function endOne(?Fiber $fiber): void

@@ -76,6 +76,8 @@ both() { # CASE STATUS PRINTED SAID
         embedded $stack "$@"
     done
 }
+# At most 64 of Rust's idle stacks keep their memory, unless the host of many Fibers asks for more.
+UPCALL_IDLE_STACKS=1000 both sleeps 0 'done, shut down' ''
 for case in sleeps main_blocks nested sorts messages destroyed destroyed_when_ready cancelled thrown exception_leaves \
     destructor resumed_too_soon inside forked; do
     both $case 0 'done, shut down' ''
