@@ -140,6 +140,19 @@ int guest_task_part(upcall_task *task, int *part);
 int guest_running_tasks(void);
 int guest_operations_alive(void);
 int guest_thread_waits(void);
+/* Waits on coroutines of a host with hooks: src/suspended.rs. */
+typedef struct guest_bell guest_bell;
+int guest_receive_in_initialiser(guest_channel *channel);
+int guest_receive_interruptible(guest_channel *channel);
+int guest_receive_and_panic(guest_channel *channel);
+int guest_receive_while_panicking(guest_channel *channel);
+int guest_scope_receives(guest_channel *own, guest_channel *fibers);
+int guest_scopes_ended(void);
+int guest_suspended_coroutines(void);
+guest_bell *guest_bell_new(void);
+int guest_bell_ring(guest_bell *bell);
+int guest_bell_fork(guest_bell *bell);
+int guest_bell_wait(guest_bell *bell);
 /* A fiber-local value, for a thread to be detached: src/detach.rs. */
 int guest_keep_local(guest_callback callback, void *argument);
 /* Backtraces, and errors for tools to find: src/tools.rs. */

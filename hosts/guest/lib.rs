@@ -12,6 +12,7 @@ mod model;
 mod moved;
 mod room;
 mod signals;
+mod suspended;
 mod tasks;
 mod tools;
 mod waiting;
@@ -33,6 +34,7 @@ pub use interrupted::*;
 pub use model::*;
 pub use moved::*;
 pub use signals::*;
+pub use suspended::*;
 pub use tools::*;
 pub use waiting::*;
 
@@ -214,7 +216,7 @@ pub extern "C" fn guest_panic_while_dropping(callback: Callback, argument: *mut 
 /// Makes a downcall in an upcall and catches the panic raised at its return.
 ///
 /// Writes the panic's message into `buffer`. Returns C's own value, -2 after a panic with a
-/// message, or -3 after a panic with another payload.
+/// message, -3 after a panic with another payload, or -4 after an interruption.
 ///
 /// # Safety
 /// `buffer` must be valid for writes of `size` bytes, and `size` must not be 0.
@@ -237,6 +239,9 @@ unsafe fn catch(call: impl FnOnce() -> c_int, buffer: *mut c_char, size: usize) 
     or_failed(enter(|| {
         let caught = catch_unwind(AssertUnwindSafe(call));
         let Err(payload) = caught else { return caught.unwrap() };
+        if payload.is::<upcall::Interrupted>() {
+            return -4;
+        }
         let Some(message) = payload.downcast_ref::<String>() else {
             std::mem::forget(payload.downcast::<Bomb>().expect("a String or a Bomb"));
             return -3;

@@ -26,7 +26,7 @@ impl ToC {
 /// A channel of numbers.
 pub struct GuestChannel {
     sender: Sender<c_int>,
-    receiver: Receiver<c_int>,
+    pub(crate) receiver: Receiver<c_int>,
 }
 
 /// Makes a channel with room for `capacity` numbers.
@@ -70,7 +70,7 @@ pub extern "C" fn guest_receive_with_stack(bytes: usize, channel: &GuestChannel)
     or_failed(enter(|| with_stack(bytes, || receive(channel))))
 }
 
-fn receive(channel: &GuestChannel) -> c_int {
+pub(crate) fn receive(channel: &GuestChannel) -> c_int {
     wait(channel.receiver.recv()).expect("the channel is open")
 }
 

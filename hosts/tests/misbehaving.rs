@@ -23,6 +23,13 @@ cases! {
         cancel_in_downcall => aborts_at_exit("reached the Rust code of guest::exceptions::guest_unwinding:"),
         cancel_in_upcall => aborts_at_exit("reached the Rust code of guest::exceptions::guest_unwinding_plain:"),
     }
+    suspended_ends {
+        killed_under_rust, killed_by_resume, ends_before_its_wake, initialisers, while_panicking, signal_handlers,
+        interrupted_anywhere, panics_after_waits, tasks, scopes, abandoned_calls, on_many_threads, uninstalled,
+        threads_end, threads_end_while_woken, exit_anywhere,
+        moved => Outcome::Aborts(MOVED_IN_WAIT),
+        moved_from_the_dead => Outcome::Aborts("which began on a thread that has exited, came back on thread 0x"),
+    }
     plugins {
         threads_call_on, busy, again, constructor_waits, two_nested, two_panic, two_fork, two_closed, two_wait,
         moved_in_place => Outcome::Aborts("the downcall of guest::moved::guest_moving, which began on a thread that has exited"),
@@ -35,6 +42,9 @@ cases! {
 fn aborts_at_exit(said: &'static str) -> Outcome {
     if program::on_musl() { Outcome::Success } else { Outcome::Aborts(said) }
 }
+
+/// A coroutine suspended by a wait, resumed on another thread.
+const MOVED_IN_WAIT: &str = ": the host resumed a stack around 0x";
 
 /// Cases of `c/moved.c`: the name, the call in the report, and the report's name for its stack.
 const MOVED: [(&str, &str, &str); 13] = [
