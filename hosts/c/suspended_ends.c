@@ -41,6 +41,12 @@ static void receive_killed(void *from) {
     ended++;
 }
 
+static void sleep_twenty(void *unused) {
+    (void)unused;
+    CHECK(guest_sleep(20) == 0);
+    ended++;
+}
+
 /* Another thread sends to `channel`, so many times, after some milliseconds. */
 static int sends;
 
@@ -602,6 +608,149 @@ static void threads_end_while_woken(void) {
     check_over();
 }
 
+/* ---- forks ---- */
+
+enum { SUSPENDED = 1000 };
+static guest_fiber *of_parent[SUSPENDED / 4];
+static struct scheduled *victims[SUSPENDED / 4];
+
+static int serves_late(void *unused) {
+    (void)unused;
+    return guest_receive(never);
+}
+
+static int is_child;
+
+static void join_it(void *fiber) {
+    int answer = guest_join(fiber);
+    CHECK(is_child ? answer == -1 && last_panic_says("forked") : answer == 6);
+    ended++;
+}
+
+static void receive_if_not_killed(void *from) {
+    CHECK(guest_receive(from) == (is_child ? -1 : 5));
+    ended++;
+}
+
+static guest_channel *from_parent;
+
+/* A quarter each waits for a timer, for a message, for a fiber of a worker, and for a message that
+ * only the parent sends. */
+static void suspend_thousand(void) {
+    begin();
+    from_parent = guest_channel_new(SUSPENDED);
+    for (int i = 0; i < SUSPENDED / 4; i++) {
+        schedule(sleep_twenty, NULL);
+        schedule(receive, channel);
+        of_parent[i] = guest_spawn_on_fiber("late", serves_late, NULL);
+        schedule(join_it, of_parent[i]);
+        victims[i] = schedule(receive_if_not_killed, from_parent);
+    }
+    while (first)
+        run_once();
+    CHECK(suspended_now > SUSPENDED / 2);
+}
+
+static void go_on_in_child(void) {
+    is_child = 1;
+    CHECK(readable());
+    while (ended < SUSPENDED / 2) {
+        struct pollfd fd = {upcall_coroutines_fd(), POLLIN, 0};
+        if (!run_once())
+            CHECK(poll(&fd, 1, 10000) == 1);
+    }
+    run_all();
+    CHECK(ended == SUSPENDED / 2 && suspended_now == SUSPENDED / 2 && !readable());
+    /* New ones work, and the messages are the child's own. */
+    schedule(sleep_twenty, NULL);
+    for (int i = 0; i < SUSPENDED / 4; i++)
+        CHECK(guest_send(channel, 5) == 0);
+    while (ended < SUSPENDED * 3 / 4 + 1) {
+        struct pollfd fd = {upcall_coroutines_fd(), POLLIN, 0};
+        if (!run_once())
+            CHECK(poll(&fd, 1, 10000) == 1);
+    }
+    for (int i = 0; i < SUSPENDED / 4; i++)
+        kill_scheduled(victims[i]);
+    run_scheduler();
+    CHECK(ended == SUSPENDED + 1);
+    check_over();
+    starts_afresh();
+}
+
+static void forked(void) {
+    suspend_thousand();
+    int before = ended;
+    in_child(go_on_in_child);
+    CHECK(ended == before);
+    for (int i = 0; i < SUSPENDED / 4; i++)
+        CHECK(guest_send(channel, 5) == 0 && guest_send(from_parent, 5) == 0 && guest_send(never, 6) == 0);
+    run_scheduler();
+    CHECK(ended == SUSPENDED);
+    check_over();
+}
+
+/* Forked by a coroutine, while others send: in the child, its wakes may be lost on their way, and
+ * nobody waits for them for ever. */
+static _Atomic int sending = 1;
+
+static void *send_always(void *unused) {
+    while (sending) {
+        guest_bell_ring(bell);
+        sched_yield();
+    }
+    return unused;
+}
+
+static void hear_thrice(void *unused) {
+    (void)unused;
+    for (int i = 0; i < 3; i++)
+        CHECK(guest_bell_wait(bell) == 0);
+    ended++;
+}
+
+static void ring_in_child(void) {
+    while (live > 0) {
+        guest_bell_ring(bell);
+        run_all();
+    }
+    CHECK(!readable());
+}
+
+static void fork_there(void *unused) {
+    (void)unused;
+    pid_t child = guest_bell_fork(bell);
+    CHECK(child >= 0);
+    is_child = child == 0;
+    if (is_child)
+        alarm(20);
+    int status;
+    CHECK(is_child || (waitpid(child, &status, 0) == child && status == 0));
+}
+
+static void forked_while_woken(void) {
+    pthread_t ringer;
+    begin();
+    bell = guest_bell_new();
+    CHECK(pthread_create(&ringer, NULL, send_always, NULL) == 0);
+    for (int i = 0; i < 200; i++) {
+        for (int j = 0; j < 5; j++)
+            schedule(hear_thrice, NULL);
+        for (int j = 0; j < i % 10; j++)
+            run_once();
+        schedule(fork_there, NULL);
+        while (live > 0 && !is_child)
+            run_once();
+        if (is_child) {
+            ring_in_child();
+            _exit(0);
+        }
+    }
+    sending = 0;
+    CHECK(pthread_join(ringer, NULL) == 0);
+    check_over();
+}
+
 /* ---- exit() with suspended coroutines, and handlers that wait ---- */
 
 static int handlers_run;
@@ -718,6 +867,8 @@ int main(int argc, char **argv) {
         {"uninstalled", uninstalled},
         {"threads_end", threads_end},
         {"threads_end_while_woken", threads_end_while_woken},
+        {"forked", forked},
+        {"forked_while_woken", forked_while_woken},
         {"exit_anywhere", exit_anywhere},
         {NULL, NULL},
     };

@@ -87,6 +87,7 @@ fn forget([thread, queue]: Identity) {
 fn resume() {
     #[cfg(feature = "runtime")]
     crate::runtime::look_again();
+    coroutines::look_again();
     // The thread may be waiting for something that only the parent has now.
     ThreadState::current().look_again();
 }

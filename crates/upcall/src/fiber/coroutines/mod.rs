@@ -328,7 +328,7 @@ pub fn next_ready() -> Option<Coroutine> {
 }
 
 fn next() -> Option<(&'static dyn Host, Coroutine)> {
-    OWN.try_with(|own| own.waits.get()).ok()??.next_ready()
+    own_waits()?.next_ready()
 }
 
 /// Resumes coroutines of the calling thread that can go on, by [`Host::resume`]; returns how many,
@@ -349,7 +349,19 @@ pub fn run_ready(max: usize) -> usize {
 
 /// In the child of a fork: forgets the coroutines of other threads.
 pub(crate) fn forget_others() {
-    waits::forget_others(OWN.try_with(|own| own.waits.get()).ok().flatten());
+    waits::forget_others(own_waits());
+}
+
+/// In the child of a fork: wakes the coroutines of the thread that forked, since their events may
+/// have been in the parent.
+pub(crate) fn look_again() {
+    if let Some(waits) = own_waits() {
+        waits.look_again();
+    }
+}
+
+fn own_waits() -> Option<&'static CoroutineWaits> {
+    OWN.try_with(|own| own.waits.get()).ok().flatten()
 }
 
 /// The error of installing a second host.

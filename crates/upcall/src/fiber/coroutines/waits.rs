@@ -71,6 +71,13 @@ impl Signal {
         self.state.fetch_and(!LISTED, AcqRel) & (SUSPENDED | WOKEN) == SUSPENDED | WOKEN
     }
 
+    /// Notes a wake while the wait is in no list, although another thread may have been about to add
+    /// it. Returns whether the caller is to add the wait to the list.
+    fn relist(&self) -> bool {
+        let to_be_listed = |state| state & LISTED != 0 || state & (SUSPENDED | WOKEN) == SUSPENDED;
+        to_be_listed(self.change(|state| if to_be_listed(state) { state | WOKEN | LISTED } else { state }))
+    }
+
     pub fn is_suspended(&self) -> bool {
         self.state.load(Relaxed) & SUSPENDED != 0
     }
@@ -284,6 +291,19 @@ impl CoroutineWaits {
             event.signal();
         }
         Ok(event)
+    }
+
+    /// In the child of a fork: lists all suspended waits, except those that the host was told of.
+    ///
+    /// The list is made anew. It may lack a wait woken by another thread of the parent.
+    pub fn look_again(&'static self) {
+        let Ok(mut taken) = self.own.taken.try_borrow_mut() else { return };
+        self.ready.fetch(&mut *taken);
+        taken.clear();
+        drop(taken);
+        let waits: Vec<_> =
+            all().blocks.iter().copied().filter(|block| ptr::eq(block[0].thread, self)).collect();
+        waits.into_iter().flatten().filter(|wait| wait.signal.relist()).for_each(|wait| self.add(wait));
     }
 
     fn add(&self, wait: &'static SuspendedWait) {
