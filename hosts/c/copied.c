@@ -151,6 +151,119 @@ static void on_other_stack(int registered) {
 static void on_foreign_stack(void) { on_other_stack(0); }
 static void on_registered_stack(void) { on_other_stack(1); }
 
+/* ---- waits that suspend, by hooks ---- */
+
+static void *copied_current(void *unused) {
+    (void)unused;
+    return place.running == &place.outside ? NULL : place.running;
+}
+
+static struct copied *killed;
+
+static int copied_suspend(void *unused, void *coroutine) {
+    (void)unused;
+    CHECK(coroutine == place.running);
+    if (coroutine != killed)
+        copied_yield(coroutine);
+    return coroutine == killed;
+}
+
+enum { LISTENERS = 50, ROUNDS = 40 };
+static guest_bell *bell;
+static guest_channel *channel;
+static int heard, ringing = 1;
+
+static int listens(void *levels) {
+    volatile char filler[600];
+    intptr_t left = (intptr_t)levels;
+    for (size_t i = 0; i < sizeof filler; i++)
+        filler[i] = (char)(left + i);
+    if (left > 0)
+        CHECK(guest_call(listens, (void *)(left - 1)) == left - 1);
+    CHECK(guest_bell_wait(bell) == (place.running == killed ? -1 : 0));
+    for (size_t i = 0; i < sizeof filler; i++)
+        CHECK(filler[i] == (char)(left + i));
+    return (int)left;
+}
+
+static void listen_often(struct copied *c, void *number) {
+    for (int i = 0; i < ROUNDS; i++) {
+        CHECK(listens((void *)((intptr_t)number % 3)) == (intptr_t)number % 3);
+        CHECK(guest_send(channel, i) == 0 && guest_receive(channel) >= 0);
+    }
+    CHECK(c != killed);
+    heard++;
+}
+
+static int stays_there(void *unused) {
+    (void)unused;
+    CHECK(guest_bell_wait(bell) == -1 && guest_sleep(60000) == -1);
+    return 3;
+}
+
+static void be_killed(struct copied *c, void *unused) {
+    CHECK(c == place.running && guest_call(stays_there, unused) == -1);
+    heard++;
+}
+
+/* Writes to the places of waiting calls, while the stack holds the frames of others. */
+static void *rings(void *unused) {
+    while (__atomic_load_n(&ringing, __ATOMIC_SEQ_CST)) {
+        guest_bell_ring(bell);
+        usleep(20);
+    }
+    return unused;
+}
+
+/* Overwrites the stack of the suspended coroutines, further down than any of their frames. */
+static __attribute__((noinline)) void use_their_stack(void) { CHECK(use_most(NULL) == 0); }
+
+static void run_listeners(void) {
+    static struct copied listeners[LISTENERS], victim;
+    pthread_t ringer;
+    void *ready;
+    unsigned flags = UPCALL_COROUTINES_STACKS_MOVE;
+    CHECK(upcall_coroutines_install(flags, NULL, copied_current, copied_suspend, NULL) == 0);
+    bell = guest_bell_new();
+    channel = guest_channel_new(LISTENERS);
+    copied_init(&victim, be_killed, NULL);
+    copied_resume(&victim);
+    CHECK(!victim.done && guest_suspended_coroutines() == 1);
+    CHECK(pthread_create(&ringer, NULL, rings, NULL) == 0);
+    for (intptr_t i = 0; i < LISTENERS; i++) {
+        copied_init(&listeners[i], listen_often, (void *)i);
+        copied_resume(&listeners[i]);
+    }
+    killed = &victim;
+    copied_resume(&victim);
+    CHECK(victim.done && heard == 1);
+    while (heard < LISTENERS + 1) {
+        int took = upcall_coroutines_next_ready(&ready);
+        if (took == 1 && ready != &victim)
+            copied_resume(ready);
+        use_their_stack();
+    }
+    __atomic_store_n(&ringing, 0, __ATOMIC_SEQ_CST);
+    CHECK(pthread_join(ringer, NULL) == 0);
+    CHECK(upcall_coroutines_uninstall(0) == 0 && guest_open_calls() == 0);
+}
+
+static void *suspends_on_own_stack(void *unused) {
+    copied_begin(NULL);
+    run_listeners();
+    return unused;
+}
+
+static void suspended_on_main(void) { suspends_on_own_stack(NULL); }
+static void suspended_on_pthread(void) { on_thread(NULL, 0, suspends_on_own_stack, NULL); }
+
+static void suspended_on_foreign_stack(void) {
+    struct memory memory = memory_new(GUARDED, DEPTH);
+    copied_begin(memory.base + memory.size);
+    run_listeners();
+    memory_free(memory);
+}
+
 int main(int argc, char **argv) {
     static const struct named_case cases[] = {
         {"on_main", on_main},
@@ -158,6 +271,9 @@ int main(int argc, char **argv) {
         {"with_local_runtime", with_local_runtime},
         {"on_foreign_stack", on_foreign_stack},
         {"on_registered_stack", on_registered_stack},
+        {"suspended_on_main", suspended_on_main},
+        {"suspended_on_pthread", suspended_on_pthread},
+        {"suspended_on_foreign_stack", suspended_on_foreign_stack},
         {NULL, NULL},
     };
     return run_case(cases, argc, argv);

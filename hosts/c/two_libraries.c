@@ -4,6 +4,7 @@
  * static library, both use one copy. */
 #include "host.h"
 
+#include <poll.h>
 #include <sys/wait.h>
 
 #include "two_libraries.h"
@@ -128,6 +129,71 @@ static void workers(void) {
     CHECK(geo_on_worker() == -1 && map_on_worker() == 0);
 }
 
+/* ---- coroutines suspended by waits of both ---- */
+
+enum { COROUTINES = 20, ON_STACK = 96 << 10 };
+static struct coroutine coroutines[COROUTINES], *running;
+static int of_geo, of_map; /* suspended by each */
+
+static void *current(void *suspended) {
+    (void)suspended;
+    return running;
+}
+
+static int suspend(void *suspended, void *coroutine) {
+    ++*(int *)suspended;
+    coroutine_yield(coroutine);
+    --*(int *)suspended;
+    return 0;
+}
+
+static void resume(struct coroutine *c) {
+    running = c;
+    coroutine_resume(c);
+    running = NULL;
+}
+
+static int waits_for_map(void *unused) {
+    (void)unused;
+    return map_on_worker();
+}
+
+static void waits_for_both(struct coroutine *c, void *unused) {
+    for (int i = 0; i < 5; i++) {
+        CHECK(geo_on_worker() == 0 && map_on_worker() == 0);
+        CHECK(geo_call(waits_for_map, unused) == 0);
+        CHECK(c == running);
+    }
+}
+
+/* Each library has hooks, a descriptor and a list of its own. */
+static void suspended(void) {
+    CHECK(geo_coroutines_install(0, &of_geo, current, suspend, NULL) == 0);
+    CHECK(map_coroutines_install(0, &of_map, current, suspend, NULL) == 0);
+    struct pollfd fds[] = {{geo_coroutines_fd(), POLLIN, 0}, {map_coroutines_fd(), POLLIN, 0}};
+    int most_of_map = 0, done = 0;
+    CHECK(fds[0].fd != fds[1].fd);
+    for (int i = 0; i < COROUTINES; i++) {
+        coroutine_init(&coroutines[i], memory_new(GUARDED, ON_STACK).base, ON_STACK, waits_for_both, NULL);
+        resume(&coroutines[i]);
+    }
+    CHECK(of_geo == COROUTINES && of_map == 0);
+    while (of_geo + of_map > 0) {
+        void *ready;
+        CHECK(poll(fds, 2, 10000) > 0);
+        while (geo_coroutines_next_ready(&ready) == 1)
+            resume(ready);
+        most_of_map = of_map > most_of_map ? of_map : most_of_map;
+        while (map_coroutines_next_ready(&ready) == 1)
+            resume(ready);
+    }
+    for (int i = 0; i < COROUTINES; i++)
+        done += coroutines[i].done;
+    CHECK(done == COROUTINES && most_of_map > 0);
+    CHECK(geo_coroutines_uninstall(0) == 0 && map_coroutines_uninstall(0) == 0);
+    CHECK(geo_on_worker() == 0 && map_on_worker() == 0);
+}
+
 static void forks(void) {
     int status;
     CHECK(geo_on_worker() == 0 && map_on_worker() == 0);
@@ -158,7 +224,8 @@ static void one_copy(void) {
 int main(int argc, char **argv) {
     static const struct named_case cases[] = {
         {"messages", messages}, {"stacks", stacks},   {"snapshots", snapshots}, {"runtimes", runtimes},
-        {"workers", workers},   {"forks", forks},     {"one_copy", one_copy},   {NULL, NULL},
+        {"workers", workers},   {"suspended", suspended}, {"forks", forks},     {"one_copy", one_copy},
+        {NULL, NULL},
     };
     return run_case(cases, argc, argv);
 }

@@ -43,7 +43,7 @@ macro_rules! shared {
     )* };
 }
 
-shared! { messages stacks snapshots runtimes workers forks }
+shared! { messages stacks snapshots runtimes workers suspended forks }
 
 #[test]
 fn one_static_library_of_two_has_one_upcall() {
