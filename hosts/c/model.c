@@ -6,6 +6,7 @@
  * that ended it. */
 #include "host.h"
 
+#include <poll.h>
 #include <setjmp.h>
 
 enum { SLOTS = 8, STREAMS = 8 };
@@ -39,7 +40,9 @@ struct stream {
     void *registrations[SLOTS];
     int elsewhere; /* resumed on another thread; returns into Rust at once */
     guest_fiber *fibers[SLOTS], *itself;
-    guest_channel *gates[SLOTS];
+    guest_channel *gates[SLOTS], *gates_of_coroutines[SLOTS];
+    int killed[SLOTS]; /* the coroutine's wait is to end */
+    int told;          /* the set of coroutines to be resumed, from upcall */
 };
 
 static int program, stream_count;
@@ -202,6 +205,7 @@ static void start(struct stream *s, int slot, int memory) {
 }
 
 static void resume(struct stream *s, int slot) {
+    s->told &= ~(1 << slot);
     coroutine_resume(&s->coroutines[slot]);
     if (s->coroutines[slot].done) {
         if (s->registrations[slot])
@@ -227,6 +231,87 @@ static void panics(struct stream *s, int number) {
     char message[64];
     snprintf(message, sizeof message, "panic %d", number);
     ended(s, guest_panic(message));
+}
+
+/* ---- waits that suspend a coroutine, by hooks of the process ---- */
+
+/* The coroutine to be suspended by the next wait. Other waits block. */
+static __thread struct coroutine *waiting;
+
+static void *current_coroutine(void *data) {
+    CHECK(data == streams);
+    struct coroutine *c = waiting;
+    waiting = NULL;
+    return c;
+}
+
+static int suspend_coroutine(void *data, void *coroutine) {
+    struct coroutine *c = coroutine;
+    struct stream *s = c->argument;
+    int *killed = &s->killed[c - s->coroutines];
+    CHECK(data == streams);
+    coroutine_yield(c);
+    int is_killed = *killed;
+    *killed = 0;
+    return is_killed;
+}
+
+static int suspending_receive(struct stream *s, int slot) {
+    waiting = &s->coroutines[slot];
+    int answer = guest_receive(s->gates_of_coroutines[slot]);
+    waiting = NULL;
+    return answer;
+}
+
+static int suspending_join(struct stream *s, int slot, int fiber) {
+    waiting = &s->coroutines[slot];
+    int answer = guest_join_raising(s->fibers[fiber]);
+    waiting = NULL;
+    return answer;
+}
+
+/* Takes the coroutines that can go on. Those in the set `ready` must be among them, unless taken
+ * before. All are in the set `possible`. */
+static void take_ready(struct stream *s, int ready, int possible) {
+    struct pollfd fd = {upcall_coroutines_fd(), POLLIN, 0};
+    EXPECT(s, "being readable", 1, !(ready & ~s->told) || poll(&fd, 1, 0) == 1);
+    for (void *next; upcall_coroutines_next_ready(&next) == 1;) {
+        long slot = (struct coroutine *)next - s->coroutines;
+        EXPECT(s, "a coroutine that waits", 1, slot >= 0 && slot < SLOTS && possible >> slot & 1);
+        EXPECT(s, "taken twice", 0, s->told >> slot & 1);
+        s->told |= 1 << slot;
+    }
+    EXPECT(s, "the set that can go on", ready, ready & s->told);
+    EXPECT(s, "being readable", 0, poll(&fd, 1, 0));
+}
+
+struct food {
+    guest_channel *gate;
+    int number;
+};
+
+static int sends(void *food) {
+    struct food *f = food;
+    return guest_send(f->gate, f->number);
+}
+
+static void *sends_there(void *food) {
+    CHECK(sends(food) == 0);
+    return NULL;
+}
+
+static void feed_coroutine(struct stream *s, const struct step *step) {
+    struct food food = {s->gates_of_coroutines[step->a], step->b};
+    if (step->what == 'W') {
+        EXPECT(s, "the answer", 0, sends(&food));
+    } else if (step->what == 'T') {
+        on_thread(NULL, 0, sends_there, &food);
+    } else {
+        guest_fiber *fiber = guest_spawn(sends, &food);
+        while (!guest_is_finished(fiber))
+            sched_yield();
+        guest_detach(fiber);
+    }
 }
 
 static __thread jmp_buf out_of_wait;
@@ -271,6 +356,13 @@ static int take(struct stream *s, const struct step *step) {
     case 'e': resume(s, step->a); break;
     case 'y': coroutine_yield(&s->coroutines[step->a]); return s->elsewhere;
     case 'E': s->elsewhere = 1; on_thread(NULL, 0, resume_there, &s->coroutines[step->a]); break;
+    case 'A': ended(s, suspending_receive(s, step->a)); break;
+    case 'B': ended(s, suspending_join(s, step->a, step->b)); break;
+    case 'W':
+    case 'T':
+    case 'V': feed_coroutine(s, step); break;
+    case 'q': take_ready(s, step->a, step->b); break;
+    case 'x': s->killed[step->a] = 1; resume(s, step->a); break;
     case 'd': memory_free(s->stacks[step->a]); break;
     case 'f': CHECK((s->fibers[step->a] = guest_spawn_local(run_steps, s))); break;
     case 'n': ended(s, upcall_local_run_ready(1)); break;
@@ -322,25 +414,42 @@ static void *run_thread(void *stream) {
     CHECK(guest_panic("panic 1") == -1);
     guest_reset_locals();
     CHECK(upcall_local_begin() == 0);
-    for (int i = 0; i < SLOTS; i++)
-        s->gates[i] = guest_channel_new(2); /* one in flight, and one */
     run_steps(s);
-    for (int i = 0; i < SLOTS; i++)
-        guest_channel_free(s->gates[i]);
     CHECK(upcall_local_end() == 0);
     return stream;
 }
 
 /* ---- programs ---- */
 
+static void prepare(struct stream *s) {
+    s->told = 0;
+    for (int i = 0; i < SLOTS; i++) {
+        s->gates[i] = guest_channel_new(2); /* one in flight, and one */
+        s->gates_of_coroutines[i] = guest_channel_new(2);
+        s->killed[i] = 0;
+    }
+}
+
+static void free_gates(struct stream *s) {
+    for (int i = 0; i < SLOTS; i++) {
+        guest_channel_free(s->gates[i]);
+        guest_channel_free(s->gates_of_coroutines[i]);
+    }
+}
+
 /* Runs the first stream on the process's main thread. If the program `leaves` calls open, runs it
  * on a thread of its own: the main thread must have no open calls afterwards. */
-static void run_program(int leaves) {
+static void run_program(int leaves, int hooks) {
+    unsigned process = UPCALL_COROUTINES_PROCESS;
     int count = stream_count;
     pthread_t threads[STREAMS];
     for (int i = 0; i < count; i++)
         for (int j = 0; j < count; j++)
             channels[i][j] = guest_channel_new(64);
+    for (int i = 0; i < count; i++)
+        prepare(&streams[i]);
+    if (hooks)
+        CHECK(upcall_coroutines_install(process, streams, current_coroutine, suspend_coroutine, NULL) == 0);
     for (int i = 1; i < count; i++)
         if (streams[i].runs_on == 't')
             CHECK(pthread_create(&threads[i], NULL, run_thread, &streams[i]) == 0);
@@ -354,6 +463,10 @@ static void run_program(int leaves) {
     for (int i = 1; i < count; i++)
         if (streams[i].runs_on != 't')
             EXPECT(&streams[i], "the fiber's end", streams[i].steps[streams[i].count - 1].answer, guest_join(streams[i].itself));
+    if (hooks)
+        CHECK(upcall_coroutines_uninstall(process) == 0);
+    for (int i = 0; i < count; i++)
+        free_gates(&streams[i]);
     for (int i = 0; i < count; i++)
         for (int j = 0; j < count; j++)
             guest_channel_free(channels[i][j]);
@@ -400,17 +513,17 @@ static void too_long(int signal) {
 }
 
 int main(int argc, char **argv) {
-    int leaves;
+    int leaves, hooks;
     CHECK(argc == 2);
     signal(SIGALRM, too_long);
     CHECK(sigaction(SIGUSR1, &(struct sigaction){.sa_handler = leave_wait, .sa_flags = SA_NODEFER}, NULL) == 0);
     CHECK(sigaction(SIGUSR2, &(struct sigaction){.sa_handler = handle, .sa_flags = SA_NODEFER}, NULL) == 0);
     guest_panic_silently();
-    while (scanf("%d %d %d", &program, &stream_count, &leaves) == 3) {
+    while (scanf("%d %d %d %d", &program, &stream_count, &leaves, &hooks) == 4) {
         for (int i = 0; i < stream_count; i++)
             read_stream(&streams[i], i);
         alarm(atoi(argv[1]));
-        run_program(leaves);
+        run_program(leaves, hooks);
         printf("%d\n", program);
         fflush(stdout);
     }

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use super::host::can_build;
 use super::machine::{COROUTINES, FIBERS, RunsOn};
 use super::programs::{Program, World};
-use super::steps::{Choice, HOWS, How, MEMORIES, WAYS_OF_THREAD_LOCALS};
+use super::steps::{Choice, FEEDERS, HOWS, How, MEMORIES, WAYS_OF_THREAD_LOCALS};
 
 /// The generator splitmix64.
 pub struct Random(pub u64);
@@ -94,6 +94,13 @@ pub fn program(seed: u64) -> Program {
             24 => Choice::UseFiberLocal,
             25 => Choice::YieldUsingFiberLocal,
             26 => Choice::JumpOutOfWait,
+            28 | 29 => Choice::Await,
+            30 | 31 => {
+                Choice::FeedCoroutine(random.below(COROUTINES), FEEDERS[random.below(12).saturating_sub(9)])
+            }
+            32 => Choice::TakeReady,
+            33 => Choice::Kill(random.below(COROUTINES)),
+            34 => Choice::AwaitFiber(random.below(FIBERS)),
             _ => Choice::Exceptions,
         };
         if world.take(thread, choice) {
@@ -126,5 +133,5 @@ pub fn moved(seed: u64) -> Option<Program> {
 }
 
 /// The weight of each kind of choice in a program without preferences.
-const USUAL: [usize; 28] =
-    [4, 4, 4, 3, 1, 1, 1, 1, 2, 4, 4, 4, 4, 3, 3, 3, 4, 4, 3, 2, 4, 3, 2, 2, 2, 3, 2, 2];
+const USUAL: [usize; 35] =
+    [4, 4, 4, 3, 1, 1, 1, 1, 2, 4, 4, 4, 4, 3, 3, 3, 4, 4, 3, 2, 4, 3, 2, 2, 2, 3, 2, 2, 6, 6, 2, 2, 2, 3, 3];

@@ -4,10 +4,11 @@
 
 mod calls;
 mod fibers;
+mod hooks;
 
 use std::collections::VecDeque;
 
-use super::steps::{Choice, How, Memory, Step};
+use super::steps::{Choice, Feeder, How, Memory, Step};
 use calls::FAILED;
 
 pub const COROUTINES: usize = 5;
@@ -15,6 +16,8 @@ pub const FIBERS: usize = 4;
 
 /// The number of a panic, used as its message.
 type Panic = u32;
+/// Not a panic, but the unwinding of a killed coroutine.
+const KILLED: Panic = Panic::MAX;
 /// The last panic of every thread at its start.
 const FIRST: Panic = 1;
 /// The last message of every fiber at its start: none.
@@ -69,9 +72,9 @@ enum State {
     Suspended,
     /// A fiber in the run queue.
     Ready,
-    /// A fiber waiting to be fed.
+    /// A fiber or a coroutine waiting to be fed.
     Eating,
-    /// A fiber waiting for the end of another.
+    /// A fiber or a coroutine waiting for the end of a fiber.
     Joining(usize),
     /// A fiber after its end, not joined yet.
     Ended(Result<i64, Panic>),
@@ -109,12 +112,14 @@ struct Context {
     inside: Inside,
     /// For a fiber: it was polled on the thread's own stack.
     polled_on_own: bool,
-    /// For a fiber: the number fed to it, not eaten yet.
+    /// The number fed to it, not eaten yet.
     fed: Option<i64>,
     /// For a fiber: the result of its wait at the next resumption.
     gives: Option<Gives>,
     /// Another context joins the fiber, or is bound to.
     claimed: bool,
+    /// The handle of the fiber was dropped: nobody joins it.
+    detached: bool,
     /// The context's fiber-local variable. The thread's variable is that of its own context.
     value: i64,
     /// For a fiber: the panic in the last message for C on its stack, or `NO_MESSAGE`.
@@ -133,6 +138,8 @@ pub struct Machine {
     /// A fiber has skipped downcalls. No coroutine runs from then on, since nothing tells skipped
     /// downcalls of a fiber's stacks from live ones.
     fiber_jumped: bool,
+    /// A coroutine was killed in a wait for a fiber. The fiber's end may wake the next wait.
+    joins_killed: bool,
     queue: VecDeque<usize>,
     /// The thread-local variable.
     value: i64,
@@ -163,6 +170,7 @@ impl Machine {
             fed: None,
             gives: None,
             claimed: false,
+            detached: false,
             value: 0,
             last: NO_MESSAGE,
         };
@@ -177,6 +185,7 @@ impl Machine {
             unwinding: 0,
             skipped: 0,
             fiber_jumped: false,
+            joins_killed: false,
             queue: VecDeque::new(),
             value: 0,
             frames: 0,
@@ -328,7 +337,8 @@ impl Machine {
                     return None;
                 }
                 let frames = self.contexts.iter().flat_map(|context| &context.frames);
-                (b'o', frames.filter(|frame| frame.downcall).count() as i64, 0)
+                let hooks = (1..=COROUTINES).filter(|&context| self.awaits(context)).count();
+                (b'o', (frames.filter(|frame| frame.downcall).count() + hooks) as i64, 0)
             }
             Choice::Exceptions => {
                 let (caught, uncaught) = self.exceptions();
@@ -356,10 +366,15 @@ impl Machine {
             }
             Choice::Resume(number) => {
                 let (context, a) = slot(1, number);
-                if self.contexts[context].state != State::Suspended || self.is_unknown() {
+                if self.is_unknown() {
+                    return None;
+                } else if self.awaits(context) {
+                    self.resume_wait(context, effect);
+                } else if self.contexts[context].state == State::Suspended {
+                    self.run(context, Inside::Resume);
+                } else {
                     return None;
                 }
-                self.run(context, Inside::Resume);
                 (b'e', a, 0)
             }
             Choice::Yield => {
@@ -367,6 +382,56 @@ impl Machine {
                 self.here().state = State::Suspended;
                 self.current = self.here().resumer;
                 (b'y', current as i64 - 1, 0)
+            }
+            Choice::Await => {
+                let Kind::Coroutine(_) = self.here().kind else { return None };
+                match self.here().fed.take() {
+                    Some(food) => effect.answer = food,
+                    None => self.suspend_by_hook(State::Eating)?,
+                }
+                (b'A', current as i64 - 1, 0)
+            }
+            Choice::AwaitFiber(number) => {
+                let (context, b) = slot(1 + COROUTINES, number);
+                let Kind::Coroutine(_) = self.here().kind else { return None };
+                let Context { state, claimed, .. } = self.contexts[context];
+                if claimed || matches!(state, State::Unused | State::Active) {
+                    return None;
+                } else if let State::Ended(_) = state {
+                    self.joined(context, effect);
+                } else {
+                    self.suspend_by_hook(State::Joining(context))?;
+                    self.contexts[context].claimed = true;
+                }
+                (b'B', current as i64 - 1, b)
+            }
+            Choice::FeedCoroutine(number, feeder) => {
+                let (context, a) = slot(1, number);
+                if feeder != Feeder::Itself && self.runs_on != RunsOn::Thread
+                    || self.contexts[context].fed.is_some()
+                {
+                    return None;
+                }
+                let food = self.number();
+                self.contexts[context].fed = Some(food);
+                (b"WTV"[feeder as usize], a, food)
+            }
+            Choice::TakeReady => {
+                // Threads of the program that share a worker would take each other's.
+                if self.runs_on != RunsOn::Thread {
+                    return None;
+                }
+                let ready = self.set_of(Self::is_ready);
+                let possible = if self.joins_killed { self.set_of(Self::awaits) } else { ready };
+                (b'q', ready, possible)
+            }
+            Choice::Kill(number) => {
+                let (context, a) = slot(1, number);
+                if !self.awaits(context) || self.is_unknown() {
+                    return None;
+                }
+                self.kill(context, effect);
+                (b'x', a, 0)
             }
             Choice::Discard(number) => {
                 let (context, a) = slot(1, number);
@@ -463,16 +528,20 @@ impl Machine {
             Choice::ResumeElsewhere(number) => {
                 let (context, a) = slot(1, number);
                 let Context { state, frames, .. } = &self.contexts[context];
-                if *state != State::Suspended || frames.len() == 1 {
+                let holds_rust = *state == State::Suspended && frames.len() > 1;
+                if !holds_rust && !self.awaits(context) {
                     return None;
                 }
                 self.ended = true;
                 (b'E', a, 0)
             }
             Choice::Exit => {
-                let stays = |context: &Context| matches!(context.state, State::Unused | State::Suspended);
+                let stays = |context: usize| {
+                    matches!(self.contexts[context].state, State::Unused | State::Suspended)
+                        || self.awaits(context)
+                };
                 let possible = self.runs_on == RunsOn::Thread && self.is_outermost() && self.unwinding == 0;
-                if !possible || !self.contexts[1..].iter().all(stays) {
+                if !possible || !(1..self.contexts.len()).all(stays) {
                     return None;
                 }
                 (self.ended, self.leaves) = (true, true);
@@ -518,7 +587,15 @@ impl Machine {
             |is: fn(&State) -> bool| (0..contexts.len()).filter(move |&context| is(&contexts[context].state));
         choices.extend(of(|state| *state == State::Suspended).map(|context| Choice::Resume(context - 1)));
         let number = |context: usize| context - 1 - COROUTINES;
-        choices.extend(of(|state| *state == State::Eating).map(|context| Choice::Feed(number(context))));
+        choices.extend(
+            (1..=COROUTINES)
+                .filter(|&context| self.is_ready(context))
+                .map(|context| Choice::Resume(context - 1)),
+        );
+        choices.extend(of(|state| *state == State::Eating).map(|context| match context {
+            1..=COROUTINES => Choice::FeedCoroutine(context - 1, Feeder::Itself),
+            _ => Choice::Feed(number(context)),
+        }));
         if current == 0 {
             if !self.queue.is_empty() {
                 choices.push(Choice::RunReady);

@@ -123,7 +123,9 @@ impl Program {
     pub fn text(&self, number: usize) -> String {
         let World { machines, steps, .. } = self.steps();
         let leaves = machines.iter().any(|machine| machine.leaves);
-        let mut text = format!("{number} {} {}\n", steps.len(), i32::from(leaves));
+        let is_wait = |step: &Step| matches!(step.choice, Choice::Await | Choice::AwaitFiber(_));
+        let hooks = steps.iter().flatten().any(is_wait);
+        let mut text = format!("{number} {} {} {}\n", steps.len(), i32::from(leaves), i32::from(hooks));
         for (runs_on, steps) in self.threads.iter().zip(&steps) {
             let letter = match runs_on {
                 RunsOn::Thread => 't',

@@ -86,6 +86,16 @@ pub enum Choice {
     Start(usize, Memory),
     Resume(usize),
     Yield,
+    /// Waits to be fed, in a coroutine: the wait suspends it, by the host's hook.
+    Await,
+    /// Waits for the end of a local fiber, in a coroutine that is suspended meanwhile.
+    AwaitFiber(usize),
+    /// Feeds a number to a coroutine, before or during its wait.
+    FeedCoroutine(usize, Feeder),
+    /// Takes all coroutines that can go on, without resuming them.
+    TakeReady,
+    /// Resumes a coroutine suspended by a wait, to end the wait.
+    Kill(usize),
     /// Frees the stack of a suspended coroutine, with all frames on it.
     Discard(usize),
     SpawnLocal(usize),
@@ -113,6 +123,18 @@ pub enum Choice {
     /// Spawns a worker's fiber. Its steps are those of a thread of the program.
     Spawn(usize),
 }
+
+/// The code that feeds a coroutine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feeder {
+    /// The code that takes the step.
+    Itself,
+    OtherThread,
+    /// A fiber of a worker.
+    Worker,
+}
+
+pub const FEEDERS: [Feeder; 3] = [Feeder::Itself, Feeder::OtherThread, Feeder::Worker];
 
 /// The stack of a coroutine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

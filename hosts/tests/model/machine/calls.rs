@@ -1,12 +1,13 @@
 //! Upcalls and downcalls: their stacks, their answers, and the way of their panics.
 
 use super::super::steps::{How, Memory};
-use super::{Context, Effect, Frame, Kind, Machine, Panic, RunsOn, State};
+use super::{Context, Effect, Frame, KILLED, Kind, Machine, NO_MESSAGE, Panic, RunsOn, State};
 
 /// The number of nested C frames with enough room on a stack of the host.
 const DEEPEST: usize = 8;
 pub(super) const FAILED: i64 = -1;
 const CAUGHT: i64 = -2;
+const CAUGHT_KILLED: i64 = -4;
 
 impl Machine {
     /// The place of upcalls from here, as a letter of `c/model.c` and a slot.
@@ -120,6 +121,10 @@ impl Machine {
                 self.unwinding -= 1;
                 Some(dropping)
             }
+            (Some(How::Catch | How::CatchOnFiber), Some(KILLED)) => {
+                effect.answer = CAUGHT_KILLED;
+                return Some(());
+            }
             (Some(How::Catch | How::CatchOnFiber), Some(panic)) => {
                 effect.caught = panic;
                 effect.answer = CAUGHT;
@@ -140,7 +145,7 @@ impl Machine {
 
     /// Catches a panic at an upcall made by C code of this context.
     pub(super) fn caught_at_upcall(&mut self, panic: Panic) {
-        let message = i64::from(panic);
+        let message = if panic == KILLED { NO_MESSAGE } else { i64::from(panic) };
         if self.suspends() {
             self.here().last = message;
         } else if self.runs_on == RunsOn::Thread {
@@ -151,7 +156,8 @@ impl Machine {
             let frame = frames.find(|frame| frame.downcall && encloses(frame));
             frame.map(|frame| frame.pending.get_or_insert(panic)).is_some()
         }
-        if leave(self.here(), panic, |_| true) {
+        // A killed coroutine does not interrupt the code beneath.
+        if leave(self.here(), panic, |_| true) || panic == KILLED {
             return;
         }
         // A panic from a coroutine goes to the nearest fiber outwards, if that was polled on the

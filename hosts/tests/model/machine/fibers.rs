@@ -27,11 +27,16 @@ impl Machine {
         let pending = self.here().frames[0].pending;
         let ended = pending.map_or(Ok(value), Err);
         let joiner = self.contexts.iter().position(|other| other.state == State::Joining(context));
+        // A coroutine waits for the host to resume it.
+        let joiner = joiner.filter(|&joiner| self.is_fiber(joiner));
         if self.unwinding > 0 || !self.can_leave(Some(context), joiner.is_some()) {
             return None;
         }
         self.here().frames.clear();
         self.here().state = State::Ended(ended);
+        if std::mem::take(&mut self.here().detached) {
+            (self.here().state, self.here().claimed) = (State::Unused, false);
+        }
         if let Some(joiner) = joiner {
             self.wake(joiner, Gives::EndOf(context));
         }
@@ -130,7 +135,7 @@ impl Machine {
     }
 
     /// Delivers the result of a joined fiber.
-    fn joined(&mut self, context: usize, effect: &mut Effect) {
+    pub(super) fn joined(&mut self, context: usize, effect: &mut Effect) {
         let State::Ended(result) = std::mem::replace(&mut self.contexts[context].state, State::Unused) else {
             unreachable!("only what has ended is joined")
         };
