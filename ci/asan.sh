@@ -23,7 +23,10 @@ RUSTC_BOOTSTRAP=1 "${lane[@]}" -p upcall --features sanitizer --test thread_loca
 # since host programs look for them there.
 export CFLAGS=-fsanitize=address ASAN_OPTIONS=detect_stack_use_after_return=0
 RUSTC_BOOTSTRAP=1 "${lane[@]}" -p hosts --features upcall/sanitizer --test hosts -- nested::plain nested::over panic::above panic::several \
-    waits::panics waits::on_registered drops::aborted
+    waits::panics waits::on_registered drops::aborted suspended::
+RUSTC_BOOTSTRAP=1 "${lane[@]}" -p hosts --features upcall/sanitizer --test misbehaving -- suspended_ends::killed \
+    suspended_ends::ends_before suspended_ends::panics suspended_ends::tasks suspended_ends::scopes suspended_ends::on_many \
+    suspended_ends::uninstalled suspended_ends::threads_end_while
 # C++ exceptions must be freed exactly once.
 RUSTC_BOOTSTRAP=1 "${lane[@]}" -p hosts --features upcall/sanitizer --test caught -- caught::in_both caught::by caught::cancelled
 RUSTC_BOOTSTRAP=1 "${lane[@]}" -p hosts --features upcall/sanitizer --test tools >/dev/null 2>&1 || true # builds the program

@@ -151,6 +151,7 @@ int guest_scopes_ended(void);
 int guest_suspended_coroutines(void);
 guest_bell *guest_bell_new(void);
 int guest_bell_ring(guest_bell *bell);
+int guest_bell_ring_slowly(guest_bell *bell);
 int guest_bell_fork(guest_bell *bell);
 int guest_bell_wait(guest_bell *bell);
 /* A fiber-local value, for a thread to be detached: src/detach.rs. */

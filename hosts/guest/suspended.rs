@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicI32;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Mutex, OnceLock};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use upcall::{enter, wait, wait_interruptible};
 
@@ -102,6 +103,17 @@ pub extern "C" fn guest_bell_new() -> Box<GuestBell> {
 /// Rings: every waiting call goes on. Returns their number. Writes to their stacks.
 #[unsafe(no_mangle)]
 pub extern "C" fn guest_bell_ring(bell: &GuestBell) -> c_int {
+    ring(bell, Duration::ZERO)
+}
+
+/// Rings like `guest_bell_ring`, with a pause before the calls of wakers. A fork during the pause
+/// loses these calls in the child.
+#[unsafe(no_mangle)]
+pub extern "C" fn guest_bell_ring_slowly(bell: &GuestBell) -> c_int {
+    ring(bell, Duration::from_millis(1))
+}
+
+fn ring(bell: &GuestBell, pause: Duration) -> c_int {
     let mut wakers = Vec::new();
     let mut first = bell.0.lock().unwrap();
     // SAFETY: the places in the list are valid, since each leaves the list at its drop.
@@ -112,8 +124,9 @@ pub extern "C" fn guest_bell_ring(bell: &GuestBell) -> c_int {
     }
     drop(first);
     let rung = wakers.len();
-    // A fork now loses the wakes in the child.
-    std::thread::yield_now();
+    if !pause.is_zero() {
+        std::thread::sleep(pause);
+    }
     wakers.into_iter().for_each(Waker::wake);
     rung as c_int
 }
