@@ -298,7 +298,7 @@ static void wait_for_task(void *unused) {
 static void wait_for_task_killed(void *unused) {
     (void)unused;
     upcall_task *task = guest_start(GUEST_NEVER, 0, 0, NULL, NULL);
-    CHECK(upcall_task_wait(task, -1) == -1 && last_panic_says("interrupted"));
+    CHECK(upcall_task_wait(task, -1) == -1 && last_panic_says("the host ended the coroutine"));
     CHECK(upcall_task_status(task) == UPCALL_TASK_RUNNING && upcall_task_free(task, 1) == 0);
     ended++;
 }

@@ -239,7 +239,7 @@ unsafe fn catch(call: impl FnOnce() -> c_int, buffer: *mut c_char, size: usize) 
     or_failed(enter(|| {
         let caught = catch_unwind(AssertUnwindSafe(call));
         let Err(payload) = caught else { return caught.unwrap() };
-        if payload.is::<upcall::Interrupted>() {
+        if payload.is::<upcall::Interrupted>() || payload.is::<upcall::coroutines::Killed>() {
             return -4;
         }
         let Some(message) = payload.downcast_ref::<String>() else {

@@ -269,7 +269,8 @@ fn a_killed_coroutine_unwinds() {
             })
             .unwrap_err()
         });
-        assert!(error.into_payload().is_some_and(|payload| payload.is::<Interrupted>()));
+        assert_eq!(error.message(), "the host ended the coroutine while it waited");
+        assert!(error.into_payload().is_some_and(|payload| payload.is::<coroutines::Killed>()));
         assert_eq!(dropped.get(), 2);
         // It may go on, and its next waits end as well, unless they are ready.
         let again = killed(|| {

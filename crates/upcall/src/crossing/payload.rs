@@ -22,8 +22,17 @@ impl std::error::Error for Interrupted {}
 
 /// The payload of the unwinding from a wait whose coroutine the host kills.
 ///
-/// It ends with the coroutine: the code beneath, which resumed it, is not unwound.
-pub(crate) struct Killed;
+/// The unwinding ends with the coroutine: the code that resumed it is not unwound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Killed;
+
+impl fmt::Display for Killed {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("the host ended the coroutine while it waited")
+    }
+}
+
+impl std::error::Error for Killed {}
 
 /// The message of a panic with this payload.
 pub(crate) fn message_of(payload: &(dyn Any + Send)) -> String {
@@ -36,7 +45,7 @@ pub(crate) fn message_of(payload: &(dyn Any + Send)) -> String {
     } else if payload.is::<Interrupted>() {
         Interrupted.to_string()
     } else if payload.is::<Killed>() {
-        "the host ended the coroutine while it waited".to_owned()
+        Killed.to_string()
     } else {
         "a panic whose payload is not a string".to_owned()
     }

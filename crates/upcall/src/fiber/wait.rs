@@ -80,6 +80,9 @@ use crate::thread::{Attached, Parked, RecordPin, ThreadState, waker};
 /// - If the fiber is dropped while it waits. Its stack is unwound from here, with a payload of
 ///   upcall's own and without the panic hook. Code that catches the payload and waits again is
 ///   unwound again.
+/// - If the host kills its coroutine, suspended by the wait: see
+///   [`Resumed::ToEnd`](crate::coroutines::Resumed::ToEnd). The stack is unwound from here, with
+///   the payload [`Killed`](crate::coroutines::Killed) and without the panic hook.
 /// - If the host ends the wait by its hook, [`Config::interrupted`](crate::Config::interrupted).
 ///   The host may end waits that block their thread. The future is dropped, and the stack is
 ///   unwound from here, with the payload [`Interrupted`] and without the panic hook. In an upcall,

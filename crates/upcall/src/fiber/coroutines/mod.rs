@@ -99,6 +99,7 @@ pub(crate) use waits::Taken;
 pub(crate) use waits::{Suspended, lock_word, suspended};
 
 use super::Fibers;
+pub use crate::crossing::Killed;
 use crate::crossing::downcall;
 use crate::thread::ThreadState;
 
@@ -134,8 +135,8 @@ pub enum Resumed {
     ToGoOn,
     /// It is to end: the host kills it.
     ///
-    /// The wait drops its future and unwinds, without the panic hook. So C gets the value declared
-    /// by the exported function. The unwinding goes on at the enclosing downcalls of this
+    /// The wait drops its future and unwinds, with the payload [`Killed`] and without the panic
+    /// hook. So C gets the value declared by the exported function. The unwinding goes on at the enclosing downcalls of this
     /// coroutine, and not beneath it. [`wait_interruptible`] returns
     /// [`Interrupted`](crate::Interrupted) instead. A wait that must not end, such as that of a
     /// scope, blocks the thread until it is over.
