@@ -414,9 +414,13 @@ fn call_on_system_stack<R, F: FnOnce() -> R, E: Ends<R>>(
         // SAFETY: `not_pooled` returned, so the thunk ran and did not panic, and has a result.
         return value_or_panic::<R, E>(unsafe { thunk.result() }, pending);
     };
-    let system_sp = stack.system_sp.load(Relaxed);
+    let mut system_sp = stack.system_sp.load(Relaxed);
     let frame = Frame::new();
     let call = begin(thread, &frame, sp);
+    if thread.stack_moves_at(system_sp) {
+        // SAFETY: as below.
+        system_sp = unsafe { call.place.leave_numbers(system_sp) };
+    }
     // SAFETY: this runs on `stack`, and `system_sp` was set at its entry or at its coroutine's last
     // resumption. The frames above `system_sp` wait for this code, so nothing is in use below. The
     // thunk has not run.

@@ -45,12 +45,21 @@
 //!    coroutines in between are passed over: any of them may be suspended. The unwinding of a
 //!    coroutine killed by the host ends without this step.
 //!
+//! # Stacks that move
+//!
+//! If the host has said that it copies the thread's own stack away and back, only the part of the
+//! running coroutine is in its place. Walking on from its first frame would read remnants of other
+//! frames, and take any of their words for an address. So no walk goes into such a stack. A
+//! downcall made there has left its number below the start of its C frames. The result is the
+//! innermost downcall beneath the upcall whose number is in its place.
+//!
 //! # Limits
 //!
-//! Two things cannot be known. In both cases the search takes the newest call that seems live:
+//! Three things cannot be known. In each case the search takes the newest call that seems live:
 //!
 //! - Beyond the end of the walk, C may have abandoned a call by `longjmp`, and its frame may be
 //!   unchanged.
+//! - On a stack that moves, a suspended coroutine's numbers may be left in an array without content.
 //! - A function may make several downcalls, or may not have made its own yet. A number in its frame
 //!   may come from another of them, or from an earlier frame of the same function at the same SP.
 //!
@@ -66,7 +75,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::backtrace;
 use crate::coroutine::FiberContext;
-use crate::stack::{StackHeader, ThreadId, header_at};
+use crate::stack::{StackHeader, header_at};
 use crate::thread::{OpenCall, Record, ThreadState};
 
 /// How to treat a downcall in the very frame of the code that asks.
@@ -114,9 +123,12 @@ fn of_code(
     let record = thread.record()?;
     record.open_calls().next()?;
     if let Some(fiber) = header_at(upcall_sp).and_then(StackHeader::fiber) {
-        return of_fiber(record, fiber, thread.id(), upcall_sp, own_frame);
+        return of_fiber(record, fiber, thread, upcall_sp, own_frame);
     }
-    let walk = walk(record, upcall_sp, own_frame, |_| true);
+    if thread.stack_moves_at(came_from) {
+        return on_moving_stack(thread, record, came_from);
+    }
+    let walk = walk(thread, record, upcall_sp, own_frame, |_| true);
     if walk.found.is_some() {
         return walk.found;
     }
@@ -125,7 +137,7 @@ fn of_code(
         let walked_to = if came_from == upcall_sp { walk.walked_to } else { came_from };
         let beyond = |call: &OpenCall| {
             let c_sp = call.own_c_sp(thread.id());
-            stack.contains(c_sp) && c_sp >= walked_to && is_there(call)
+            stack.contains(c_sp) && c_sp >= walked_to && is_there(thread, call)
         };
         if let Some(call) = newest(record, beyond) {
             return Some(call);
@@ -146,19 +158,28 @@ fn of_code(
             return newest(record, |call| fiber.stack_with(call.rust_sp()).is_some());
         }
     }
-    newest(record, |call| thread.owns(call.own_c_sp(thread.id())) && is_there(call))
+    newest(record, |call| thread.owns(call.own_c_sp(thread.id())) && is_there(thread, call))
+}
+
+/// Finds the open downcall that encloses an upcall from `came_from`, on a stack that moves.
+fn on_moving_stack<'a>(thread: &ThreadState, record: &'a Record, came_from: usize) -> Option<&'a OpenCall> {
+    let c_sp = |call: &OpenCall| call.own_c_sp(thread.id());
+    let beneath = |call: &&OpenCall| thread.owns(c_sp(call)) && c_sp(call) >= came_from;
+    let there = record.open_calls().filter(beneath).filter(|call| is_there(thread, call));
+    there.min_by_key(|call| (c_sp(call), Reverse(call.serial())))
 }
 
 /// Finds the open downcall that encloses an upcall from one of the fiber's stacks.
 fn of_fiber<'a>(
     record: &'a Record,
     fiber: &FiberContext,
-    id: ThreadId,
+    thread: &ThreadState,
     upcall_sp: usize,
     own_frame: OwnFrame,
 ) -> Option<&'a OpenCall> {
+    let id = thread.id();
     let its = |call: &OpenCall| fiber.stack_with(call.rust_sp());
-    let walk = walk(record, upcall_sp, own_frame, |call| its(call).is_some());
+    let walk = walk(thread, record, upcall_sp, own_frame, |call| its(call).is_some());
     if walk.found.is_some() {
         return walk.found;
     }
@@ -169,12 +190,17 @@ fn of_fiber<'a>(
         fiber.stack_with(c_sp).map_or_else(|| Some((its(call)?, call.rust_sp())), |stack| Some((stack, c_sp)))
     };
     let least = (fiber.stack_with(upcall_sp)?, walk.walked_to);
-    newest(record, |call| its(call).is_some() && place(call) >= Some(least) && is_there(call))
+    newest(record, |call| its(call).is_some() && place(call) >= Some(least) && is_there(thread, call))
 }
 
 /// Whether the call's frame is still in its place. If the host copies stacks, another call's frame
 /// may be there, or none.
-fn is_there(call: &OpenCall) -> bool {
+fn is_there(thread: &ThreadState, call: &OpenCall) -> bool {
+    let c_sp = call.own_c_sp(thread.id());
+    if c_sp != call.rust_sp() && thread.stack_moves_at(c_sp) {
+        // SAFETY: C began there, on the thread's own stack.
+        return unsafe { call.left_numbers_at(c_sp) };
+    }
     const SIZE: usize = 16 << 10;
     let end = stackbounds::at(call.rust_sp()).high().min(call.rust_sp() + SIZE);
     // SAFETY: the callers found the call's C frames on a stack in use. Its Rust frame was there
@@ -223,7 +249,13 @@ struct Walk<'a, F> {
 }
 
 /// Walks the frames above the upcall, up to the first with an open downcall that counts.
-fn walk<F>(record: &Record, upcall_sp: usize, own_frame: OwnFrame, counts: F) -> Walk<'_, F>
+fn walk<'a, F>(
+    thread: &ThreadState,
+    record: &'a Record,
+    upcall_sp: usize,
+    own_frame: OwnFrame,
+    counts: F,
+) -> Walk<'a, F>
 where
     F: Fn(&OpenCall) -> bool,
 {
@@ -239,7 +271,7 @@ where
         in_its_frame: None,
         found: None,
     };
-    backtrace::walk(&mut |frame| walk.step(frame.sp, frame.function));
+    backtrace::walk(&mut |frame| !thread.stack_moves_at(frame.sp) && walk.step(frame.sp, frame.function));
     walk.found = match own_frame {
         OwnFrame::Counts => walk.in_its_frame.or(walk.found),
         OwnFrame::Last => walk.found.or(walk.in_its_frame),

@@ -158,7 +158,7 @@ pub(super) fn choose_placement(
         _ => Some(thread.usable_below(sp)),
     };
     let needed = entry.needs(thread);
-    let moves = thread.own_stack_moves() && thread.owns(sp);
+    let moves = thread.stack_moves_at(sp);
     match (entry.choice, room) {
         (StackChoice::Caller, Some(remaining)) if remaining < needed => {
             Err(Refusal::NoRoom { needed, remaining })

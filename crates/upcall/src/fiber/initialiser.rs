@@ -144,10 +144,12 @@ fn look(key: usize, fiber: Option<&FiberContext>) -> Option<Inside> {
         remaining -= 1;
         // A marked frame of a switch is between two stacks, and may have its SP on neither.
         let switches = frame.calls_handler && MARKED_AS_HANDLERS;
+        // The walk ends at a stack that moves: an initialiser around frames there is not found.
+        let moves = thread.stack_moves_at(frame.sp);
         // The first frame of an extension stack has the stack's base for SP. The byte below is on
         // the stack.
         let goes_on = || switches || fiber.is_none_or(|fiber| fiber.stack_with(frame.sp - 1).is_some());
-        inside.is_none() && remaining != 0 && goes_on()
+        inside.is_none() && remaining != 0 && !moves && goes_on()
     });
     if inside.is_none() {
         place(key).store(key, Relaxed);

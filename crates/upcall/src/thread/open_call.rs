@@ -20,6 +20,12 @@ pub(crate) type Payload = Box<dyn Any + Send>;
 /// this is. No stack pointer is odd.
 pub(crate) const C_HERE: usize = 1;
 
+/// How often a call leaves its number below a system SP, where the host copies the stack.
+///
+/// Later frames may cover the place and leave words of it as they were, in an array without content.
+/// The more copies, the less likely is an array of this size.
+const LEFT_NUMBERS: usize = 64;
+
 // The states of a place:
 //
 // | state                   | the place                                                |
@@ -205,6 +211,34 @@ impl OpenCall {
         // SAFETY: the caller guarantees that `from..to` is readable. Both are aligned because SP
         // is.
         unsafe { words(from, to) }.any(|word| word == serial)
+    }
+
+    /// Leaves the call's number below `system_sp`, for [`left_numbers_at`](Self::left_numbers_at).
+    /// Returns SP for C, below the numbers.
+    ///
+    /// # Safety
+    /// Nothing is in use below `system_sp`, on a stack of the calling thread.
+    #[cold]
+    #[inline(never)]
+    pub unsafe fn leave_numbers(&self, system_sp: usize) -> usize {
+        let below = system_sp - size_of::<[usize; LEFT_NUMBERS]>();
+        let numbers = ptr::with_exposed_provenance_mut::<[usize; LEFT_NUMBERS]>(below);
+        // SAFETY: the caller guarantees that nothing else is there.
+        unsafe { numbers.write([self.serial(); LEFT_NUMBERS]) };
+        below
+    }
+
+    /// Whether the call left its number below `c_sp`, where its C code began, and it is still
+    /// there. Otherwise the host has put other frames there, or the stack was not known to move.
+    ///
+    /// # Safety
+    /// The call began C at `c_sp`, on a stack of the calling thread.
+    pub unsafe fn left_numbers_at(&self, c_sp: usize) -> bool {
+        let below = c_sp - size_of::<[usize; LEFT_NUMBERS]>();
+        // SAFETY: the caller guarantees that this is below frames on a stack of the thread, so it
+        // is readable. Both ends are aligned because SP is.
+        let words = unsafe { words(below, c_sp) };
+        words.filter(|&word| word == self.serial()).count() == LEFT_NUMBERS
     }
 
     /// SP at which C began: on the system stack, or on the same stack as the Rust code. `system_sp`

@@ -134,9 +134,13 @@ impl ThreadState {
         self.calls.note_copies();
     }
 
-    /// Whether the host copies the own stack away and back.
-    pub fn own_stack_moves(&self) -> bool {
-        self.own.moves.get()
+    /// Whether `sp` is on the own stack, and the host copies that away and back.
+    ///
+    /// Only the running coroutine's part is in its place. Beyond it are remnants of frames: a walk
+    /// that comes to them reads any address.
+    #[inline(always)]
+    pub fn stack_moves_at(&self, sp: usize) -> bool {
+        self.own.moves.get() && self.owns(sp)
     }
 
     /// The lowest address of the own stack that upcalls may use, as far as is known.
