@@ -6,14 +6,16 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/../../../target/hosts} RUST_BAC
 # Debian's Python has the packages.
 python=/usr/bin/python3
 
-$python -c 'import greenlet, cffi' 2> /dev/null || { echo "SKIPPED: there is no $python with greenlet and cffi"; exit 77; }
-echo "version $($python -c 'import platform, greenlet, cffi
-print(f"Python {platform.python_version()}, greenlet {greenlet.__version__}, cffi {cffi.__version__}")')"
+$python -c 'import greenlet, gevent, cffi' 2> /dev/null || { echo "SKIPPED: there is no $python with greenlet, gevent and cffi"; exit 77; }
+echo "version $($python -c 'import platform, greenlet, gevent, cffi
+print(f"Python {platform.python_version()}, greenlet {greenlet.__version__}, gevent {gevent.__version__}, cffi {cffi.__version__}")')"
 # The stable ABI needs no Python at build time.
 PYO3_NO_PYTHON=1 cargo build --release --locked --quiet
+cargo build --release --locked --quiet --package pages
 built=$CARGO_TARGET_DIR/python
 mkdir -p "$built"
 cp "$CARGO_TARGET_DIR/release/libpython_host.so" "$built/python_host.so"
+cp "$CARGO_TARGET_DIR/release/libpages.so" "$built"
 $python bindings.py "$built/python_host.so"
 
 said=$(mktemp)
@@ -43,3 +45,29 @@ run cffi_api exceptions 'ignored from cffi callback'
 for case in exceptions panic_outside nested fibers ended interrupted; do
     run pyo3 $case
 done
+
+# Waits that suspend greenlets. The cases print figures, too.
+suspended() { # SCRIPT [LOOP CASE]
+    local script=$1 status=0 printed
+    shift
+    printed=$(timeout 60 $python "$script" "$@" "$built" 2> "$said") || status=$?
+    if [ "$status" != 0 ] || [ "${printed##*$'\n'}" != done ]; then
+        printf '%s %s\n  status %s, printed: %s; said:\n' "$script" "$*" "$status" "$printed"
+        tail -20 "$said"
+        exit 1
+    fi >&2
+    echo "${printed%done}ok $script $*"
+}
+
+for loop in own gevent; do
+    for case in sleeps stacks timers messages threads nested panics others_live killed caught killed_when_ready \
+        too_soon on_the_loop forks thread_exits exits; do
+        suspended suspended.py $loop $case
+    done
+done
+for case in main_greenlet timeouts interrupted loop_ends; do
+    suspended suspended.py gevent $case
+done
+echo "With the pages of a thousand idle stacks kept:"
+UPCALL_IDLE_STACKS=1024 suspended suspended.py gevent sleeps
+suspended pages.py

@@ -1,6 +1,8 @@
 //! The functions of `python_host.h`.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_int, c_uint, c_void};
+use std::hint::black_box;
+use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
 use upcall::{downcall, enter, wait};
@@ -62,4 +64,23 @@ pub extern "C" fn host_open_calls() -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn host_stacks_in_use() -> c_int {
     upcall::snapshot().pool.in_use as c_int
+}
+
+/// Waits for some milliseconds. Returns 0, or -1 on failure.
+#[unsafe(no_mangle)]
+pub extern "C" fn host_sleep(milliseconds: c_uint) -> c_int {
+    or_failed(enter(|| {
+        upcall::sleep(Duration::from_millis(milliseconds.into()));
+        0
+    }))
+}
+
+/// Returns the address of a variable of this function.
+#[unsafe(no_mangle)]
+pub extern "C" fn host_frame() -> usize {
+    enter(|| {
+        let variable = 0_u8;
+        (&raw const *black_box(&variable)).addr()
+    })
+    .unwrap_or(0)
 }

@@ -21,6 +21,11 @@ int host_receive(host_channel *channel);
 /* Starts a fiber of this thread. It waits for a worker's fiber, and then calls `function`. */
 int host_start(callback function, void *argument);
 
+/* Waits for some milliseconds. */
+int host_sleep(unsigned milliseconds);
+/* The address of a variable of this function. */
+size_t host_frame(void);
+
 /* The open calls of this thread, and the pooled stacks in use. */
 int host_open_calls(void);
 int host_stacks_in_use(void);
