@@ -59,7 +59,8 @@
 //!
 //! - Beyond the end of the walk, C may have abandoned a call by `longjmp`, and its frame may be
 //!   unchanged.
-//! - On a stack that moves, a suspended coroutine's numbers may be left in an array without content.
+//! - On a stack that moves, numbers of a suspended coroutine may be left in an array without
+//!   content.
 //! - A function may make several downcalls, or may not have made its own yet. A number in its frame
 //!   may come from another of them, or from an earlier frame of the same function at the same SP.
 //!
@@ -165,8 +166,13 @@ fn of_code(
 fn on_moving_stack<'a>(thread: &ThreadState, record: &'a Record, came_from: usize) -> Option<&'a OpenCall> {
     let c_sp = |call: &OpenCall| call.own_c_sp(thread.id());
     let beneath = |call: &&OpenCall| thread.owns(c_sp(call)) && c_sp(call) >= came_from;
-    let there = record.open_calls().filter(beneath).filter(|call| is_there(thread, call));
-    there.min_by_key(|call| (c_sp(call), Reverse(call.serial())))
+    let there = || record.open_calls().filter(beneath).filter(|call| is_there(thread, call));
+    // Of nested calls, the inner one is newer. So a call older than one around it is a remnant.
+    let is_newer = |outer: &OpenCall, call: &OpenCall| {
+        c_sp(outer) > c_sp(call) && outer.serial() > call.serial() && c_sp(outer) != outer.rust_sp()
+    };
+    let nested = there().filter(|call| !there().any(|outer| is_newer(outer, call)));
+    nested.min_by_key(|call| (c_sp(call), Reverse(call.serial())))
 }
 
 /// Finds the open downcall that encloses an upcall from one of the fiber's stacks.
@@ -201,8 +207,8 @@ fn is_there(thread: &ThreadState, call: &OpenCall) -> bool {
         // SAFETY: C began there, on the thread's own stack.
         return unsafe { call.left_numbers_at(c_sp) };
     }
-    const SIZE: usize = 16 << 10;
-    let end = stackbounds::at(call.rust_sp()).high().min(call.rust_sp() + SIZE);
+    let size = if thread.stack_moves_at(call.rust_sp()) { 1 << 10 } else { 16 << 10 };
+    let end = stackbounds::at(call.rust_sp()).high().min(call.rust_sp() + size);
     // SAFETY: the callers found the call's C frames on a stack in use. Its Rust frame was there
     // too, or on a pooled stack, and pooled stacks stay mapped. The range ends with the stack.
     unsafe { call.frame_is_in(call.rust_sp(), end) }

@@ -22,8 +22,8 @@ pub(crate) const C_HERE: usize = 1;
 
 /// How often a call leaves its number below a system SP, where the host copies the stack.
 ///
-/// Later frames may cover the place and leave words of it as they were, in an array without content.
-/// The more copies, the less likely is an array of this size.
+/// Later frames may cover the place and leave words of it as they were, in an array without
+/// content. The more copies, the less likely is an array of this size.
 const LEFT_NUMBERS: usize = 64;
 
 // The states of a place:
