@@ -438,11 +438,12 @@ def too_soon():
 
 def on_the_loop():
     """A wait of the loop's own greenlet blocks the thread: no other greenlet runs."""
-    greenlets, ran = Greenlets(), []
-    greenlets.spawn(lambda: ran.append(host.host_sleep(1)))
+    greenlets, ran, channel = Greenlets(), [], host.host_channel_new()
+    greenlets.spawn(lambda: ran.append(host.host_receive(channel)))
     let_begin()
 
     def block():
+        check(host.host_send(channel, 5) == 0, "the message to be sent")
         check(host.host_sleep(30) == 0 and not ran and greenlets.suspended() == 1, "the wait to block")
         ran.append("blocked")
 
@@ -451,7 +452,7 @@ def on_the_loop():
     else:
         block()
     greenlets.run()
-    check(ran == ["blocked", 0], "one to wait for the other, not", ran)
+    check(ran == ["blocked", 5], "one to wait for the other, not", ran)
     greenlets.close()
 
 
@@ -466,7 +467,7 @@ def main_greenlet():
             gevent.sleep(0.001)
 
     one = gevent.spawn(count)
-    check(pages.pages_nap(100) == 0 and turns > 5, "others to run, not", turns)
+    check(pages.pages_nap(300) == 0 and turns > 5, "others to run, not", turns)
     one.kill()
     greenlets.close()
 
@@ -509,7 +510,7 @@ def loop_ends():
     """The watcher keeps gevent's loop only while a greenlet is suspended."""
     greenlets, hub = Greenlets(), gevent.get_hub()
     check(hub.join(10) is True, "the hub to have nothing to do")
-    greenlets.spawn(host.host_sleep, 100)
+    greenlets.spawn(host.host_sleep, 1000)
     let_begin()
     check(hub.join(0.01) is not True, "the hub to go on")
     greenlets.run()
