@@ -177,6 +177,33 @@ fn a_completion_may_panic_wait_start_and_free() {
     Task::free(task, false).unwrap();
 }
 
+/// An operation that wakes itself at once goes on, whatever a completion blocks meanwhile.
+#[test]
+fn a_completion_may_block_until_a_later_task_has_ended() {
+    const LONG: Duration = Duration::from_secs(20);
+    for round in 0..40 {
+        let builder = executors()[round % 2].clone();
+        let (begins, begun) = channel();
+        let (ends, ended) = channel::<()>();
+        let (tells, told) = channel();
+        let blocks = Completion::call(move |_, _| {
+            begins.send(()).unwrap();
+            tells.send(ended.recv_timeout(LONG)).unwrap();
+        });
+        let unblocks = Completion::call(move |_, _| ends.send(()).unwrap());
+        let yields = || async {
+            futures_lite::future::yield_now().await;
+            Ok::<_, io::Error>(())
+        };
+        let first = builder.clone().start(yields(), blocks).unwrap();
+        begun.recv().unwrap();
+        let second = builder.start(yields(), unblocks).unwrap();
+        assert_eq!(told.recv(), Ok(Ok(())), "round {round}");
+        Task::free(first, false).unwrap();
+        Task::free(second, false).unwrap();
+    }
+}
+
 #[test]
 fn c_gets_its_data_the_task_and_the_status() {
     static CALLS: AtomicUsize = AtomicUsize::new(0);

@@ -10,6 +10,7 @@ mod mailbox;
 #[cfg(all(test, upcall_loom))]
 mod model;
 mod newest;
+mod noting_waker;
 pub(crate) mod operation;
 mod queue;
 mod runnable;

@@ -2,9 +2,13 @@
 //!
 //! Whoever starts an operation makes its first poll. If the operation is not ready then, a worker
 //! becomes its home, as a fiber's worker does at the fiber's beginning. From then on only the home
-//! polls it, and wakes go to the home's queue. Rule: **an operation without a home has not been
-//! polled, or is being polled for the first time.** So no wake comes before there is a home:
-//! async-task hands a task woken during a poll to its executor after the poll.
+//! polls it, and wakes go to the home's queue.
+//!
+//! If the operation has woken itself in its first poll, any worker may go on with it: the operation
+//! is added to the fibers not yet begun, and whoever polls it next is its home. Rule: **an
+//! operation without a home is in its first poll, or waits for its next poll.** So no wake needs a
+//! home before there is one: async-task hands a task woken during a poll to its executor after the
+//! poll.
 
 use std::future::Future;
 use std::marker::PhantomData;
@@ -15,6 +19,7 @@ use std::task::{Context, Poll, Waker};
 
 use async_task::FallibleTask;
 
+use super::noting_waker::NotingWaker;
 use super::queue::Queue;
 use super::runnable::{Meta, Runnable};
 use super::spawned::Refused;
@@ -107,8 +112,18 @@ unsafe fn new<F: Future<Output = ()> + 'static>(
     // SAFETY: the metadata is in the task, as the future is, and the future is dropped first. Any
     // thread may call `schedule`. The caller guarantees that the future is `Send`, or that its home
     // is the calling thread's queue; only the home polls and drops a future.
-    let (runnable, task) = unsafe { make.spawn_unchecked(housed, super::spawned::schedule) };
+    let (runnable, task) = unsafe { make.spawn_unchecked(housed, schedule) };
     (FirstPoll(runnable, PhantomData), Operation(task.fallible()))
+}
+
+/// Queues a woken operation at its home. Without one, this is the end of its first poll, on the
+/// starter's thread, and a worker is to come.
+fn schedule(runnable: Runnable) {
+    match runnable.metadata().home() {
+        Some(home) => home.push(runnable),
+        // If there is no worker, the drop ends the operation.
+        None => drop(workers::add_polled(runnable)),
+    }
 }
 
 /// A future with its home, for the executor.
@@ -134,10 +149,16 @@ impl<F: Future<Output = ()>> Future for Housed<F> {
         if this.place.as_ref().is_some_and(|place| place.home.ends_operations()) {
             return Poll::Ready(());
         }
-        let _polls = OperationPoll::begin(context.waker());
+        let noting = NotingWaker::new(context.waker());
+        // SAFETY: `noting` stays where it is during the poll.
+        let waker = unsafe { noting.waker() };
+        let is_first = this.meta.home().is_none();
+        let poll_with = if is_first { &*waker } else { context.waker() };
+        let _polls = OperationPoll::begin(poll_with);
         // SAFETY: `this` was pinned, and so its field is.
-        let polled = unsafe { Pin::new_unchecked(&mut this.future) }.poll(context);
-        if polled.is_pending() && this.place.is_none() {
+        let future = unsafe { Pin::new_unchecked(&mut this.future) };
+        let polled = future.poll(&mut Context::from_waker(poll_with));
+        if polled.is_pending() && this.place.is_none() && !(is_first && noting.has_woken()) {
             match find_home(this.meta, context.waker()) {
                 Some(place) => this.place = Some(place),
                 // Nobody would poll it again, so it ends now.
@@ -154,6 +175,20 @@ impl<F> Drop for Housed<F> {
             waker::discard(place.home.remove_operation(place.index));
         }
     }
+}
+
+/// Calls `f` after the end of an operation. Meanwhile its worker counts as about to come to others.
+pub(crate) fn after_end(f: impl FnOnce()) {
+    struct Restore(&'static Queue, bool);
+
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            self.0.is_after_end.store(self.1, Relaxed);
+        }
+    }
+
+    let _restore = Queue::own().map(|own| Restore(own, own.is_after_end.swap(true, Relaxed)));
+    f();
 }
 
 /// Enters an operation into the list of its home. The home of an operation without one is a worker
@@ -240,9 +275,10 @@ impl Queue {
         self.operation_count.load(Relaxed) != 0
     }
 
-    /// The number of fibers and operations that have waited here and not ended.
-    pub fn members(&self) -> usize {
-        self.begun() + self.operation_count.load(Relaxed)
+    /// The number of fibers and operations that have waited here and not ended, and one more during
+    /// a run.
+    pub fn load(&self) -> usize {
+        self.begun() + self.operation_count.load(Relaxed) + usize::from(self.runs().is_some())
     }
 
     /// Whether fibers or operations have waited here and not ended.

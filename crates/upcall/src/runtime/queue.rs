@@ -69,6 +69,8 @@ pub(crate) struct Queue {
     pub(super) operation_count: AtomicUsize,
     /// Whether they are to end at their next poll.
     pub(super) ends_operations: AtomicBool,
+    /// Whether the running operation has ended, and the rest of the run is its completion.
+    pub(super) is_after_end: AtomicBool,
     /// Whether the owner serves the queue: from `begin` to `end`.
     attended: AtomicBool,
     /// Tells the host's event loop that a fiber can run.
@@ -174,6 +176,7 @@ impl Queue {
             operations: Lock::new(Operations::new()),
             operation_count: AtomicUsize::new(0),
             ends_operations: AtomicBool::new(false),
+            is_after_end: AtomicBool::new(false),
             attended: AtomicBool::new(false),
             event,
             lost: AtomicBool::new(false),
@@ -422,6 +425,11 @@ impl Queue {
     #[inline]
     pub fn runs_own_code(&self) -> bool {
         !self.runs.load(Relaxed).is_null() && !ThreadState::current().sleeps()
+    }
+
+    /// Whether the owner, if it is not idle, is about to look for the next to run.
+    pub fn is_about_to_look(&self) -> bool {
+        self.runs().is_none() || self.is_after_end.load(Relaxed)
     }
 
     /// The number of fibers that have waited here and not ended.

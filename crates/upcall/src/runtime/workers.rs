@@ -6,8 +6,9 @@
 //!        │                       the newest before it goes to `waiting`
 //!        └─ elsewhere:           the fiber goes to `waiting`
 //!
-//! waiting: fibers not yet begun, for any worker; for each, an idle worker is called,
-//!          or one is started, up to the number configured
+//! waiting: fibers not yet begun, and operations that woke themselves in their first poll,
+//!          for any worker; for each, an idle worker is called, or one is started, up to
+//!          the number configured, unless a worker is about to come anyway
 //!
 //! worker:  runs its own ready fibers, its newest, then `waiting`; then turns idle;
 //!          its newest goes to `waiting` if another worker is available
@@ -163,29 +164,7 @@ pub(super) fn forget_others(own: Option<&'static Queue>) {
 /// Takes a fiber not yet begun.
 pub(super) fn add(runnable: Runnable) -> Result<(), (Runnable, Refused)> {
     let Some(own) = Queue::own().filter(|own| own.event.is_none() && own.runs_own_code()) else {
-        let mut workers = lock();
-        if workers.all.is_empty() {
-            drop(workers);
-            fork::before_first_thread();
-            workers = lock();
-        }
-        if workers.state != State::Open {
-            return Err((runnable, Refused::Closed));
-        }
-        if workers.all.is_empty() {
-            if let Err(error) = workers.start() {
-                return Err((runnable, Refused::NoThread(error)));
-            }
-            workers.push_waiting(runnable);
-            drop(workers);
-            if !parker::other_cores() {
-                // The watcher is the guard of deferred wakes.
-                watcher::call();
-            }
-        } else {
-            add_waiting(workers, runnable);
-        }
-        return Ok(());
+        return add_from_outside(runnable, |state| state == State::Open);
     };
     // A worker running a fiber has neither ended nor gone to sleep, so it will come to this one.
     let displaced = own.put_newest(runnable);
@@ -196,21 +175,62 @@ pub(super) fn add(runnable: Runnable) -> Result<(), (Runnable, Refused)> {
     Ok(())
 }
 
+/// Takes an operation that is ready for its second poll. A shutdown waits for it.
+pub(super) fn add_polled(runnable: Runnable) -> Result<(), (Runnable, Refused)> {
+    add_from_outside(runnable, |state| state != State::Closed)
+}
+
+/// Adds a fiber for any worker. Calls none if one is about to come anyway.
+fn add_from_outside(
+    runnable: Runnable,
+    is_open: impl FnOnce(State) -> bool,
+) -> Result<(), (Runnable, Refused)> {
+    let mut workers = lock_to_start();
+    if !is_open(workers.state) {
+        return Err((runnable, Refused::Closed));
+    }
+    if workers.all.is_empty() {
+        if let Err(error) = workers.start() {
+            return Err((runnable, Refused::NoThread(error)));
+        }
+        workers.push_waiting(runnable);
+        drop(workers);
+        if !parker::other_cores() {
+            // The watcher is the guard of deferred wakes.
+            watcher::call();
+        }
+    } else if workers.not_called_for() < workers.coming() {
+        workers.push_waiting(runnable);
+        drop(workers);
+        // The worker may not come for long.
+        watcher::call();
+    } else {
+        add_waiting(workers, runnable);
+    }
+    Ok(())
+}
+
+/// Takes the lock. If the process has no worker, the caller may start the first.
+fn lock_to_start() -> Held<Workers> {
+    let workers = lock();
+    if !workers.all.is_empty() {
+        return workers;
+    }
+    drop(workers);
+    fork::before_first_thread();
+    lock()
+}
+
 /// Chooses a worker as the home of an operation that has waited elsewhere, and calls `enter` with
 /// its queue, under the lock: until then, the worker may end.
 pub(super) fn home(enter: impl FnOnce(&'static Queue)) -> Result<&'static Queue, Refused> {
-    let mut workers = lock();
-    if workers.all.is_empty() {
-        drop(workers);
-        fork::before_first_thread();
-        workers = lock();
-    }
+    let mut workers = lock_to_start();
     if workers.state == State::Closed {
         return Err(Refused::Closed);
     }
     let is_first = workers.all.is_empty();
-    let fewest = workers.all.iter().map(|worker| worker.queue).min_by_key(|queue| queue.members());
-    let queue = match fewest.filter(|queue| queue.members() == 0 || workers.all.len() >= configured()) {
+    let fewest = workers.all.iter().map(|worker| worker.queue).min_by_key(|queue| queue.load());
+    let queue = match fewest.filter(|queue| queue.load() == 0 || workers.all.len() >= configured()) {
         Some(queue) => queue,
         None => match (workers.start(), fewest) {
             (Ok(queue), _) | (Err(_), Some(queue)) => queue,
@@ -271,6 +291,17 @@ impl Workers {
     /// The number of waiting fibers that no worker was called for.
     pub fn not_called_for(&self) -> usize {
         self.waiting.len().saturating_sub(self.called)
+    }
+
+    /// The number of workers that come to a waiting fiber uncalled: between two runs, or in the
+    /// completion of a task. A worker found there by the watcher does not count.
+    fn coming(&self) -> usize {
+        let comes = |worker: &&Worker| {
+            let queue = worker.queue;
+            let is_stuck = worker.watched == Some(queue.steps.load(Relaxed));
+            queue.is_about_to_look() && !is_stuck && !self.is_idle(queue)
+        };
+        self.all.iter().filter(comes).count().saturating_sub(self.called)
     }
 
     pub fn is_idle(&self, queue: &Queue) -> bool {

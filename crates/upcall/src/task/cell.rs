@@ -19,7 +19,7 @@ use crate::drop_guards::IgnoreDropPanic;
 use crate::handle::table;
 use crate::process::fork;
 use crate::runtime::LocalRuntimeHandle;
-use crate::runtime::operation::LocalHome;
+use crate::runtime::operation::{self, LocalHome};
 
 /// The end of an operation.
 pub(super) enum Outcome {
@@ -186,7 +186,7 @@ impl TaskCell {
         if end.is_watched {
             watchers::tell(self);
         }
-        self.deliver();
+        operation::after_end(|| self.deliver());
     }
 
     /// Calls the completion, on the thread chosen for it.
