@@ -162,19 +162,25 @@ impl Watch {
         unsafe { &*self.0.get() }.as_ref().map(|descriptor| &descriptor.event)
     }
 
-    /// Makes the descriptor, or finds it. In the child of a fork, the parent's is replaced by a new
-    /// one under the same number.
-    fn make(cell: &TaskCell) -> io::Result<RawFd> {
-        let new = Event::new()?;
+    /// The number of the descriptor, if there is one. In the child of a fork, the parent's is
+    /// replaced by a new one under the same number.
+    fn fd(cell: &TaskCell) -> Option<RawFd> {
         let _held = lock();
         // SAFETY: the lock is held.
-        let descriptor = unsafe { &mut *cell.watch.0.get() };
-        let descriptor =
-            descriptor.get_or_insert_with(|| Box::new(Descriptor { event: new, epoch: fork::epoch() }));
+        let descriptor = unsafe { &mut *cell.watch.0.get() }.as_mut()?;
         if descriptor.epoch != fork::epoch() {
             descriptor.event.renew();
             descriptor.epoch = fork::epoch();
         }
+        Some(descriptor.event.fd().as_raw_fd())
+    }
+
+    /// Makes the descriptor, unless another thread has made one.
+    fn make(cell: &TaskCell) -> io::Result<RawFd> {
+        let new = Box::new(Descriptor { event: Event::new()?, epoch: fork::epoch() });
+        let _held = lock();
+        // SAFETY: the lock is held.
+        let descriptor = unsafe { &mut *cell.watch.0.get() }.get_or_insert(new);
         Ok(descriptor.event.fd().as_raw_fd())
     }
 
@@ -190,7 +196,7 @@ impl Watch {
 
 /// The descriptor of a task. It is readable while the task has news.
 pub(super) fn descriptor(cell: &TaskCell) -> io::Result<RawFd> {
-    let fd = Watch::make(cell)?;
+    let fd = Watch::fd(cell).map_or_else(|| Watch::make(cell), Ok)?;
     cell.state().watch();
     update_descriptor(cell);
     Ok(fd)
