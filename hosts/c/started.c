@@ -38,7 +38,7 @@ static void ends(void) {
         const char *message;
     } ends[] = {
         {GUEST_VALUE, UPCALL_TASK_DONE, NULL},
-        {GUEST_ERROR, UPCALL_TASK_FAILED, "no such name"},
+        {GUEST_ERROR, UPCALL_TASK_FAILED, "no such name: the list is empty"},
         {GUEST_PANIC, UPCALL_TASK_PANICKED, "the task panicked: out of names"},
         {GUEST_NEVER, UPCALL_TASK_CANCELLED, "the task was cancelled"},
     };

@@ -1,7 +1,9 @@
 //! Asynchronous operations, started by C.
 
 use std::ffi::{c_int, c_uint, c_void};
+use std::fmt;
 use std::future::pending;
+use std::io;
 use std::ptr::null_mut;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
@@ -37,6 +39,22 @@ impl Drop for Alive {
     }
 }
 
+/// An error with a source.
+#[derive(Debug)]
+struct NoSuchName(io::Error);
+
+impl fmt::Display for NoSuchName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("no such name")
+    }
+}
+
+impl std::error::Error for NoSuchName {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
 async fn operation(kind: c_int, time: Duration, alive: Alive) -> Result<c_int, Error> {
     let _alive = alive;
     if !time.is_zero() {
@@ -44,7 +62,7 @@ async fn operation(kind: c_int, time: Duration, alive: Alive) -> Result<c_int, E
     }
     match kind {
         0 => Ok(7),
-        1 => Err("no such name".into()),
+        1 => Err(NoSuchName(io::Error::other("the list is empty")).into()),
         2 => panic!("out of names"),
         _ => pending().await,
     }
@@ -128,12 +146,11 @@ pub unsafe extern "C" fn guest_start_parts(
 }
 
 /// Writes the value of a task. Returns 0; -1 if there is none.
+#[upcall::export(on_error = -1, on_panic = -1)]
 #[unsafe(no_mangle)]
 pub extern "C" fn guest_task_value(task: *mut Task, value: &mut c_int) -> c_int {
-    or_failed(enter(|| {
-        *value = Task::take(task).unwrap_or_else(|error| panic!("{error}"));
-        0
-    }))
+    *value = Task::take(task)?;
+    Ok(0)
 }
 
 /// Writes the next part of a task. Returns 1; 0 if there are no more.

@@ -4,6 +4,7 @@ use std::ffi::c_int;
 use std::time::Duration;
 
 use crate::capi::status;
+use crate::crossing::export::with_sources;
 use crate::crossing::{run_c_api, set_last_message};
 use crate::handle::HandleError;
 use crate::task::{Task, TaskStatus};
@@ -48,7 +49,7 @@ fn answer(task: *mut Task, status: impl FnOnce() -> Result<TaskStatus, String>) 
         let status = status()?;
         if !matches!(status, TaskStatus::Running | TaskStatus::Done) {
             if let Ok(Some(error)) = Task::error(task) {
-                set_last_message(error);
+                set_last_message(with_sources(&error));
             }
         }
         Ok(status)

@@ -67,7 +67,7 @@ fn failed<R>(
 }
 
 /// The text of an error and its sources: `a: b: c`.
-fn with_sources(error: &dyn Error) -> String {
+pub(crate) fn with_sources(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
