@@ -63,10 +63,15 @@ impl Slot {
         }
     }
 
+    /// The generation of the next value, for the owner of a vacant slot.
+    pub fn next_generation(&self) -> usize {
+        (self.state.load(Relaxed) >> SHIFT) + 1
+    }
+
     /// Puts a value into a vacant slot owned by the caller, and returns its generation. The slot is
     /// the caller's no longer.
     pub fn publish(&self, kind: &'static TypeTag, value: *mut ()) -> usize {
-        let generation = (self.state.load(Relaxed) >> SHIFT) + 1;
+        let generation = self.next_generation();
         self.value.store(value, Relaxed);
         // Release: a reader of this kind also sees the earlier changes of the state.
         self.kind.store(ptr::from_ref(kind).cast_mut(), Release);

@@ -151,14 +151,15 @@ unsafe impl<T> Owner for Box<T> {
 
 /// Keeps a value for C and returns its number.
 pub(crate) fn insert<T>(value: T) -> usize {
-    insert_owner(Box::new(value))
+    insert_owner(|_| Box::new(value))
 }
 
-/// Keeps an owner for C and returns its number.
-pub(crate) fn insert_owner<O: Owner>(owner: O) -> usize {
+/// Keeps an owner for C, made with its number. Returns the number.
+pub(crate) fn insert_owner<O: Owner>(make: impl FnOnce(usize) -> O) -> usize {
     let (index, slot) = vacant();
-    let generation = slot.publish(TypeTag::of::<O::Named>(), owner.into_raw().as_ptr().cast());
-    Number::new(index, generation).value
+    let number = Number::new(index, slot.next_generation()).value;
+    slot.publish(TypeTag::of::<O::Named>(), make(number).into_raw().as_ptr().cast());
+    number
 }
 
 /// The slot behind a number.

@@ -16,7 +16,7 @@ use super::cell::TaskCell;
 use super::cell::{Outcome, Seed};
 use super::executor::Executor;
 use super::parts::{AnyParts, Parts};
-use super::run::{Limited, Run, Starting, WithOutcome};
+use super::run::{Limited, Polled, Run, Starting, WithOutcome};
 use super::{Completion, PartSender, StartError, Task, limit};
 #[cfg(feature = "tokio")]
 use crate::fiber::tokio_runtime;
@@ -296,14 +296,16 @@ impl TaskBuilder {
         // SAFETY: the poll is made here, and has returned before the next use of `starting`.
         let (poll, operation) = spawn(unsafe { Run::starting(&mut starting, operation) });
         poll.now();
-        let (cell, has_ended) = starting.cell();
-        if has_ended {
-            operation.detach();
-            cell.deliver();
-        } else {
-            cell.set_executor(Executor::Ours(operation));
-        }
-        Ok(cell.handle())
+        Ok(match starting.polled() {
+            Polled::Ended(seed, outcome) => {
+                operation.detach();
+                seed.ended(outcome)
+            }
+            Polled::Waits(cell) => {
+                cell.set_executor(Executor::Ours(operation));
+                cell.handle()
+            }
+        })
     }
 
     /// Polls an operation once, unless it begins later, and gives it to tokio if it is not ready.
@@ -329,14 +331,16 @@ impl TaskBuilder {
         // SAFETY: the poll is made here, and has returned before the next use of `starting`.
         let mut run = Box::pin(unsafe { Run::starting(&mut starting, operation) });
         let _ = run.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        let (cell, has_ended) = starting.cell();
-        if has_ended {
-            drop(run);
-            cell.deliver();
-        } else {
-            spawn(&cell, run);
+        match starting.polled() {
+            Polled::Ended(seed, outcome) => {
+                drop(run);
+                seed.ended(outcome)
+            }
+            Polled::Waits(cell) => {
+                spawn(&cell, run);
+                cell.handle()
+            }
         }
-        cell.handle()
     }
 
     fn timer(&self) -> Option<Timer> {
@@ -362,6 +366,6 @@ impl TaskBuilder {
             Err(_) if self.waits => wait_for_ours(limit::wait()),
             Err(limit) => return Err(StartError::TooMany { limit }),
         };
-        Ok(Seed { completion, local, parts, place })
+        Ok(Seed::new(completion, local, parts, place))
     }
 }

@@ -3,10 +3,8 @@
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::error::Error;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::Relaxed;
 
 use super::completion::{self, Call, Completion};
 use super::executor::Executor;
@@ -46,7 +44,7 @@ impl Outcome {
 pub(super) struct TaskCell {
     state: State,
     /// The number behind C's handle.
-    number: AtomicUsize,
+    number: usize,
     /// The epoch of the process that started the task.
     epoch: usize,
     executor: UnsafeCell<Option<Executor>>,
@@ -77,43 +75,53 @@ unsafe impl Send for TaskCell {}
 
 /// Everything for the cell of a task that is being started.
 pub(super) struct Seed {
-    pub completion: Completion,
-    pub local: Option<LocalHome>,
-    pub parts: Option<Arc<dyn AnyParts>>,
-    pub place: Place,
+    call: Call,
+    rare: Option<Box<Rare>>,
+    place: Place,
 }
 
 impl Seed {
+    pub fn new(
+        completion: Completion,
+        local: Option<LocalHome>,
+        parts: Option<Arc<dyn AnyParts>>,
+        place: Place,
+    ) -> Self {
+        let Completion { call, on: completes_on } = completion;
+        let is_rare = local.is_some() || completes_on.is_some() || parts.is_some();
+        let rare = is_rare.then(|| Box::new(Rare { local, completes_on, parts }));
+        Self { call, rare, place }
+    }
+
     /// Makes the cell of a running operation, and its handle.
     pub fn running(self) -> Arc<TaskCell> {
-        let (cell, place) = self.cell(State::running(), Outcome::None);
+        let cell = TaskCell::shared(self.call, self.rare, State::running(), Outcome::None);
         if let Some(parts) = cell.parts() {
             parts.belong_to(&cell);
         }
-        place.keep();
+        self.place.keep();
         cell
     }
 
-    /// Makes the cell of an operation that has ended in its first poll, and its handle.
-    pub fn ended(self, outcome: Outcome) -> Arc<TaskCell> {
-        self.cell(State::ended(outcome.status()), outcome).0
-    }
-
-    fn cell(self, state: State, outcome: Outcome) -> (Arc<TaskCell>, Place) {
-        let Self { completion: Completion { call, on }, local, parts, place } = self;
-        let is_rare = local.is_some() || on.is_some() || parts.is_some();
-        let cell = Arc::new(TaskCell {
-            state,
-            number: AtomicUsize::new(0),
-            epoch: fork::epoch(),
-            executor: UnsafeCell::new(None),
-            completion: UnsafeCell::new(call),
-            outcome: UnsafeCell::new(outcome),
-            rare: is_rare.then(|| Box::new(Rare { local, completes_on: on, parts })),
-            watch: Watch::new(),
+    /// Makes the cell and the handle of an operation that has ended in its first poll, and calls
+    /// the completion. Returns the handle.
+    pub fn ended(self, outcome: Outcome) -> *mut Task {
+        let Self { call, rare, place } = self;
+        let status = outcome.status();
+        drop(place);
+        if rare.as_ref().is_some_and(|rare| rare.completes_on.is_some()) {
+            let cell = TaskCell::shared(call, rare, State::ended(status), outcome);
+            cell.deliver();
+            return cell.handle();
+        }
+        // Nobody has the handle before the call, so the cell need not keep the completion.
+        let state = State::completed(status);
+        let number = table::insert_owner(|number| {
+            TaskHandle(Arc::new(TaskCell::new(number, Call::Nothing, rare, state, outcome)))
         });
-        cell.number.store(table::insert_owner(TaskHandle(cell.clone())), Relaxed);
-        (cell, place)
+        let task = ptr::without_provenance_mut(number);
+        call.make(task, status);
+        task
     }
 }
 
@@ -138,9 +146,32 @@ unsafe impl table::Owner for TaskHandle {
 }
 
 impl TaskCell {
+    fn new(number: usize, call: Call, rare: Option<Box<Rare>>, state: State, outcome: Outcome) -> Self {
+        Self {
+            state,
+            number,
+            epoch: fork::epoch(),
+            executor: UnsafeCell::new(None),
+            completion: UnsafeCell::new(call),
+            outcome: UnsafeCell::new(outcome),
+            rare,
+            watch: Watch::new(),
+        }
+    }
+
+    /// Makes a cell and its handle. Returns a share of the cell.
+    fn shared(call: Call, rare: Option<Box<Rare>>, state: State, outcome: Outcome) -> Arc<Self> {
+        let mut shared = None;
+        table::insert_owner(|number| {
+            let cell = Arc::new(Self::new(number, call, rare, state, outcome));
+            TaskHandle(shared.insert(cell).clone())
+        });
+        shared.expect("upcall: an owner is made for each handle")
+    }
+
     /// C's handle.
     pub fn handle(&self) -> *mut Task {
-        std::ptr::without_provenance_mut(self.number.load(Relaxed))
+        ptr::without_provenance_mut(self.number)
     }
 
     pub fn state(&self) -> &State {

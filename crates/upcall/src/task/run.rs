@@ -51,6 +51,12 @@ enum First {
     Waits(Arc<TaskCell>),
 }
 
+/// An operation after its first poll.
+pub(super) enum Polled {
+    Ended(Seed, Outcome),
+    Waits(Arc<TaskCell>),
+}
+
 impl Starting {
     pub fn new(seed: Seed) -> Self {
         Self { seed: Some(seed), result: First::None }
@@ -64,11 +70,11 @@ impl Starting {
         cell
     }
 
-    /// The cell of the operation after the poll, and whether the operation has ended in it.
-    pub fn cell(self) -> (Arc<TaskCell>, bool) {
+    /// The operation after the poll.
+    pub fn polled(self) -> Polled {
         match (self.result, self.seed) {
-            (First::Ended(outcome), Some(seed)) => (seed.ended(outcome), true),
-            (First::Waits(cell), _) => (cell, false),
+            (First::Ended(outcome), Some(seed)) => Polled::Ended(seed, outcome),
+            (First::Waits(cell), _) => Polled::Waits(cell),
             _ => unreachable!("upcall: a first poll has a result"),
         }
     }

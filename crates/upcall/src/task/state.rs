@@ -60,6 +60,11 @@ impl State {
         Self(AtomicUsize::new(ENDED | (status as usize) << STATUS))
     }
 
+    /// As [`ended`](Self::ended), but the completion is the caller's.
+    pub fn completed(status: TaskStatus) -> Self {
+        Self(AtomicUsize::new(COMPLETED | ENDED | (status as usize) << STATUS))
+    }
+
     /// Publishes the executor's handle, written by the caller.
     pub fn set_executor(&self) -> Claim {
         match self.0.fetch_or(EXECUTOR, AcqRel) {
