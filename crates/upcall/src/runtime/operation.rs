@@ -12,6 +12,7 @@
 
 use std::future::Future;
 use std::marker::PhantomData;
+use std::num::NonZero;
 use std::panic::Location;
 use std::pin::Pin;
 use std::ptr;
@@ -134,11 +135,8 @@ struct Housed<F> {
     future: F,
 }
 
-/// A place in the list of a queue's operations.
-struct Place {
-    home: &'static Queue,
-    index: usize,
-}
+/// A place in the list of a queue's operations, counted from 1.
+type Place = NonZero<usize>;
 
 impl<F: Future<Output = ()>> Future for Housed<F> {
     type Output = ();
@@ -146,7 +144,7 @@ impl<F: Future<Output = ()>> Future for Housed<F> {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         // SAFETY: `future` stays where it is; the other fields rely on no address.
         let this = unsafe { self.get_unchecked_mut() };
-        if this.place.as_ref().is_some_and(|place| place.home.ends_operations()) {
+        if this.place.is_some() && this.meta.home().is_some_and(Queue::ends_operations) {
             return Poll::Ready(());
         }
         let noting = NotingWaker::new(context.waker());
@@ -171,8 +169,8 @@ impl<F: Future<Output = ()>> Future for Housed<F> {
 
 impl<F> Drop for Housed<F> {
     fn drop(&mut self) {
-        if let Some(place) = &self.place {
-            waker::discard(place.home.remove_operation(place.index));
+        if let (Some(place), Some(home)) = (self.place, self.meta.home()) {
+            waker::discard(home.remove_operation(place));
         }
     }
 }
@@ -197,12 +195,12 @@ pub(crate) fn after_end(f: impl FnOnce()) {
 fn find_home(meta: &Meta, waker: &Waker) -> Option<Place> {
     let waker = waker.clone();
     if let Some(home) = meta.home() {
-        return Some(Place { home, index: home.add_operation(waker) });
+        return Some(home.add_operation(waker));
     }
-    let mut index = 0;
-    let home = workers::home(|home| index = home.add_operation(waker)).ok()?;
+    let mut place = None;
+    let home = workers::home(|home| place = Some(home.add_operation(waker))).ok()?;
     meta.home.store(ptr::from_ref(home).cast_mut(), Release);
-    Some(Place { home, index })
+    place
 }
 
 /// The operations of one queue that have waited and not ended.
@@ -223,22 +221,22 @@ impl Operations {
         Self { wakers: Vec::new(), vacant: 0 }
     }
 
-    fn add(&mut self, waker: Waker) -> usize {
-        let Some(index) = self.vacant.checked_sub(1) else {
+    fn add(&mut self, waker: Waker) -> Place {
+        let Some(place) = Place::new(self.vacant) else {
             self.wakers.push(Entry::Waker(waker));
-            return self.wakers.len() - 1;
+            return Place::new(self.wakers.len()).expect("a list with an entry is not empty");
         };
-        match std::mem::replace(&mut self.wakers[index], Entry::Waker(waker)) {
+        match std::mem::replace(&mut self.wakers[place.get() - 1], Entry::Waker(waker)) {
             Entry::Vacant(next) => self.vacant = next,
             Entry::Waker(_) => unreachable!("upcall: a vacant entry has no waker"),
         }
-        index
+        place
     }
 
-    fn remove(&mut self, index: usize) -> Option<Waker> {
-        match std::mem::replace(&mut self.wakers[index], Entry::Vacant(self.vacant)) {
+    fn remove(&mut self, place: Place) -> Option<Waker> {
+        match std::mem::replace(&mut self.wakers[place.get() - 1], Entry::Vacant(self.vacant)) {
             Entry::Waker(waker) => {
-                self.vacant = index + 1;
+                self.vacant = place.get();
                 Some(waker)
             }
             Entry::Vacant(_) => unreachable!("upcall: an operation leaves its list once"),
@@ -248,15 +246,15 @@ impl Operations {
 
 impl Queue {
     /// Lists an operation, from any thread.
-    fn add_operation(&self, waker: Waker) -> usize {
+    fn add_operation(&self, waker: Waker) -> Place {
         let mut operations = self.operations.lock();
         self.operation_count.fetch_add(1, Relaxed);
         operations.add(waker)
     }
 
-    fn remove_operation(&self, index: usize) -> Option<Waker> {
+    fn remove_operation(&self, place: Place) -> Option<Waker> {
         let mut operations = self.operations.lock();
-        let waker = operations.remove(index);
+        let waker = operations.remove(place);
         if self.operation_count.fetch_sub(1, Relaxed) == 1 {
             // Gives back the memory once needed by a great many operations.
             *operations = Operations::new();

@@ -19,25 +19,28 @@ use crate::process::fork;
 use crate::runtime::LocalRuntimeHandle;
 use crate::runtime::operation::{self, LocalHome};
 
-/// The end of an operation.
-pub(super) enum Outcome {
-    None,
-    Value(Box<dyn Any + Send>),
-    Failed(Arc<dyn Error + Send + Sync>),
-    Panicked(String),
-    /// The reason for the end is the status.
-    Ended(TaskStatus),
-}
+/// The end of an operation: a status, with what belongs to it.
+pub(super) struct Outcome(TaskStatus, Option<Box<dyn Any + Send>>);
+
+/// An error of an operation.
+type Failure = Arc<dyn Error + Send + Sync>;
 
 impl Outcome {
-    fn status(&self) -> TaskStatus {
-        match self {
-            Self::Value(_) => TaskStatus::Done,
-            Self::Failed(_) => TaskStatus::Failed,
-            Self::Panicked(_) => TaskStatus::Panicked,
-            Self::Ended(status) => *status,
-            Self::None => unreachable!("upcall: an operation ends with an outcome"),
-        }
+    pub fn value(value: impl Any + Send) -> Self {
+        Self(TaskStatus::Done, Some(Box::new(value)))
+    }
+
+    pub fn failed(error: Failure) -> Self {
+        Self(TaskStatus::Failed, Some(Box::new(error)))
+    }
+
+    pub fn panicked(message: String) -> Self {
+        Self(TaskStatus::Panicked, Some(Box::new(message)))
+    }
+
+    /// The reason for the end is the status.
+    pub fn ended(status: TaskStatus) -> Self {
+        Self(status, None)
     }
 }
 
@@ -45,11 +48,12 @@ pub(super) struct TaskCell {
     state: State,
     /// The number behind C's handle.
     number: usize,
-    /// The epoch of the process that started the task.
-    epoch: usize,
+    /// The epoch of the process that started the task: its low bits, to save memory.
+    epoch: u32,
     executor: UnsafeCell<Option<Executor>>,
     completion: UnsafeCell<Call>,
-    outcome: UnsafeCell<Outcome>,
+    /// As the status tells: the value, a `Failure`, or the message of a panic as a `String`.
+    outcome: UnsafeCell<Option<Box<dyn Any + Send>>>,
     /// Parts of few tasks, boxed to save the memory of the others. It never changes.
     rare: Option<Box<Rare>>,
     /// The descriptor for C, if it has asked for one. Guarded by the watchers' lock.
@@ -95,7 +99,7 @@ impl Seed {
 
     /// Makes the cell of a running operation, and its handle.
     pub fn running(self) -> Arc<TaskCell> {
-        let cell = TaskCell::shared(self.call, self.rare, State::running(), Outcome::None);
+        let cell = TaskCell::shared(self.call, self.rare, State::running(), None);
         if let Some(parts) = cell.parts() {
             parts.belong_to(&cell);
         }
@@ -107,7 +111,7 @@ impl Seed {
     /// the completion. Returns the handle.
     pub fn ended(self, outcome: Outcome) -> *mut Task {
         let Self { call, rare, place } = self;
-        let status = outcome.status();
+        let Outcome(status, outcome) = outcome;
         drop(place);
         if rare.as_ref().is_some_and(|rare| rare.completes_on.is_some()) {
             let cell = TaskCell::shared(call, rare, State::ended(status), outcome);
@@ -145,12 +149,22 @@ unsafe impl table::Owner for TaskHandle {
     }
 }
 
+fn epoch() -> u32 {
+    fork::epoch() as u32
+}
+
 impl TaskCell {
-    fn new(number: usize, call: Call, rare: Option<Box<Rare>>, state: State, outcome: Outcome) -> Self {
+    fn new(
+        number: usize,
+        call: Call,
+        rare: Option<Box<Rare>>,
+        state: State,
+        outcome: Option<Box<dyn Any + Send>>,
+    ) -> Self {
         Self {
             state,
             number,
-            epoch: fork::epoch(),
+            epoch: epoch(),
             executor: UnsafeCell::new(None),
             completion: UnsafeCell::new(call),
             outcome: UnsafeCell::new(outcome),
@@ -160,7 +174,12 @@ impl TaskCell {
     }
 
     /// Makes a cell and its handle. Returns a share of the cell.
-    fn shared(call: Call, rare: Option<Box<Rare>>, state: State, outcome: Outcome) -> Arc<Self> {
+    fn shared(
+        call: Call,
+        rare: Option<Box<Rare>>,
+        state: State,
+        outcome: Option<Box<dyn Any + Send>>,
+    ) -> Arc<Self> {
         let mut shared = None;
         table::insert_owner(|number| {
             let cell = Arc::new(Self::new(number, call, rare, state, outcome));
@@ -207,7 +226,7 @@ impl TaskCell {
 
     /// Ends the operation. Its future has been dropped. Only the operation calls this, once.
     pub fn end(self: &Arc<Self>, outcome: Outcome) {
-        let status = outcome.status();
+        let Outcome(status, outcome) = outcome;
         // SAFETY: only the operation's end writes the outcome, once, and others read it only after
         // the next step.
         unsafe { *self.outcome.get() = outcome };
@@ -241,7 +260,7 @@ impl TaskCell {
     fn is_lost(&self) -> bool {
         match self.rare.as_ref().and_then(|rare| rare.local) {
             Some(home) => home.is_lost(),
-            None => self.epoch != fork::epoch(),
+            None => self.epoch != epoch(),
         }
     }
 
@@ -267,7 +286,7 @@ impl TaskCell {
     /// In the child of a fork: calls the completion of an operation that only the parent runs, or
     /// of one whose completion only the parent was about to call.
     pub fn complete_if_forked(&self) {
-        if self.epoch != fork::epoch() && self.has_ended() {
+        if self.epoch != epoch() && self.has_ended() {
             self.complete();
         }
     }
@@ -280,13 +299,17 @@ impl TaskCell {
             TaskStatus::Cancelled => TaskError::Cancelled,
             TaskStatus::DeadlineExceeded => TaskError::DeadlineExceeded,
             TaskStatus::Lost => TaskError::Lost,
-            // SAFETY: the status shows that the outcome is written. These outcomes never change.
-            TaskStatus::Failed | TaskStatus::Panicked => match unsafe { &*self.outcome.get() } {
-                Outcome::Failed(error) => TaskError::Failed(error.clone()),
-                Outcome::Panicked(message) => TaskError::Panicked(message.clone()),
-                _ => unreachable!("upcall: the outcome is the one that the status names"),
-            },
+            TaskStatus::Failed => TaskError::Failed(self.outcome::<Failure>().clone()),
+            TaskStatus::Panicked => TaskError::Panicked(self.outcome::<String>().clone()),
         })
+    }
+
+    /// What belongs to an end by an error or a panic, as the caller has seen it in the status.
+    fn outcome<T: 'static>(&self) -> &T {
+        // SAFETY: the status shows that the outcome is written. Such outcomes never change.
+        let outcome = unsafe { &*self.outcome.get() };
+        let outcome = outcome.as_ref().and_then(|outcome| outcome.downcast_ref());
+        outcome.expect("upcall: the outcome is the one that the status names")
     }
 
     /// Takes the value of a finished operation.
@@ -298,13 +321,11 @@ impl TaskCell {
             return Err(TaskError::Taken);
         }
         // SAFETY: the step made this call the value's owner.
-        let outcome = unsafe { std::mem::replace(&mut *self.outcome.get(), Outcome::None) };
-        let Outcome::Value(value) = outcome else {
-            unreachable!("upcall: the outcome is the one that the status names")
-        };
+        let value = unsafe { (*self.outcome.get()).take() };
+        let value = value.expect("upcall: the outcome is the one that the status names");
         value.downcast().map(|value| *value).map_err(|value| {
             // SAFETY: this call still owns the value.
-            unsafe { *self.outcome.get() = Outcome::Value(value) };
+            unsafe { *self.outcome.get() = Some(value) };
             self.state.put_back();
             TaskError::WrongType { expected: std::any::type_name::<T>() }
         })
@@ -313,7 +334,6 @@ impl TaskCell {
 
 impl Drop for TaskCell {
     fn drop(&mut self) {
-        let outcome = std::mem::replace(self.outcome.get_mut(), Outcome::None);
-        drop(IgnoreDropPanic::new(outcome));
+        drop(IgnoreDropPanic::new(self.outcome.get_mut().take()));
     }
 }

@@ -107,7 +107,7 @@ pub enum TaskStatus {
 }
 
 impl TaskStatus {
-    fn of(number: usize) -> Self {
+    fn of(number: u32) -> Self {
         const ALL: [TaskStatus; 7] = [
             TaskStatus::Running,
             TaskStatus::Done,
@@ -117,7 +117,7 @@ impl TaskStatus {
             TaskStatus::DeadlineExceeded,
             TaskStatus::Lost,
         ];
-        ALL[number]
+        ALL[number as usize]
     }
 }
 

@@ -132,7 +132,7 @@ impl<F: Future<Output = Outcome>> Future for Run<F> {
             Ok(Poll::Ready(outcome)) => outcome,
             Err(payload) => {
                 let payload = IgnoreDropPanic::new(payload);
-                Outcome::Panicked(message_of(&**payload))
+                Outcome::panicked(message_of(&**payload))
             }
         };
         self.end(outcome);
@@ -145,7 +145,7 @@ impl<F> Drop for Run<F> {
         let Link::Started(cell) = &self.link else { return };
         let status = if cell.state().is_cancelled() { TaskStatus::Cancelled } else { TaskStatus::Lost };
         // SAFETY: it is being dropped, so it does not move any more.
-        unsafe { Pin::new_unchecked(self) }.end(Outcome::Ended(status));
+        unsafe { Pin::new_unchecked(self) }.end(Outcome::ended(status));
     }
 }
 
@@ -164,8 +164,8 @@ where
         // SAFETY: the future does not move.
         let future = unsafe { self.map_unchecked_mut(|this| &mut this.0) };
         future.poll(context).map(|result| match result {
-            Ok(value) => Outcome::Value(Box::new(value)),
-            Err(error) => Outcome::Failed(Arc::from(error.into())),
+            Ok(value) => Outcome::value(value),
+            Err(error) => Outcome::failed(Arc::from(error.into())),
         })
     }
 }
@@ -187,7 +187,7 @@ impl<F: Future<Output = Outcome>> Future for Limited<F> {
         };
         match operation.poll(context) {
             Poll::Pending => {
-                Pin::new(timer).poll(context).map(|()| Outcome::Ended(TaskStatus::DeadlineExceeded))
+                Pin::new(timer).poll(context).map(|()| Outcome::ended(TaskStatus::DeadlineExceeded))
             }
             ready => ready,
         }

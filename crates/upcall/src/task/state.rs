@@ -17,19 +17,19 @@
 //! set `TAKEN`. loom checks every order of these steps (`model.rs`).
 
 use super::TaskStatus;
-use crate::sync::atomic::AtomicUsize;
+use crate::sync::atomic::AtomicU32;
 use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
-const EXECUTOR: usize = 1;
-const CANCELLED: usize = 1 << 1;
-const ENDED: usize = 1 << 2;
-const WATCHED: usize = 1 << 3;
-const COMPLETED: usize = 1 << 4;
-const TAKEN: usize = 1 << 5;
+const EXECUTOR: u32 = 1;
+const CANCELLED: u32 = 1 << 1;
+const ENDED: u32 = 1 << 2;
+const WATCHED: u32 = 1 << 3;
+const COMPLETED: u32 = 1 << 4;
+const TAKEN: u32 = 1 << 5;
 /// The position of the status.
 const STATUS: u32 = 8;
 
-pub(super) struct State(AtomicUsize);
+pub(super) struct State(AtomicU32);
 
 /// The claim to the executor's handle after a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,17 +52,17 @@ pub(super) struct End {
 impl State {
     /// The state of a running operation.
     pub fn running() -> Self {
-        Self(AtomicUsize::new(0))
+        Self(AtomicU32::new(0))
     }
 
     /// The state of an operation that ended before anybody knew of it.
     pub fn ended(status: TaskStatus) -> Self {
-        Self(AtomicUsize::new(ENDED | (status as usize) << STATUS))
+        Self(AtomicU32::new(ENDED | (status as u32) << STATUS))
     }
 
     /// As [`ended`](Self::ended), but the completion is the caller's.
     pub fn completed(status: TaskStatus) -> Self {
-        Self(AtomicUsize::new(COMPLETED | ENDED | (status as usize) << STATUS))
+        Self(AtomicU32::new(COMPLETED | ENDED | (status as u32) << STATUS))
     }
 
     /// Publishes the executor's handle, written by the caller.
@@ -88,7 +88,7 @@ impl State {
 
     /// Publishes the outcome, written by the caller. The operation calls this once.
     pub fn end(&self, status: TaskStatus) -> End {
-        let before = self.0.fetch_or(ENDED | (status as usize) << STATUS, AcqRel);
+        let before = self.0.fetch_or(ENDED | (status as u32) << STATUS, AcqRel);
         let executor = if before & (EXECUTOR | CANCELLED) == EXECUTOR {
             Claim::ToDrop
         } else {
