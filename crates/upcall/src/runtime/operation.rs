@@ -157,10 +157,11 @@ impl<F: Future<Output = ()>> Future for Housed<F> {
         let future = unsafe { Pin::new_unchecked(&mut this.future) };
         let polled = future.poll(&mut Context::from_waker(poll_with));
         if polled.is_pending() && this.place.is_none() && !(is_first && noting.has_woken()) {
-            match find_home(this.meta, context.waker()) {
-                Some(place) => this.place = Some(place),
-                // Nobody would poll it again, so it ends now.
-                None => return Poll::Ready(()),
+            this.place = find_home(this.meta, context.waker());
+            // Without a home, nobody would poll it again. If its home ends operations, it has been
+            // listed too late to be woken for this.
+            if this.place.is_none() || this.meta.home().is_some_and(Queue::ends_operations) {
+                return Poll::Ready(());
             }
         }
         polled
