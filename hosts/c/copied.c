@@ -168,6 +168,28 @@ static int copied_suspend(void *unused, void *coroutine) {
     return coroutine == killed;
 }
 
+/* ---- the random tasks again, after the host has said that it copies ---- */
+
+static int cannot_suspend(void *unused, void *coroutine) {
+    (void)unused;
+    CHECK(coroutine == place.running);
+    return -1;
+}
+
+static void *told_on_own_stack(void *unused) {
+    unsigned flags = UPCALL_COROUTINES_STACKS_MOVE;
+    copied_begin(NULL);
+    CHECK(upcall_coroutines_install(flags, NULL, copied_current, cannot_suspend, NULL) == 0);
+    run_seeds(&by_copying, 0);
+    CHECK(upcall_coroutines_uninstall(0) == 0);
+    return unused;
+}
+
+static void told_on_main(void) { told_on_own_stack(NULL); }
+static void told_on_pthread(void) { on_thread(NULL, 0, told_on_own_stack, NULL); }
+
+/* ---- waits by many, woken while they are copied away ---- */
+
 enum { LISTENERS = 50, ROUNDS = 40 };
 static guest_bell *bell;
 static guest_channel *channel;
@@ -271,6 +293,8 @@ int main(int argc, char **argv) {
         {"with_local_runtime", with_local_runtime},
         {"on_foreign_stack", on_foreign_stack},
         {"on_registered_stack", on_registered_stack},
+        {"told_on_main", told_on_main},
+        {"told_on_pthread", told_on_pthread},
         {"suspended_on_main", suspended_on_main},
         {"suspended_on_pthread", suspended_on_pthread},
         {"suspended_on_foreign_stack", suspended_on_foreign_stack},

@@ -14,7 +14,7 @@ cases! {
     }
     copied {
         on_main, on_pthread, with_local_runtime, on_foreign_stack, on_registered_stack,
-        suspended_on_main, suspended_on_pthread, suspended_on_foreign_stack,
+        told_on_main, told_on_pthread, suspended_on_main, suspended_on_pthread, suspended_on_foreign_stack,
     }
     exits {
         suspended_calls, cancelled_while_it_waits, key_destructors, panic_left_late, exit_anywhere,

@@ -414,12 +414,13 @@ fn call_on_system_stack<R, F: FnOnce() -> R, E: Ends<R>>(
         // SAFETY: `not_pooled` returned, so the thunk ran and did not panic, and has a result.
         return value_or_panic::<R, E>(unsafe { thunk.result() }, pending);
     };
-    let mut system_sp = stack.system_sp.load(Relaxed);
+    let system_sp = stack.system_sp.load(Relaxed);
+    let moves = thread.stack_moves_at(system_sp);
+    let coroutine = if moves { thread.running_coroutine() } else { 0 };
     let frame = Frame::new();
     let call = begin(thread, &frame, sp);
-    if thread.stack_moves_at(system_sp) {
-        // SAFETY: as below.
-        system_sp = unsafe { call.place.leave_numbers(system_sp) };
+    if moves {
+        call.place.set_coroutine(coroutine);
     }
     // SAFETY: this runs on `stack`, and `system_sp` was set at its entry or at its coroutine's last
     // resumption. The frames above `system_sp` wait for this code, so nothing is in use below. The

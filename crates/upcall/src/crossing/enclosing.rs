@@ -49,18 +49,17 @@
 //!
 //! If the host has said that it copies the thread's own stack away and back, only the part of the
 //! running coroutine is in its place. Walking on from its first frame would read remnants of other
-//! frames, and take any of their words for an address. So no walk goes into such a stack. A
-//! downcall made there has left its number below the start of its C frames. The result is the
-//! innermost downcall beneath the upcall whose number is in its place.
+//! frames, and take any of their words for an address. So no walk goes into such a stack. Instead,
+//! the host names the running coroutine at each downcall to that stack, and at the search. The
+//! result is the newest downcall of this coroutine with C frames above the upcall: on one
+//! coroutine, calls are nested. If there is none, it is the newest one made outside all coroutines.
 //!
 //! # Limits
 //!
-//! Three things cannot be known. In each case the search takes the newest call that seems live:
+//! Two things cannot be known. In both cases the search takes the newest call that seems live:
 //!
 //! - Beyond the end of the walk, C may have abandoned a call by `longjmp`, and its frame may be
 //!   unchanged.
-//! - On a stack that moves, numbers of a suspended coroutine may be left in an array without
-//!   content.
 //! - A function may make several downcalls, or may not have made its own yet. A number in its frame
 //!   may come from another of them, or from an earlier frame of the same function at the same SP.
 //!
@@ -127,7 +126,7 @@ fn of_code(
         return of_fiber(record, fiber, thread, upcall_sp, own_frame);
     }
     if thread.stack_moves_at(came_from) {
-        return on_moving_stack(thread, record, came_from);
+        return on_moving_stack(thread, record, came_from, reach);
     }
     let walk = walk(thread, record, upcall_sp, own_frame, |_| true);
     if walk.found.is_some() {
@@ -138,7 +137,7 @@ fn of_code(
         let walked_to = if came_from == upcall_sp { walk.walked_to } else { came_from };
         let beyond = |call: &OpenCall| {
             let c_sp = call.own_c_sp(thread.id());
-            stack.contains(c_sp) && c_sp >= walked_to && is_there(thread, call)
+            stack.contains(c_sp) && c_sp >= walked_to && is_there(call)
         };
         if let Some(call) = newest(record, beyond) {
             return Some(call);
@@ -159,20 +158,31 @@ fn of_code(
             return newest(record, |call| fiber.stack_with(call.rust_sp()).is_some());
         }
     }
-    newest(record, |call| thread.owns(call.own_c_sp(thread.id())) && is_there(thread, call))
+    newest(record, |call| thread.owns(call.own_c_sp(thread.id())) && is_there(call))
 }
 
 /// Finds the open downcall that encloses an upcall from `came_from`, on a stack that moves.
-fn on_moving_stack<'a>(thread: &ThreadState, record: &'a Record, came_from: usize) -> Option<&'a OpenCall> {
-    let c_sp = |call: &OpenCall| call.own_c_sp(thread.id());
-    let beneath = |call: &&OpenCall| thread.owns(c_sp(call)) && c_sp(call) >= came_from;
-    let there = || record.open_calls().filter(beneath).filter(|call| is_there(thread, call));
-    // Of nested calls, the inner one is newer. So a call older than one around it is a remnant.
-    let is_newer = |outer: &OpenCall, call: &OpenCall| {
-        c_sp(outer) > c_sp(call) && outer.serial() > call.serial() && c_sp(outer) != outer.rust_sp()
+///
+/// A call in place there has no name, and its frame shows whether it is there.
+fn on_moving_stack<'a>(
+    thread: &ThreadState,
+    record: &'a Record,
+    came_from: usize,
+    reach: Reach,
+) -> Option<&'a OpenCall> {
+    const NO_COROUTINE: usize = 0;
+    let newest_of = |coroutine: usize| {
+        newest(record, |call| {
+            let c_sp = call.own_c_sp(thread.id());
+            let is_its = || match call.coroutine() {
+                Some(named) => named == coroutine,
+                None => is_there(call),
+            };
+            thread.owns(c_sp) && c_sp >= came_from && is_its()
+        })
     };
-    let nested = there().filter(|call| !there().any(|outer| is_newer(outer, call)));
-    nested.min_by_key(|call| (c_sp(call), Reverse(call.serial())))
+    let beneath = || if reach == Reach::Beneath { newest_of(NO_COROUTINE) } else { None };
+    newest_of(thread.running_coroutine()).or_else(beneath)
 }
 
 /// Finds the open downcall that encloses an upcall from one of the fiber's stacks.
@@ -196,19 +206,14 @@ fn of_fiber<'a>(
         fiber.stack_with(c_sp).map_or_else(|| Some((its(call)?, call.rust_sp())), |stack| Some((stack, c_sp)))
     };
     let least = (fiber.stack_with(upcall_sp)?, walk.walked_to);
-    newest(record, |call| its(call).is_some() && place(call) >= Some(least) && is_there(thread, call))
+    newest(record, |call| its(call).is_some() && place(call) >= Some(least) && is_there(call))
 }
 
 /// Whether the call's frame is still in its place. If the host copies stacks, another call's frame
 /// may be there, or none.
-fn is_there(thread: &ThreadState, call: &OpenCall) -> bool {
-    let c_sp = call.own_c_sp(thread.id());
-    if c_sp != call.rust_sp() && thread.stack_moves_at(c_sp) {
-        // SAFETY: C began there, on the thread's own stack.
-        return unsafe { call.left_numbers_at(c_sp) };
-    }
-    let size = if thread.stack_moves_at(call.rust_sp()) { 1 << 10 } else { 16 << 10 };
-    let end = stackbounds::at(call.rust_sp()).high().min(call.rust_sp() + size);
+fn is_there(call: &OpenCall) -> bool {
+    const SIZE: usize = 16 << 10;
+    let end = stackbounds::at(call.rust_sp()).high().min(call.rust_sp() + SIZE);
     // SAFETY: the callers found the call's C frames on a stack in use. Its Rust frame was there
     // too, or on a pooled stack, and pooled stacks stay mapped. The range ends with the stack.
     unsafe { call.frame_is_in(call.rust_sp(), end) }

@@ -20,11 +20,8 @@ pub(crate) type Payload = Box<dyn Any + Send>;
 /// this is. No stack pointer is odd.
 pub(crate) const C_HERE: usize = 1;
 
-/// How often a call leaves its number below a system SP, where the host copies the stack.
-///
-/// Later frames may cover the place and leave words of it as they were, in an array without
-/// content. The more copies, the less likely is an array of this size.
-const LEFT_NUMBERS: usize = 64;
+/// The flag in a call's SP if `code` has the host's address for the call's coroutine.
+const NAMED: usize = 2;
 
 // The states of a place:
 //
@@ -49,11 +46,12 @@ const NEVER_FREE: usize = 2;
 pub(crate) struct OpenCall {
     /// One of the states in the table above.
     pub(super) state: Word,
-    /// SP of the Rust code that makes the call, and [`C_HERE`].
+    /// SP of the Rust code that makes the call, with [`C_HERE`] and [`NAMED`].
     pub(super) rust_sp: AtomicUsize,
     /// The upcall of this Rust code.
     pub upcall: CurrentUpcallCell,
-    /// An address in the function that makes the call; 0 if not known.
+    /// An address in the function that makes the call; 0 if not known. With [`NAMED`], the host's
+    /// address for the coroutine of the call.
     pub(super) code: AtomicUsize,
     /// The pending panic of an upcall enclosed by this call, raised when C returns. Only the owning
     /// thread reads it.
@@ -193,12 +191,25 @@ impl OpenCall {
 
     /// SP of the Rust code that makes the call.
     pub fn rust_sp(&self) -> usize {
-        self.rust_sp.load(Relaxed) & !C_HERE
+        self.rust_sp.load(Relaxed) & !(C_HERE | NAMED)
     }
 
     /// An address in the function that makes the call, if the machine provides it.
     pub fn code(&self) -> Option<usize> {
-        Some(self.code.load(Relaxed)).filter(|&code| code != 0)
+        Some(self.code.load(Relaxed)).filter(|&code| code != 0 && self.coroutine().is_none())
+    }
+
+    /// Notes the host's address for the coroutine of this call, from its own thread.
+    #[cold]
+    #[inline(never)]
+    pub fn set_coroutine(&self, coroutine: usize) {
+        self.code.store(coroutine, Relaxed);
+        self.rust_sp.store(self.rust_sp.load(Relaxed) | NAMED, Relaxed);
+    }
+
+    /// The address noted by `set_coroutine`.
+    pub fn coroutine(&self) -> Option<usize> {
+        (self.rust_sp.load(Relaxed) & NAMED != 0).then(|| self.code.load(Relaxed))
     }
 
     /// Whether the call's [`Frame`] is in `from..to`, rather than other content put there by the
@@ -213,40 +224,13 @@ impl OpenCall {
         unsafe { words(from, to) }.any(|word| word == serial)
     }
 
-    /// Leaves the call's number below `system_sp`, for [`left_numbers_at`](Self::left_numbers_at).
-    /// Returns SP for C, below the numbers.
-    ///
-    /// # Safety
-    /// Nothing is in use below `system_sp`, on a stack of the calling thread.
-    #[cold]
-    #[inline(never)]
-    pub unsafe fn leave_numbers(&self, system_sp: usize) -> usize {
-        let below = system_sp - size_of::<[usize; LEFT_NUMBERS]>();
-        let numbers = ptr::with_exposed_provenance_mut::<[usize; LEFT_NUMBERS]>(below);
-        // SAFETY: the caller guarantees that nothing else is there.
-        unsafe { numbers.write([self.serial(); LEFT_NUMBERS]) };
-        below
-    }
-
-    /// Whether the call left its number below `c_sp`, where its C code began, and it is still
-    /// there. Otherwise the host has put other frames there, or the stack was not known to move.
-    ///
-    /// # Safety
-    /// The call began C at `c_sp`, on a stack of the calling thread.
-    pub unsafe fn left_numbers_at(&self, c_sp: usize) -> bool {
-        let below = c_sp - size_of::<[usize; LEFT_NUMBERS]>();
-        // SAFETY: the caller guarantees that this is below frames on a stack of the thread, so it
-        // is readable. Both ends are aligned because SP is.
-        let words = unsafe { words(below, c_sp) };
-        words.filter(|&word| word == self.serial()).count() == LEFT_NUMBERS
-    }
-
     /// SP at which C began: on the system stack, or on the same stack as the Rust code. `system_sp`
     /// returns a pooled stack's system SP.
     pub fn c_sp(&self, system_sp: impl FnOnce(usize) -> Option<usize>) -> usize {
-        match self.rust_sp.load(Relaxed) {
-            here if here & C_HERE != 0 => here & !C_HERE,
-            rust_sp => system_sp(rust_sp).unwrap_or(rust_sp),
+        let rust_sp = self.rust_sp();
+        match self.rust_sp.load(Relaxed) & C_HERE {
+            0 => system_sp(rust_sp).unwrap_or(rust_sp),
+            _ => rust_sp,
         }
     }
 

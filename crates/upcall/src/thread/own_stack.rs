@@ -1,8 +1,10 @@
 //! A thread's own stack: the part usable by upcalls. Also reports upcalls from undescribed stacks.
 
 use std::cell::Cell;
+use std::mem::transmute;
+use std::ptr;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicUsize, compiler_fence};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, compiler_fence};
 
 use stackbounds::StackBounds;
 use stackbounds::for_upcall::verify;
@@ -41,12 +43,16 @@ pub(crate) struct OwnStack {
     min_stack: Cell<usize>,
     /// Whether the stack was known at the thread's last detach.
     was_known: Cell<bool>,
-    /// Whether the host copies the stack away and back: see `coroutines::Host::moves_stacks`.
-    moves: Cell<bool>,
+    /// Names the running coroutine; set if the host copies the stack away and back. See
+    /// `coroutines::Host::moves_stacks`.
+    moves: Cell<Option<NamesCoroutine>>,
 }
 
-/// Whether the host copies the own stacks of all threads away and back.
-static OWN_STACKS_MOVE: AtomicBool = AtomicBool::new(false);
+/// Returns the address by which the host names the running coroutine; 0 if it names none.
+pub(crate) type NamesCoroutine = fn() -> usize;
+
+/// A [`NamesCoroutine`], if the host copies the own stacks of all threads away and back; else null.
+static OWN_STACKS_MOVE: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 
 impl OwnStack {
     pub const fn unknown() -> Self {
@@ -59,7 +65,7 @@ impl OwnStack {
             margin: Cell::new(0),
             min_stack: Cell::new(0),
             was_known: Cell::new(false),
-            moves: Cell::new(false),
+            moves: Cell::new(None),
         }
     }
 
@@ -111,25 +117,27 @@ impl ThreadState {
         self.own.verified.set(verified);
         self.own.floor.set(self.usable_from().saturating_add(self.own.min_stack.get()));
         compiler_fence(SeqCst);
-        if OWN_STACKS_MOVE.load(Relaxed) {
-            self.note_that_own_stack_moves();
+        let names = OWN_STACKS_MOVE.load(Relaxed);
+        if !names.is_null() {
+            // SAFETY: `note_that_stacks_move` stored it, from a pointer of this type.
+            self.note_that_own_stack_moves(unsafe { transmute::<*mut (), NamesCoroutine>(names) });
         }
-        if !self.own.moves.get() {
+        if self.own.moves.get().is_none() {
             self.own.span.set(high.saturating_sub(self.own.floor.get()));
         }
     }
 
     /// Has upcalls of all threads run on pooled stacks, from their next attachment on; those of the
     /// calling thread at once.
-    pub fn note_that_stacks_move() {
-        OWN_STACKS_MOVE.store(true, Relaxed);
-        Self::current().note_that_own_stack_moves();
+    pub fn note_that_stacks_move(names: NamesCoroutine) {
+        OWN_STACKS_MOVE.store(names as *mut (), Relaxed);
+        Self::current().note_that_own_stack_moves(names);
     }
 
     /// Has upcalls from the thread's own stack run on pooled stacks, because the host copies that
     /// stack away and back. Such a stack shows nothing of abandoned calls.
-    pub fn note_that_own_stack_moves(&self) {
-        self.own.moves.set(true);
+    pub fn note_that_own_stack_moves(&self, names: NamesCoroutine) {
+        self.own.moves.set(Some(names));
         self.own.span.set(0);
         self.calls.note_copies();
     }
@@ -140,7 +148,15 @@ impl ThreadState {
     /// that comes to them reads any address.
     #[inline(always)]
     pub fn stack_moves_at(&self, sp: usize) -> bool {
-        self.own.moves.get() && self.owns(sp)
+        self.own.moves.get().is_some() && self.owns(sp)
+    }
+
+    /// The host's address for the running coroutine, if the host copies the own stack; 0 if the
+    /// host names none.
+    #[cold]
+    #[inline(never)]
+    pub fn running_coroutine(&self) -> usize {
+        self.own.moves.get().map_or(0, |names| names())
     }
 
     /// The lowest address of the own stack that upcalls may use, as far as is known.

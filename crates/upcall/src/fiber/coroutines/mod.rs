@@ -160,7 +160,9 @@ pub enum Resumed {
 pub unsafe trait Host: 'static {
     /// Names the running coroutine, if it can be suspended; otherwise the wait blocks the thread.
     ///
-    /// It is called when a future is pending, once a wait.
+    /// It is called when a future is pending, once a wait; with
+    /// [`moves_stacks`](Self::moves_stacks) also at each downcall, to tell apart the calls of
+    /// different coroutines.
     fn current(&self) -> Option<Coroutine>;
 
     /// Suspends the running coroutine, which `current` has just named, until the host resumes it.
@@ -252,7 +254,7 @@ pub fn install<H: Host + Sync>(_fibers: Fibers, host: &'static H) -> Result<(), 
     let host: Box<&'static dyn Host> = Box::new(host);
     if host.moves_stacks() {
         // Other threads learn it at their next attachment, or at a wait on their own stacks.
-        ThreadState::note_that_stacks_move();
+        ThreadState::note_that_stacks_move(suspend::running);
     }
     let host = Box::into_raw(host);
     if OF_PROCESS.compare_exchange(ptr::null_mut(), host, AcqRel, Acquire).is_err() {
@@ -278,7 +280,7 @@ pub fn install_on_thread(_fibers: Fibers, host: &'static dyn Host) -> Result<(),
         own.host.set(Some(host));
         INSTALLED.fetch_add(1, Relaxed);
         if host.moves_stacks() {
-            ThreadState::current().note_that_own_stack_moves();
+            ThreadState::current().note_that_own_stack_moves(suspend::running);
         }
         Ok(())
     });

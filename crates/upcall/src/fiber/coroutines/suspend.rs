@@ -68,7 +68,7 @@ pub(in crate::fiber) fn suspend_until(
 fn must_block(thread: &ThreadState, sp: usize, host: &'static dyn Host) -> bool {
     if host.moves_stacks() && thread.owns(sp) {
         // The next upcalls will run on pooled stacks.
-        thread.note_that_own_stack_moves();
+        thread.note_that_own_stack_moves(running);
         return true;
     }
     std::thread::panicking() || in_own_code() || host_runtime::is_in_entered_poll()
@@ -107,6 +107,13 @@ fn ask(thread: &ThreadState, host: &'static dyn Host) -> Option<Coroutine> {
     let own = OWN.try_with(|own| own.asks.replace(sp)).ok()?;
     let _asking = Asking(own);
     if own != 0 && !thread.is_abandoned(own, sp) { None } else { downcall(|| host.current()) }
+}
+
+/// The host's address for the running coroutine; 0 if it names none.
+pub(super) fn running() -> usize {
+    let host = OWN.try_with(host).ok().flatten();
+    let coroutine = host.and_then(|host| ask(ThreadState::current(), host));
+    coroutine.map_or(0, |coroutine| coroutine.as_ptr() as usize)
 }
 
 /// The host's `current` runs. Keeps the previous `asks`, for its drop to restore.
