@@ -42,7 +42,7 @@ const ROOM: usize = 12 << 10;
 /// The number of frames to walk. If a wait is deeper than this, its initialiser is not found.
 const FRAMES: usize = 128;
 /// The number of cached places.
-const PLACES: usize = 256;
+const PLACES: usize = 1024;
 
 /// A cache of waits outside any initialiser, by [`key`].
 static OUTSIDE: [AtomicUsize; PLACES] = [const { AtomicUsize::new(0) }; PLACES];
@@ -108,7 +108,9 @@ fn key(at: &'static Location<'static>, depth: usize) -> usize {
 
 #[inline(always)]
 fn place(key: usize) -> &'static AtomicUsize {
-    &OUTSIDE[((key >> 3) ^ (key >> (usize::BITS / 2 + 4))) % PLACES]
+    // 2^64 divided by the golden ratio: the high bits of the product depend on all bits of `key`.
+    const SPREADS: usize = 0x9e37_79b9_7f4a_7c15_u64 as usize;
+    &OUTSIDE[key.wrapping_mul(SPREADS) >> (usize::BITS - PLACES.ilog2())]
 }
 
 #[inline(always)]
@@ -212,4 +214,21 @@ fn learn(base: usize) -> usize {
     };
     ONCE_CALL.store(found, Relaxed);
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    /// A coroutine's stack from `malloc` may begin anywhere in a page. If two of them shared their
+    /// place in the cache, each of their waits would walk the frames.
+    #[test]
+    fn coroutines_differ_in_their_places() {
+        let at = Location::caller();
+        let depths = (0..64).map(|n: usize| 0x4e0 ^ (n * 64).rotate_left(usize::BITS / 4));
+        let places: HashSet<_> = depths.map(|depth| ptr::from_ref(place(key(at, depth)))).collect();
+        assert!(places.len() > 48, "64 coroutines have {} places", places.len());
+    }
 }
