@@ -58,10 +58,16 @@ template <class Algorithm = boost::fibers::algo::round_robin> class waiting_fibe
         return here.is_to_end;
     }
 
+    /* Takes all ready fibers from Rust; or one, if Boost has none. As long as Rust has not returned
+     * 0, further wakes make no system calls. */
     void take_ready() noexcept {
+        bool others = this->has_ready_fibers();
         void *fiber;
-        while (upcall_coroutines_next_ready(&fiber) == 1)
+        do {
+            if (upcall_coroutines_next_ready(&fiber) != 1)
+                return;
             this->awakened(static_cast<context *>(fiber));
+        } while (others);
     }
 
     /* The thread is exiting, and no wake arrives any more: ends all waits. */
