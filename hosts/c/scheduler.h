@@ -46,17 +46,21 @@ static inline void scheduled_start(struct coroutine *c, void *argument) {
     s->body(s->argument);
 }
 
-/* Makes a coroutine, with a stack of `size` bytes. */
-static inline struct scheduled *schedule_on(size_t size, void (*body)(void *), void *argument) {
+/* Makes a coroutine on the given stack, and frees the stack at the end. */
+static inline struct scheduled *schedule_in(struct memory stack, void (*body)(void *), void *argument) {
     struct scheduled *s = calloc(1, sizeof *s);
     CHECK(s != NULL);
-    s->stack = memory_new(GUARDED, size);
+    s->stack = stack;
     s->body = body;
     s->argument = argument;
-    coroutine_init(&s->coroutine, s->stack.base, size, scheduled_start, s);
+    coroutine_init(&s->coroutine, stack.base, stack.size, scheduled_start, s);
     live++;
     to_be_run(s);
     return s;
+}
+
+static inline struct scheduled *schedule_on(size_t size, void (*body)(void *), void *argument) {
+    return schedule_in(memory_new(GUARDED, size), body, argument);
 }
 
 static inline struct scheduled *schedule(void (*body)(void *), void *argument) {

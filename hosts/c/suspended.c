@@ -37,6 +37,61 @@ static void sleeps(void) {
     check_over();
 }
 
+/* ---- ten thousand, or HOST_COROUTINES: memory is flat, and waits stay as cheap ---- */
+
+enum { FEW = 1000, ROUNDS = 8 };
+static guest_channel *gates[2]; /* in turn, so nobody passes twice in a round */
+
+static void pass_gates(void *rounds) {
+    for (intptr_t round = 0; round < (intptr_t)rounds; round++)
+        CHECK(guest_receive(gates[round % 2]) == round);
+    ended++;
+}
+
+/* Suspends `count` coroutines in waits, and wakes all of them, in `rounds` rounds. Returns the
+ * microseconds of the processor a wait, in the fastest one. */
+static double pass_rounds(int count, int rounds) {
+    double fastest = 1e9;
+    long resident = 0;
+    for (int i = 0; i < 2; i++)
+        gates[i] = guest_channel_new((size_t)count);
+    ended = most_suspended = 0;
+    for (int i = 0; i < count; i++)
+        schedule_in(memory_new(MALLOCED, 16 << 10), pass_gates, (void *)(intptr_t)rounds);
+    while (run_once())
+        continue;
+    for (int round = 0; round < rounds; round++) {
+        CHECK(suspended_now == count && live == count && ended == 0);
+        double before = milliseconds(CLOCK_PROCESS_CPUTIME_ID);
+        for (int i = 0; i < count; i++)
+            CHECK(guest_send(gates[round % 2], round) == 0);
+        while (run_once())
+            continue;
+        double took = 1000 * (milliseconds(CLOCK_PROCESS_CPUTIME_ID) - before) / count;
+        /* Coroutines end in the last round, which is no measure. */
+        if (took < fastest && round < rounds - 1)
+            fastest = took;
+        if (round == 1)
+            resident = resident_kib();
+        else if (round > 1 && round < rounds - 1)
+            CHECK(resident_kib() - resident < 512);
+    }
+    CHECK(ended == count && most_suspended == count);
+    for (int i = 0; i < 2; i++)
+        guest_channel_free(gates[i]);
+    printf("%d coroutines: %.2f microseconds a wait, %.1f KiB each\n", count, fastest, (double)resident / count);
+    return fastest;
+}
+
+static void many(void) {
+    const char *set = getenv("HOST_COROUTINES");
+    int count = set ? atoi(set) : 10000;
+    begin();
+    double few = pass_rounds(FEW, ROUNDS * count / FEW < 80 ? ROUNDS * count / FEW : 80);
+    CHECK(pass_rounds(count, ROUNDS) < 4 * few);
+    check_over();
+}
+
 /* ---- messages: woken by a coroutine of the same thread, and by other threads ---- */
 
 enum { MESSAGES = 300 };
@@ -390,6 +445,7 @@ static void misused(void) {
 int main(int argc, char **argv) {
     static const struct named_case cases[] = {
         {"sleeps", sleeps},
+        {"many", many},
         {"messages", messages},
         {"other_threads", other_threads},
         {"nested", nested},
