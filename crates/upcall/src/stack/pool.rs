@@ -303,7 +303,7 @@ pub(crate) fn take(
             seems_abandoned: Cell::new(false),
             epoch: Cell::new(epoch),
             system_epoch: Cell::new(0),
-            // Read only for the sanitizer: a read of a cold page, before the write, is a fault more.
+            // For the sanitizer alone: reading a cold page before the write is one more fault.
             told: sanitizer::Told::of_idle(|| end.header.load(Relaxed)),
         });
         end.header.store(header, Relaxed);
