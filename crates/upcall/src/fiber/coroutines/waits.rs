@@ -326,7 +326,7 @@ impl CoroutineWaits {
     fn warn_if_neglected(&self, now: u32) {
         let since = self.ready_since.load(Relaxed);
         if since != 0 {
-            self.warn(Duration::from_millis(now.wrapping_sub(since).into()));
+            self.warn(elapsed(since, now));
         }
     }
 
@@ -444,6 +444,14 @@ fn now() -> u32 {
     start().elapsed().as_millis() as u32
 }
 
+/// The time between two moments of [`now`]; zero if `since` is the later one.
+///
+/// It may be: another thread may have stored it after the caller asked for `now`.
+fn elapsed(since: u32, now: u32) -> Duration {
+    let milliseconds = now.wrapping_sub(since);
+    if milliseconds > u32::MAX / 2 { Duration::ZERO } else { Duration::from_millis(milliseconds.into()) }
+}
+
 /// A suspended coroutine, for snapshots.
 pub(crate) struct Suspended {
     pub coroutine: Coroutine,
@@ -459,7 +467,7 @@ pub(crate) fn suspended() -> Vec<(usize, Suspended)> {
     let all = all();
     let waits = all.blocks.iter().copied().flatten().filter(|wait| wait.signal.is_suspended());
     let seen = |wait: &SuspendedWait| {
-        let since = Duration::from_millis(now.wrapping_sub(wait.since.load(Relaxed)).into());
+        let since = elapsed(wait.since.load(Relaxed), now);
         let is_ready = wait.signal.is_ready();
         Some(Suspended { coroutine: wait.coroutine()?, wait: wait.wait.get()?, since, is_ready })
     };
@@ -475,5 +483,17 @@ pub(crate) fn forget_others(own: Option<&'static CoroutineWaits>) {
     drop(all);
     if let Some(event) = own.and_then(|own| own.event.get()) {
         event.renew();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_moment_is_no_long_time_ago() {
+        assert_eq!(elapsed(1, 0), Duration::ZERO);
+        assert_eq!(elapsed(5, 12), Duration::from_millis(7));
+        assert_eq!(elapsed(u32::MAX, 1), Duration::from_millis(2));
     }
 }
