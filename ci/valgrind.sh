@@ -8,7 +8,7 @@ command -v valgrind >/dev/null || { echo "SKIPPED: valgrind is not installed"; e
 cases='stack_switch:above_and_below stack_switch:first_on_coroutine stack_switch:registered nested:plain_calls
     nested:ten_thousand_levels panic:one_frame panic:several_frames panic:above_and_below waits:panics waits:on_registered_stacks
     drops:aborted drops:ended_in_a_wait backtrace:below_fiber caught:in_both caught:by_others caught:by_fibers caught:cancelled
-    suspended:messages suspended:nested suspended:registered suspended:fibers suspended:killed
+    suspended:messages suspended:registered suspended:fibers
     suspended_ends:killed_under_rust suspended_ends:ends_before_its_wake suspended_ends:panics_after_waits
     suspended_ends:scopes suspended_ends:uninstalled'
 programs=$(tr -s ' ' '\n' <<<"$cases" | sed -n 's/:.*//p' | sort -u)

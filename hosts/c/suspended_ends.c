@@ -1,6 +1,7 @@
 /* Coroutines suspended by waits, and what ends them, their thread or their process meanwhile. */
 #include "scheduler.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <sys/time.h>
 
@@ -282,8 +283,9 @@ static void panics_after_waits(void) {
 static void wait_for_task(void *unused) {
     int value = 0, part = -1;
     (void)unused;
-    upcall_task *task = guest_start(GUEST_VALUE, 20, 0, NULL, NULL);
-    CHECK(upcall_task_wait(task, 1) == UPCALL_TASK_RUNNING);
+    upcall_task *task = guest_start(GUEST_NEVER, 0, 0, NULL, NULL);
+    CHECK(upcall_task_wait(task, 1) == UPCALL_TASK_RUNNING && upcall_task_free(task, 1) == 0);
+    task = guest_start(GUEST_VALUE, 20, 0, NULL, NULL);
     CHECK(upcall_task_wait(task, -1) == UPCALL_TASK_DONE);
     CHECK(guest_task_value(task, &value) == 0 && value == 7 && upcall_task_free(task, 0) == 0);
     task = guest_start_parts(10, 1, NULL, NULL);
@@ -490,6 +492,72 @@ static void uninstalled(void) {
     CHECK(suspended_now == 1 && guest_send(channel, 5) == 0);
     run_scheduler();
     check_over();
+}
+
+/* ---- detached threads, dumps, and a shutdown meanwhile ---- */
+
+static void detached(void) {
+    begin();
+    for (int i = 0; i < 3; i++) {
+        schedule(receive, channel);
+        run_all();
+        CHECK(upcall_thread_detach() == -1 && guest_suspended_coroutines() == 1);
+        CHECK(guest_send(channel, 5) == 0);
+        run_scheduler();
+        CHECK(ended == i + 1 && guest_suspended_coroutines() == 0 && upcall_thread_detach() == 0);
+    }
+    check_over();
+}
+
+static volatile int stop_dumping;
+
+static void *dumps(void *unused) {
+    int nowhere = open("/dev/null", O_WRONLY);
+    for (; !stop_dumping; usleep(100))
+        CHECK(upcall_dump(nowhere) == 0);
+    return unused;
+}
+
+static void dumped_at_any_moment(void) {
+    pthread_t dumper;
+    begin();
+    CHECK(pthread_create(&dumper, NULL, dumps, NULL) == 0);
+    for (int i = 0; i < 100; i++) {
+        schedule(talk, channel);
+        schedule(talk, NULL);
+        schedule(sleep_twenty, NULL);
+        if (i % 10 == 9)
+            run_scheduler();
+    }
+    stop_dumping = 1;
+    CHECK(pthread_join(dumper, NULL) == 0 && ended == 100);
+    check_over();
+}
+
+static int sleep_on_worker(void *unused) {
+    (void)unused;
+    CHECK(guest_sleep(20) == 0);
+    return 7;
+}
+
+static void join_worker(void *fiber) {
+    CHECK(guest_join(fiber) == 7);
+    ended++;
+}
+
+/* The workers' fibers end during the shutdown, and wake coroutines. */
+static void shut_down(void) {
+    begin();
+    for (int i = 0; i < 20; i++) {
+        schedule(join_worker, guest_spawn_on_fiber("sleeps", sleep_on_worker, NULL));
+        schedule(receive, channel);
+    }
+    run_all();
+    CHECK(suspended_now == 40 && upcall_shutdown(30000) == 0);
+    pthread_t sender = start_sender(channel, 20);
+    run_scheduler();
+    CHECK(pthread_join(sender, NULL) == 0 && ended == 40);
+    CHECK(guest_sleep(1) == 0 && guest_open_calls() == 0);
 }
 
 /* ---- a thread ends while its coroutines are suspended ---- */
@@ -864,6 +932,9 @@ int main(int argc, char **argv) {
         {"moved_from_the_dead", moved_from_the_dead},
         {"on_many_threads", on_many_threads},
         {"uninstalled", uninstalled},
+        {"detached", detached},
+        {"dumped_at_any_moment", dumped_at_any_moment},
+        {"shut_down", shut_down},
         {"threads_end", threads_end},
         {"threads_end_while_woken", threads_end_while_woken},
         {"forked", forked},
