@@ -218,6 +218,50 @@ static void registered(void) {
     check_over();
 }
 
+/* ---- a coroutine that begins with a made-up return address, as those of Perl's Coro do ---- */
+
+#ifdef __x86_64__
+/* It "returns" to the start of `begun`. An unwinder takes that for the end of the code before, and
+ * looks for the caller of that at address 64. */
+void without_end(void (*body)(void *), void *argument);
+__asm__(".text\n"
+        ".cfi_startproc\n"
+        ".cfi_def_cfa rbx, 16\n"
+        "nop\n"
+        ".cfi_endproc\n"
+        "begun:\n"
+        ".cfi_startproc\n"
+        "pop %rbx\n"
+        "ret\n"
+        ".cfi_endproc\n"
+        "without_end:\n"
+        "push %rbx\n"
+        "mov $64, %ebx\n"
+        "lea begun(%rip), %rax\n"
+        "push %rax\n"
+        "mov %rdi, %rax\n"
+        "mov %rsi, %rdi\n"
+        "jmp *%rax\n");
+#else
+static void without_end(void (*body)(void *), void *argument) { body(argument); }
+#endif
+
+static void descend_and_panic(void *on_fiber) {
+    CHECK(guest_panic("on a coroutine without an end") == -1);
+    descend_there(on_fiber);
+}
+
+static void descend_without_end(void *on_fiber) { without_end(descend_and_panic, on_fiber); }
+
+static void endless(void) {
+    begin();
+    for (int i = 0; i < 20; i++)
+        schedule(descend_without_end, i % 2 ? &ended : NULL);
+    run_scheduler();
+    CHECK(ended == 20);
+    check_over();
+}
+
 /* ---- fibers of ours and coroutines of the host, one inside the other ---- */
 
 static int descend_in_fiber(void *on_fiber) {
@@ -450,6 +494,7 @@ int main(int argc, char **argv) {
         {"other_threads", other_threads},
         {"nested", nested},
         {"registered", registered},
+        {"endless", endless},
         {"fibers", fibers},
         {"killed", killed},
         {"killed_inside", killed_inside},

@@ -72,8 +72,8 @@ cases! {
         shut_down, forked, forked_loop, thread_ends, at_exit,
     }
     suspended {
-        sleeps, many, messages, other_threads, nested, registered, fibers, killed, killed_inside, not_suspended,
-        resumed_too_soon, descriptor, misused,
+        sleeps, many, messages, other_threads, nested, registered, endless, fibers, killed, killed_inside,
+        not_suspended, resumed_too_soon, descriptor, misused,
     }
     waits {
         on_main, on_pthreads, on_coroutines, on_registered_stacks, on_workers, on_local_fibers, panics, depths, ping_pong,

@@ -13,6 +13,9 @@ unsafe extern "C-unwind" {
 }
 
 /// Calls `step` for each frame, innermost first, until `step` returns false.
+///
+/// The walk ends at a made-up frame, such as the first of Perl's Coro, which "returns" to `abort`.
+/// The unwinder would take the stack for that of the code before it, and read anywhere.
 #[inline(never)]
 pub(crate) fn walk(step: &mut dyn FnMut(Frame) -> bool) {
     type Step<'a> = &'a mut dyn FnMut(Frame) -> bool;
@@ -23,8 +26,8 @@ pub(crate) fn walk(step: &mut dyn FnMut(Frame) -> bool) {
         const STOP: i32 = 4;
         // SAFETY: the unwinder passes a frame that is valid during this call. `step` is the pointer
         // to a `Step` passed by `walk` below, whose frame outlives the walk.
-        let goes_on = unsafe { (*step.cast::<Step<'_>>())(frame(context)) };
-        if goes_on { GO_ON } else { STOP }
+        let (frame, step) = unsafe { (frame(context), &mut *step.cast::<Step<'_>>()) };
+        if !frame.is_made_up && step(frame) { GO_ON } else { STOP }
     }
     let mut step: Step<'_> = step;
     // SAFETY: `each` has the signature of the interface's callback, and `step` outlives

@@ -35,7 +35,7 @@ pub(crate) unsafe fn frame(frame: *mut c_void) -> Frame {
     // SAFETY: the caller guarantees a frame that is valid during its call. `sp` is a writable word.
     unsafe {
         _Unwind_VRS_Get(frame, CORE, SP, UINT32, (&raw mut sp).cast());
-        Frame { function: _Unwind_GetRegionStart(frame), sp, calls_handler: false }
+        Frame { function: _Unwind_GetRegionStart(frame), sp, calls_handler: false, is_made_up: false }
     }
 }
 

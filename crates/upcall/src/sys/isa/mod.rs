@@ -46,4 +46,7 @@ pub(crate) struct Frame {
     /// The frame calls a signal handler: the kernel made it. Known only if the C library has unwind
     /// information for such frames.
     pub calls_handler: bool,
+    /// The frame is to go on at the first instruction of a function, so it has made no call: it is
+    /// no frame, but a coroutine began here with an address in place of a caller's.
+    pub is_made_up: bool,
 }

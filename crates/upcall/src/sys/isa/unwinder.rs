@@ -20,11 +20,13 @@ pub(crate) unsafe fn frame(frame: *mut c_void) -> Frame {
     let mut before_instruction = 0;
     // SAFETY: the caller guarantees a frame that is valid during its call.
     unsafe {
-        _Unwind_GetIPInfo(frame, &mut before_instruction);
+        let goes_on_at = _Unwind_GetIPInfo(frame, &mut before_instruction);
         Frame {
             function: _Unwind_GetRegionStart(frame),
             sp: _Unwind_GetCFA(frame),
             calls_handler: before_instruction != 0,
+            // The lookup is meant for return addresses, and looks at the byte before.
+            is_made_up: before_instruction == 0 && function_at(goes_on_at + 1) == goes_on_at,
         }
     }
 }
