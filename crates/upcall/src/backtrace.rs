@@ -14,8 +14,8 @@ unsafe extern "C-unwind" {
 
 /// Calls `step` for each frame, innermost first, until `step` returns false.
 ///
-/// The walk ends at a made-up frame, such as the first of Perl's Coro, which "returns" to `abort`.
-/// The unwinder would take the stack for that of the code before it, and read anywhere.
+/// The walk ends at a made-up frame. The first one of Perl's Coro is such: it "returns" to `abort`.
+/// The unwinder would use the tables of the code before `abort`, and read anywhere.
 #[inline(never)]
 pub(crate) fn walk(step: &mut dyn FnMut(Frame) -> bool) {
     type Step<'a> = &'a mut dyn FnMut(Frame) -> bool;
