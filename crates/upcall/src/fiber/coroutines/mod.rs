@@ -101,6 +101,7 @@ pub(crate) use waits::{Suspended, lock_word, suspended};
 use super::Fibers;
 pub use crate::crossing::Killed;
 use crate::crossing::downcall;
+use crate::stack::pool;
 use crate::thread::ThreadState;
 
 /// One coroutine of the host, by a pointer that the host chose for it.
@@ -136,8 +137,8 @@ pub enum Resumed {
     /// It is to end: the host kills it.
     ///
     /// The wait drops its future and unwinds, with the payload [`Killed`] and without the panic
-    /// hook. So C gets the value declared by the exported function. The unwinding goes on at the enclosing downcalls of this
-    /// coroutine, and not beneath it. [`wait_interruptible`] returns
+    /// hook. So C gets the value declared by the exported function. The unwinding goes on at the
+    /// enclosing downcalls of this coroutine, and not beneath it. [`wait_interruptible`] returns
     /// [`Interrupted`](crate::Interrupted) instead. A wait that must not end, such as that of a
     /// scope, blocks the thread until it is over.
     ///
@@ -211,7 +212,7 @@ struct Own {
 impl Drop for Own {
     fn drop(&mut self) {
         if self.host.take().is_some() {
-            INSTALLED.fetch_sub(1, Relaxed);
+            note_uninstalled();
         }
         if let Some(waits) = self.waits.take() {
             waits.give_back();
@@ -226,6 +227,17 @@ impl Own {
             self.waits.set(Some(waits));
             waits
         })
+    }
+}
+
+fn note_installed() {
+    INSTALLED.fetch_add(1, Relaxed);
+    pool::keep_for_next(true);
+}
+
+fn note_uninstalled() {
+    if INSTALLED.fetch_sub(1, Relaxed) == 1 {
+        pool::keep_for_next(false);
     }
 }
 
@@ -262,7 +274,7 @@ pub fn install<H: Host + Sync>(_fibers: Fibers, host: &'static H) -> Result<(), 
         drop(unsafe { Box::from_raw(host) });
         return Err(AlreadyInstalled);
     }
-    INSTALLED.fetch_add(1, Relaxed);
+    note_installed();
     Ok(())
 }
 
@@ -278,7 +290,7 @@ pub fn install_on_thread(_fibers: Fibers, host: &'static dyn Host) -> Result<(),
             return Err(AlreadyInstalled);
         }
         own.host.set(Some(host));
-        INSTALLED.fetch_add(1, Relaxed);
+        note_installed();
         if host.moves_stacks() {
             ThreadState::current().note_that_own_stack_moves(suspend::running);
         }
@@ -293,7 +305,7 @@ pub fn install_on_thread(_fibers: Fibers, host: &'static dyn Host) -> Result<(),
 pub fn uninstall() -> bool {
     let had_one = !OF_PROCESS.swap(ptr::null_mut(), AcqRel).is_null();
     if had_one {
-        INSTALLED.fetch_sub(1, Relaxed);
+        note_uninstalled();
     }
     had_one
 }
@@ -304,7 +316,7 @@ pub fn uninstall() -> bool {
 pub fn uninstall_on_thread() -> bool {
     let had_one = OWN.try_with(|own| own.host.take().is_some()).unwrap_or(false);
     if had_one {
-        INSTALLED.fetch_sub(1, Relaxed);
+        note_uninstalled();
     }
     had_one
 }

@@ -71,8 +71,8 @@ impl Signal {
         self.state.fetch_and(!LISTED, AcqRel) & (SUSPENDED | WOKEN) == SUSPENDED | WOKEN
     }
 
-    /// Notes a wake while the wait is in no list, although another thread may have been about to add
-    /// it. Returns whether the caller is to add the wait to the list.
+    /// Notes a wake while the wait is in no list, although another thread may have been about to
+    /// add it. Returns whether the caller is to add the wait to the list.
     fn relist(&self) -> bool {
         let to_be_listed = |state| state & LISTED != 0 || state & (SUSPENDED | WOKEN) == SUSPENDED;
         to_be_listed(self.change(|state| if to_be_listed(state) { state | WOKEN | LISTED } else { state }))
