@@ -392,7 +392,7 @@ def caught():
     let_begin()
     greenlets.spawn(greenlets.kill, victim)
     greenlets.run()
-    check(said[0] == "caught" and said[1][0] == -1 and "interrupt" in said[1][1], "the error value, not", said)
+    check(said[0] == "caught" and said[1][0] == -1 and "ended the coroutine" in said[1][1], "the error value, not", said)
     greenlets.close()
 
 
