@@ -632,8 +632,13 @@ static void threads_end(void) {
     bell = guest_bell_new();
     guest_channel_free(never);
     never = guest_channel_new(2 * LEFT);
-    for (intptr_t i = 0; i < LEFT; i++)
+    int descriptors = 0;
+    for (intptr_t i = 0; i < LEFT; i++) {
         on_thread(NULL, 0, leaves_suspended, (void *)i);
+        if (i == LEFT / 2)
+            descriptors = entries("/proc/self/fd");
+    }
+    CHECK(entries("/proc/self/fd") == descriptors);
     CHECK(ended == LEFT * HELD && guest_attached_threads() <= 4);
     on_thread(NULL, 0, rings_for_the_dead, NULL);
     usleep(40000);

@@ -141,7 +141,7 @@ pub(crate) struct CoroutineWaits {
     /// The [serial](crate::stack::ThreadId::serial) of the thread; 0 between two threads.
     serial: std::sync::atomic::AtomicUsize,
     ready: Remote<Ready>,
-    event: OnceLock<Event>,
+    event: OnceLock<&'static Event>,
     /// When a wait became ready, in milliseconds since [`start`]: the first one since the host last
     /// asked for ready coroutines. 0 if there is none.
     ready_since: AtomicU32,
@@ -169,9 +169,12 @@ unsafe impl Sync for CoroutineWaits {}
 struct All {
     unused: Vec<&'static CoroutineWaits>,
     blocks: Vec<&'static [SuspendedWait]>,
+    /// The descriptors of threads that ended with suspended coroutines. Late wakes of these may
+    /// still signal them, so they are not closed but reused.
+    events: Vec<&'static Event>,
 }
 
-static ALL: Lock<All> = Lock::new(All { unused: Vec::new(), blocks: Vec::new() });
+static ALL: Lock<All> = Lock::new(All { unused: Vec::new(), blocks: Vec::new(), events: Vec::new() });
 
 fn all() -> Held<All> {
     hold(&ALL)
@@ -213,11 +216,13 @@ impl CoroutineWaits {
         self.serial.store(0, Relaxed);
         let mut all = all();
         let mut waits = all.blocks.iter().copied().flatten().filter(|wait| ptr::eq(wait.thread, self));
+        if let Some(event) = self.event.get() {
+            event.clear(true);
+        }
         if waits.all(|wait| wait.host.get().is_none()) {
-            if let Some(event) = self.event.get() {
-                event.clear(true);
-            }
             all.unused.push(self);
+        } else {
+            all.events.extend(self.event.get());
         }
     }
 
@@ -279,10 +284,15 @@ impl CoroutineWaits {
     ///
     /// # Errors
     /// If the system gives no descriptor.
-    pub fn event(&self) -> io::Result<&Event> {
+    pub fn event(&self) -> io::Result<&'static Event> {
         if self.event.get().is_none() {
             // Only the own thread makes one, so none is lost here.
-            let _ = self.event.set(Event::new()?);
+            let unused = all().events.pop();
+            let event = match unused {
+                Some(event) => event,
+                None => Box::leak(Box::new(Event::new()?)),
+            };
+            let _ = self.event.set(event);
             sequential();
         }
         let event = self.event.get().expect("upcall: the descriptor was just made");
@@ -479,6 +489,7 @@ pub(crate) fn suspended() -> Vec<(usize, Suspended)> {
 pub(crate) fn forget_others(own: Option<&'static CoroutineWaits>) {
     let mut all = all();
     all.unused.clear();
+    all.events.clear();
     all.blocks.retain(|block| own.is_some_and(|own| ptr::eq(block[0].thread, own)));
     drop(all);
     if let Some(event) = own.and_then(|own| own.event.get()) {
