@@ -586,7 +586,8 @@ static void never_receive(void *unused) {
 
 /* Its own coroutines go on, whatever becomes of those of threads before. */
 static void *leaves_suspended(void *number) {
-    CHECK(install_scheduler(0) == 0 && !readable());
+    /* The descriptor may be readable in vain: it is that of an earlier thread. */
+    CHECK(install_scheduler(0) == 0);
     guest_channel *own = guest_channel_new(HELD);
     for (int i = 0; i < HELD; i++)
         schedule(receive, own);
@@ -644,7 +645,8 @@ static void threads_end(void) {
     usleep(40000);
     /* The main thread has seen nothing of it. */
     ended = 0;
-    CHECK(guest_suspended_coroutines() == 0 && !readable());
+    void *ready;
+    CHECK(guest_suspended_coroutines() == 0 && upcall_coroutines_next_ready(&ready) == 0);
     schedule(receive, channel);
     run_all();
     CHECK(suspended_now == 1 && guest_send(channel, 5) == 0);

@@ -141,8 +141,8 @@ pub fn coroutines_uninstall(flags: c_uint) -> c_int {
 /// go on.
 ///
 /// While one can, the descriptor is readable (`POLLIN`, level-triggered). `coroutines_next_ready`
-/// ends that when it returns 0. Only poll it: do not read from it, and do not close it. It is valid
-/// until the thread's exit.
+/// ends that when it returns 0. It may be readable in vain. Only poll it: do not read from it, and
+/// do not close it. It is valid until the thread's exit.
 ///
 /// Returns -1 if no file descriptor is available.
 pub fn coroutines_fd() -> c_int {

@@ -196,7 +196,7 @@ impl LocalRuntime {
         let event = self.event();
         if !self.queue.is_ready() {
             self.queue.shrink();
-            event.clear(ran == 0);
+            event.clear();
             if self.queue.is_ready_for_sure() {
                 event.signal();
             }
@@ -341,7 +341,7 @@ impl Drop for LocalRuntime {
             queue.end();
             thread.set_at_end(None);
             if let Some(event) = &queue.event {
-                event.clear(true);
+                event.clear();
             }
             thread.remove_user();
             unused().push(queue);

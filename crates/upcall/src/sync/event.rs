@@ -4,8 +4,8 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::atomic::AtomicBool;
-use super::atomic::Ordering::SeqCst;
+use super::atomic::Ordering::{Relaxed, SeqCst};
+use super::atomic::{AtomicBool, AtomicU32};
 #[cfg(upcall_loom)]
 use super::loom_event::EventFd;
 use crate::messages::warn;
@@ -13,15 +13,22 @@ use crate::messages::warn;
 use crate::sys::EventFd;
 
 /// The descriptor, and a flag for its state. Between a signal and the next `clear`, further signals
-/// cost no system call.
+/// cost no system call; neither does a `clear` without a signal.
+///
+/// A thread may be late: it sets the flag, `clear` resets it, and only then the thread makes the
+/// descriptor readable. This wakes the host in vain, once. `clear` knows of such threads by their
+/// number: each signal is read once.
 pub(crate) struct Event {
     fd: EventFd,
     signalled: AtomicBool,
+    /// The number of signals known to `clear` and not yet read. Only for its callers, who exclude
+    /// each other.
+    unread: AtomicU32,
 }
 
 impl Event {
     pub fn new() -> io::Result<Event> {
-        Ok(Event { fd: EventFd::new()?, signalled: AtomicBool::new(false) })
+        Ok(Event { fd: EventFd::new()?, signalled: AtomicBool::new(false), unread: AtomicU32::new(0) })
     }
 
     /// Makes the descriptor readable.
@@ -34,13 +41,21 @@ impl Event {
 
     /// Makes the descriptor unreadable. Afterwards, the caller looks for fibers that became ready
     /// meanwhile, and signals if there are any.
-    ///
-    /// A thread may be late, and make the descriptor readable after this has reset its flag. Such a
-    /// signal wakes the host `in_vain`. The descriptor is then cleared whatever the flag says.
-    pub fn clear(&self, in_vain: bool) {
-        if in_vain || self.signalled.load(SeqCst) {
-            self.fd.clear();
-            self.signalled.store(false, SeqCst);
+    pub fn clear(&self) {
+        let signalled = self.signalled.load(SeqCst);
+        let unread = self.unread.load(Relaxed) + u32::from(signalled);
+        if unread == 0 {
+            return;
+        }
+        let read = self.fd.clear();
+        if read > unread {
+            // One of them came after the look at the flag, which stays set.
+            self.fd.signal();
+        }
+        self.unread.store(unread.saturating_sub(read), Relaxed);
+        if signalled {
+            // Not a store: it must be before or after a `swap` of another thread.
+            self.signalled.swap(false, SeqCst);
         }
     }
 
@@ -52,8 +67,11 @@ impl Event {
                 "a descriptor for an event loop is shared by this process and the one that it was forked from ({error}): \
                  either may miss an event"
             ));
-        } else if self.signalled.load(SeqCst) {
-            self.fd.signal();
+        } else {
+            self.unread.store(0, Relaxed);
+            if self.signalled.load(SeqCst) {
+                self.fd.signal();
+            }
         }
     }
 

@@ -1,15 +1,15 @@
-//! For loom: a flag in place of a descriptor, under a lock, as in the kernel.
+//! For loom: a counter in place of a descriptor, under a lock, as in the kernel.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use loom::sync::Mutex;
 
-pub struct EventFd(Mutex<bool>);
+pub struct EventFd(Mutex<u32>);
 
 impl EventFd {
     pub fn new() -> io::Result<Self> {
-        Ok(Self(Mutex::new(false)))
+        Ok(Self(Mutex::new(0)))
     }
 
     pub fn renew(&self) -> io::Result<()> {
@@ -17,15 +17,15 @@ impl EventFd {
     }
 
     pub fn signal(&self) {
-        *self.0.lock().unwrap() = true;
+        *self.0.lock().unwrap() += 1;
     }
 
-    pub fn clear(&self) {
-        *self.0.lock().unwrap() = false;
+    pub fn clear(&self) -> u32 {
+        std::mem::take(&mut self.0.lock().unwrap())
     }
 
     pub fn is_readable(&self) -> bool {
-        *self.0.lock().unwrap()
+        *self.0.lock().unwrap() != 0
     }
 }
 

@@ -32,10 +32,11 @@ impl EventFd {
         unsafe { libc::write(self.0.as_raw_fd(), (&raw const one).cast(), size_of::<u64>()) };
     }
 
-    pub fn clear(&self) {
+    pub fn clear(&self) -> u32 {
         let mut count = 0u64;
         // SAFETY: `count` has eight writable bytes. The call fails only if the counter is 0.
         unsafe { libc::read(self.0.as_raw_fd(), (&raw mut count).cast(), size_of::<u64>()) };
+        count.try_into().unwrap_or(u32::MAX)
     }
 }
 

@@ -36,8 +36,9 @@
 //!
 //! # Executors
 //!
-//! - An `EventFd` is a descriptor, readable from `signal` to `clear`. Executed programs do not
-//!   inherit it. After `renew`, it is not shared with the process from which this one was forked.
+//! - An `EventFd` is a descriptor, readable from `signal` to `clear`. The latter returns the number
+//!   of signals. Executed programs do not inherit the descriptor. After `renew`, it is not shared
+//!   with the process from which this one was forked.
 //! - `is_blocked(number)`: whether the thread with the result of its `thread_number()` sleeps in
 //!   the kernel, and neither computes nor waits for a core. If nothing is known: `true`.
 //!

@@ -46,11 +46,12 @@ impl EventFd {
         unsafe { libc::write(self.writer.as_raw_fd(), [1u8].as_ptr().cast(), 1) };
     }
 
-    pub fn clear(&self) {
+    pub fn clear(&self) -> u32 {
         let mut bytes = [0u8; 64];
         // SAFETY: `bytes` is writable for its whole length. Further bytes stay in the pipe and
         // leave it readable. This is harmless.
-        unsafe { libc::read(self.reader.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len()) };
+        let read = unsafe { libc::read(self.reader.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len()) };
+        read.try_into().unwrap_or(0)
     }
 }
 

@@ -189,7 +189,7 @@ impl Watch {
         let _held = lock();
         // SAFETY: the lock is held.
         if let Some(event) = unsafe { cell.watch.get() } {
-            event.clear(true);
+            event.clear();
         }
     }
 }

@@ -324,8 +324,9 @@ pub fn uninstall_on_thread() -> bool {
 /// A file descriptor for the calling thread's loop: readable (`POLLIN`, level-triggered) while a
 /// coroutine of the thread can go on.
 ///
-/// It is made at the first call, and is the same for the thread's life. [`next_ready`] makes it
-/// unreadable when it returns `None`. Poll the descriptor only: do not read from it or close it.
+/// It is made at the first call, and is the same for the thread's life. It may be readable in vain.
+/// [`next_ready`] makes it unreadable when it returns `None`. Poll the descriptor only: do not read
+/// from it or close it.
 ///
 /// # Errors
 /// If the system gives no descriptor, or the thread is exiting.

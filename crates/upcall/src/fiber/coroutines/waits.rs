@@ -156,8 +156,6 @@ struct Own {
     free: RefCell<Vec<&'static SuspendedWait>>,
     /// The number of all waits, in use or free.
     made: Cell<usize>,
-    /// Whether a coroutine was given to the host since the list was last empty.
-    served: Cell<bool>,
 }
 
 // SAFETY: the lists that other threads change are `Remote` and `Event`, which are for this. `own`
@@ -198,12 +196,7 @@ impl CoroutineWaits {
                 ready: Remote::new(),
                 event: OnceLock::new(),
                 ready_since: AtomicU32::new(0),
-                own: Own {
-                    taken: RefCell::default(),
-                    free: RefCell::default(),
-                    made: Cell::new(0),
-                    served: Cell::new(true),
-                },
+                own: Own { taken: RefCell::default(), free: RefCell::default(), made: Cell::new(0) },
             }))
         });
         waits.serial.store(serial, Relaxed);
@@ -217,7 +210,7 @@ impl CoroutineWaits {
         let mut all = all();
         let mut waits = all.blocks.iter().copied().flatten().filter(|wait| ptr::eq(wait.thread, self));
         if let Some(event) = self.event.get() {
-            event.clear(true);
+            event.clear();
         }
         if waits.all(|wait| wait.host.get().is_none()) {
             all.unused.push(self);
@@ -258,7 +251,6 @@ impl CoroutineWaits {
             };
             match ready {
                 Some(Ready(wait)) if wait.signal.unlist() => {
-                    self.own.served.set(true);
                     let host = wait.host.get().expect("upcall: a suspended wait has a host");
                     return Some((host, wait.coroutine()?));
                 }
@@ -272,7 +264,7 @@ impl CoroutineWaits {
     /// Makes the descriptor unreadable if the list is empty. Returns whether it is.
     fn is_empty_for_sure(&self) -> bool {
         if let Some(event) = self.event.get() {
-            event.clear(!self.own.served.replace(false));
+            event.clear();
             if self.ready.has_some() {
                 event.signal();
             }
