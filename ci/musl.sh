@@ -59,12 +59,12 @@ END
     chmod +x "$cc"
     there build -p hosts --lib
     # There is no C++ library for musl, and no Python. musl holds a lock while it calls fork
-    # handlers, so no other fork may begin there, and no thread end. The last two are skipped for
-    # the reasons above.
+    # handlers, so no other fork may begin there, and no thread end. The last three are skipped
+    # for the reasons above.
     HOST_LIBC=musl CC=$cc CXX=false HOST_LIBRARIES=$PWD/$folder/$target/debug \
         logged "$folder/log-c" cargo test --quiet --workspace --test hosts --test misbehaving --test overflow -- "${@:4}" --skip greenlets --skip asyncio \
         --skip fork_handlers::by_another_thread --skip fork_handlers::nested --skip fork_handlers::thread_ends \
-        --skip go_signals::profiler --skip exits::key_destructors
+        --skip go_signals::profiler --skip exits::key_destructors --skip suspended_ends::signal_handlers
 
     report "$target, $kind" "$folder" "$(file -b "$folder/$target/debug/c-hosts/nested-Static" | cut -d, -f1,2,4,5)" \
         "what musl lacks: ci/musl.sh lists it$selection"
