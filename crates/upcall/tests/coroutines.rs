@@ -366,6 +366,24 @@ fn a_destructor_in_a_panic_blocks() {
     });
 }
 
+/// A future that wakes itself lets the others run, as it does on an executor.
+#[test]
+fn a_wait_that_wakes_itself_lets_others_run() {
+    hosted("a_wait_that_wakes_itself_lets_others_run", || {
+        let set = Rc::new(Cell::new(false));
+        let (seen, sets) = (set.clone(), set);
+        go(move || {
+            let until_set = async {
+                while !seen.get() {
+                    futures_lite::future::yield_now().await;
+                }
+            };
+            wait(until_set);
+        });
+        go(move || sets.set(true));
+    });
+}
+
 #[test]
 fn outside_coroutines_waits_block() {
     hosted("outside_coroutines_waits_block", || {

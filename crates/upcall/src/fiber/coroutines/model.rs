@@ -53,9 +53,7 @@ fn wait_until(waits: &CoroutineWaits, wait: &Taken, is_ready: impl Fn() -> bool)
         if is_ready() {
             return;
         }
-        if !wait.suspend(coroutine(), Location::caller(), Function::of::<()>()) {
-            continue;
-        }
+        wait.suspend(coroutine(), Location::caller(), Function::of::<()>());
         while waits.next_ready().is_none() {
             while !event.is_readable() {
                 thread::yield_now();
@@ -120,7 +118,7 @@ fn a_descriptor_made_late_shows_earlier_wakes() {
         let waits = CoroutineWaits::take(1);
         let wait = waits.begin(&NoHost).unwrap();
         wait.begin_poll();
-        assert!(wait.suspend(coroutine(), Location::caller(), Function::of::<()>()));
+        wait.suspend(coroutine(), Location::caller(), Function::of::<()>());
         let (_, other) = woken_by_another(&wait.waker());
         let event = waits.event().unwrap();
         while !event.is_readable() {

@@ -83,7 +83,7 @@ fn may_end(on_interrupt: OnInterrupt) -> bool {
     }
 }
 
-/// Suspends the coroutine, unless the wait was woken since its poll began.
+/// Has the host suspend the coroutine.
 fn suspend(
     wait: &Taken,
     host: &'static dyn Host,
@@ -94,11 +94,8 @@ fn suspend(
     if fork::is_untold() {
         fork::panic_untold();
     }
-    if wait.suspend(coroutine, caller, future) {
-        downcall(|| host.suspend(coroutine))
-    } else {
-        Resumed::ToGoOn
-    }
+    wait.suspend(coroutine, caller, future);
+    downcall(|| host.suspend(coroutine))
 }
 
 /// Asks the host for the running coroutine, unless this is a wait inside its answer.

@@ -11,9 +11,10 @@
 //! | `SUSPENDED` | the coroutine is suspended, or about to be |
 //! | `LISTED` | the wait is in its thread's list of ready ones |
 //!
-//! The call of the waker that finds `SUSPENDED` without `WOKEN` adds the wait to the list. The
-//! thread takes it from there, and gives its coroutine to the host. A wait that has ended meanwhile
-//! is passed over.
+//! The call of the waker that finds `SUSPENDED` without `WOKEN` adds the wait to the list. If the
+//! poll was woken before its end, the suspension adds the wait. So a future that wakes itself lets
+//! other coroutines run. The thread takes the wait from the list, and gives its coroutine to the
+//! host. A wait that has ended meanwhile is passed over.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -55,9 +56,11 @@ impl Signal {
         self.state.fetch_and(!(WOKEN | SUSPENDED), AcqRel);
     }
 
-    /// Suspends the wait, unless it was woken since its poll began. Returns whether it did.
+    /// Suspends the wait. Returns whether the caller is to add it to the list, because it was woken
+    /// since its poll began.
     pub fn suspend(&self) -> bool {
-        self.change(|state| if state & WOKEN == 0 { state | SUSPENDED } else { state }) & WOKEN == 0
+        let to_be_listed = |state| state & (WOKEN | LISTED) == WOKEN;
+        to_be_listed(self.change(|state| state | SUSPENDED | if to_be_listed(state) { LISTED } else { 0 }))
     }
 
     /// Notes a wake. Returns whether the caller is to add the wait to the list.
@@ -396,16 +399,18 @@ impl Taken {
         self.0.signal.begin_poll();
     }
 
-    /// Suspends the wait of `coroutine`, unless it was woken since its poll began. Returns whether
-    /// it did.
-    pub fn suspend(&self, coroutine: Coroutine, at: &'static Location<'static>, future: Function) -> bool {
-        let Self(wait) = self;
+    /// Notes that the wait is about to suspend `coroutine`. If the wait was woken since its poll
+    /// began, the coroutine can go on at once, after others.
+    pub fn suspend(&self, coroutine: Coroutine, at: &'static Location<'static>, future: Function) {
+        let Self(wait) = *self;
         let now = now();
         wait.thread.warn_if_neglected(now);
         wait.coroutine.store(coroutine.as_ptr(), Relaxed);
         wait.since.store(now, Relaxed);
         wait.wait.begin(at, future);
-        wait.signal.suspend()
+        if wait.signal.suspend() {
+            wait.thread.add(wait);
+        }
     }
 }
 
