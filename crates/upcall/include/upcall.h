@@ -228,11 +228,12 @@ int UPCALL_NAME(coroutines_next_ready)(void **coroutine);
 /**
  * Resumes coroutines of the calling thread that can go on, at most `max` of them.
  *
- * Each runs until it is suspended again, or ends.
+ * Each runs until it is suspended again, or ends. One can be ready again at once: give a finite
+ * `max`, and look at the loop's other work in between.
  *
  * Returns the number of resumed coroutines. Returns -1 if one can go on and its hooks have no
- * function `resume`, or if a Rust function panicked on a coroutine: its caller there has got its
- * error value. Call this again for the others.
+ * function `resume`; `coroutines_next_ready` names it then. Returns -1 if a Rust function panicked
+ * on a coroutine: its caller there has got its error value. Call this again for the others.
  */
 long UPCALL_NAME(coroutines_run_ready)(size_t max);
 

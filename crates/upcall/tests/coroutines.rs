@@ -384,6 +384,40 @@ fn a_wait_that_wakes_itself_lets_others_run() {
     });
 }
 
+/// A host that forgot its function `resume`.
+struct NoResume;
+
+// SAFETY: as for `Corosenseis`.
+unsafe impl Host for NoResume {
+    fn current(&self) -> Option<Coroutine> {
+        Corosenseis.current()
+    }
+
+    fn suspend(&self, coroutine: Coroutine) -> Resumed {
+        Corosenseis.suspend(coroutine)
+    }
+}
+
+#[test]
+fn a_coroutine_that_was_not_resumed_is_named_again() {
+    let _limit = time_limit("a_coroutine_that_was_not_resumed_is_named_again");
+    thread::spawn(|| {
+        coroutines::install_on_thread(FIBERS, &NoResume).unwrap();
+        let (sender, receiver) = async_channel::bounded(1);
+        go(move || assert_eq!(wait(receiver.recv()), Ok(1)));
+        run(QUEUE.with_borrow_mut(VecDeque::pop_front).unwrap());
+        sender.try_send(1).unwrap();
+        for _ in 0..2 {
+            let panic = catch_unwind(|| coroutines::run_ready(1)).unwrap_err();
+            assert!(message(panic).contains("use next_ready"));
+        }
+        Corosenseis.resume(coroutines::next_ready().expect("it can go on"));
+        assert!(SUSPENDED.with_borrow(Vec::is_empty) && coroutines::next_ready().is_none());
+    })
+    .join()
+    .unwrap();
+}
+
 #[test]
 fn outside_coroutines_waits_block() {
     hosted("outside_coroutines_waits_block", || {

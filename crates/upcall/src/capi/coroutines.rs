@@ -175,11 +175,12 @@ pub unsafe fn coroutines_next_ready(coroutine: *mut *mut c_void) -> c_int {
 
 /// Resumes coroutines of the calling thread that can go on, at most `max` of them.
 ///
-/// Each runs until it is suspended again, or ends.
+/// Each runs until it is suspended again, or ends. One can be ready again at once: give a finite
+/// `max`, and look at the loop's other work in between.
 ///
 /// Returns the number of resumed coroutines. Returns -1 if one can go on and its hooks have no
-/// function `resume`, or if a Rust function panicked on a coroutine: its caller there has got its
-/// error value. Call this again for the others.
+/// function `resume`; `coroutines_next_ready` names it then. Returns -1 if a Rust function panicked
+/// on a coroutine: its caller there has got its error value. Call this again for the others.
 pub fn coroutines_run_ready(max: usize) -> c_long {
     run_c_api(|| Ok(coroutines::run_ready(max)))
         .map_or(-1, |resumed| c_long::try_from(resumed).unwrap_or(c_long::MAX))

@@ -93,9 +93,9 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 pub(super) use suspend::{Ended, suspend_until};
-use waits::CoroutineWaits;
 #[cfg(feature = "runtime")]
 pub(crate) use waits::Taken;
+use waits::{CoroutineWaits, SuspendedWait};
 pub(crate) use waits::{Suspended, lock_word, suspended};
 
 use super::Fibers;
@@ -174,8 +174,8 @@ pub unsafe trait Host: 'static {
     /// Resumes a coroutine that can go on; called by [`run_ready`]. Returns when the coroutine has
     /// been suspended again, or has ended; or at once, if the host's loop resumes it later.
     ///
-    /// A coroutine that the host has ended meanwhile is not named. By default, this panics: the
-    /// host uses [`next_ready`] alone.
+    /// A coroutine that the host has ended meanwhile is not named. By default, this panics, and the
+    /// coroutine is named again: the host uses [`next_ready`] alone.
     fn resume(&self, coroutine: Coroutine) {
         panic!("coroutines::run_ready: the host has no function that resumes {coroutine:?}; use next_ready");
     }
@@ -340,27 +340,39 @@ pub fn fd() -> io::Result<BorrowedFd<'static>> {
 /// The caller resumes it, sooner or later: it is not named again before that. A coroutine that has
 /// ended is not named.
 pub fn next_ready() -> Option<Coroutine> {
-    next().map(|(_, coroutine)| coroutine)
-}
-
-fn next() -> Option<(&'static dyn Host, Coroutine)> {
-    own_waits()?.next_ready()
+    own_waits()?.next_ready()?.coroutine()
 }
 
 /// Resumes coroutines of the calling thread that can go on, by [`Host::resume`]; returns how many,
 /// at most `max`.
 ///
+/// A coroutine can be ready again at once. So give a finite `max`, and look at the loop's other work
+/// in between.
+///
 /// # Panics
-/// If `resume` panics. The panic of an upcall on a coroutine also arrives here, as in any
-/// [`downcall`].
+/// If `resume` panics. A coroutine that it has not resumed is named again. The panic of an upcall on
+/// a coroutine also arrives here, as in any [`downcall`].
 pub fn run_ready(max: usize) -> usize {
     let mut resumed = 0;
     while resumed < max {
-        let Some((host, coroutine)) = next() else { break };
+        let Some(ready) = own_waits().and_then(CoroutineWaits::next_ready) else { break };
+        let (Some(host), Some(coroutine)) = (ready.host(), ready.coroutine()) else { continue };
         resumed += 1;
+        let resuming = Resuming(ready);
         downcall(|| host.resume(coroutine));
+        std::mem::forget(resuming);
     }
     resumed
+}
+
+/// A call of [`Host::resume`]. If it panics without resuming the coroutine, the drop lists that
+/// again.
+struct Resuming(&'static SuspendedWait);
+
+impl Drop for Resuming {
+    fn drop(&mut self) {
+        self.0.put_back();
+    }
 }
 
 /// In the child of a fork: forgets the coroutines of other threads.

@@ -81,6 +81,13 @@ impl Signal {
         to_be_listed(self.change(|state| if to_be_listed(state) { state | WOKEN | LISTED } else { state }))
     }
 
+    /// Undoes `unlist`, unless the coroutine was resumed. Returns whether the caller is to add the
+    /// wait to the list.
+    fn put_back(&self) -> bool {
+        let to_be_listed = |state| state & (SUSPENDED | WOKEN | LISTED) == SUSPENDED | WOKEN;
+        to_be_listed(self.change(|state| if to_be_listed(state) { state | LISTED } else { state }))
+    }
+
     pub fn is_suspended(&self) -> bool {
         self.state.load(Relaxed) & SUSPENDED != 0
     }
@@ -241,8 +248,8 @@ impl CoroutineWaits {
         Some(Taken(wait))
     }
 
-    /// The next coroutine that can go on, with its host.
-    pub fn next_ready(&self) -> Option<(&'static dyn Host, Coroutine)> {
+    /// Takes the next wait whose coroutine can go on.
+    pub fn next_ready(&self) -> Option<&'static SuspendedWait> {
         self.ready_since.store(0, Relaxed);
         loop {
             let ready = {
@@ -254,8 +261,7 @@ impl CoroutineWaits {
             };
             match ready {
                 Some(Ready(wait)) if wait.signal.unlist() => {
-                    let host = wait.host.get().expect("upcall: a suspended wait has a host");
-                    return Some((host, wait.coroutine()?));
+                    return Some(wait);
                 }
                 Some(_) => {}
                 None if self.is_empty_for_sure() => return None,
@@ -366,8 +372,20 @@ impl SuspendedWait {
         }
     }
 
-    fn coroutine(&self) -> Option<Coroutine> {
+    pub fn coroutine(&self) -> Option<Coroutine> {
         NonNull::new(self.coroutine.load(Relaxed)).map(Coroutine::new)
+    }
+
+    /// The host that suspends the coroutine. For the own thread only.
+    pub fn host(&self) -> Option<&'static dyn Host> {
+        self.host.get()
+    }
+
+    /// Lists the wait again: its coroutine was not resumed after all.
+    pub fn put_back(&'static self) {
+        if self.signal.put_back() {
+            self.thread.add(self);
+        }
     }
 
     fn wake(&'static self) {
