@@ -198,7 +198,11 @@ static INSTALLED: AtomicUsize = AtomicUsize::new(0);
 static OF_PROCESS: AtomicPtr<&'static dyn Host> = AtomicPtr::new(ptr::null_mut());
 
 thread_local! {
+    /// Without Drop, so that a wait in a signal handler may look: the first use of a variable with
+    /// Drop allocates.
     static OWN: Own = const { Own { host: Cell::new(None), waits: Cell::new(None), asks: Cell::new(0) } };
+    /// Used by threads with a host of their own, or with waits on coroutines.
+    static AT_THREAD_END: AtThreadEnd = const { AtThreadEnd };
 }
 
 /// The data of a thread with a host.
@@ -209,24 +213,34 @@ struct Own {
     asks: Cell<usize>,
 }
 
-impl Drop for Own {
+/// Uninstalls the thread's host, and gives its waits back.
+struct AtThreadEnd;
+
+impl Drop for AtThreadEnd {
     fn drop(&mut self) {
-        if self.host.take().is_some() {
-            note_uninstalled();
-        }
-        if let Some(waits) = self.waits.take() {
-            waits.give_back();
-        }
+        OWN.with(|own| {
+            if own.host.take().is_some() {
+                note_uninstalled();
+            }
+            if let Some(waits) = own.waits.take() {
+                waits.give_back();
+            }
+        });
     }
 }
 
+/// Whether the thread is exiting. Not for signal handlers.
+fn is_exiting() -> bool {
+    AT_THREAD_END.try_with(|_| ()).is_err()
+}
+
 impl Own {
-    fn waits(&self) -> &'static CoroutineWaits {
-        self.waits.get().unwrap_or_else(|| {
-            let waits = CoroutineWaits::take(ThreadState::current().id().serial);
-            self.waits.set(Some(waits));
-            waits
-        })
+    /// The thread's waits; `None` if it is exiting. Not for signal handlers.
+    fn waits(&self) -> Option<&'static CoroutineWaits> {
+        if self.waits.get().is_none() && !is_exiting() {
+            self.waits.set(Some(CoroutineWaits::take(ThreadState::current().id().serial)));
+        }
+        self.waits.get()
     }
 }
 
@@ -285,8 +299,8 @@ pub fn install<H: Host + Sync>(_fibers: Fibers, host: &'static H) -> Result<(), 
 /// # Errors
 /// If the thread has a host of its own, or is exiting.
 pub fn install_on_thread(_fibers: Fibers, host: &'static dyn Host) -> Result<(), AlreadyInstalled> {
-    let installed = OWN.try_with(|own| {
-        if own.host.get().is_some() {
+    OWN.with(|own| {
+        if own.host.get().is_some() || is_exiting() {
             return Err(AlreadyInstalled);
         }
         own.host.set(Some(host));
@@ -295,8 +309,7 @@ pub fn install_on_thread(_fibers: Fibers, host: &'static dyn Host) -> Result<(),
             ThreadState::current().note_that_own_stack_moves(suspend::running);
         }
         Ok(())
-    });
-    installed.unwrap_or(Err(AlreadyInstalled))
+    })
 }
 
 /// Removes the host of the process. Returns whether there was one.
@@ -314,7 +327,7 @@ pub fn uninstall() -> bool {
 ///
 /// Coroutines that are suspended stay so, and [`next_ready`] names them as before.
 pub fn uninstall_on_thread() -> bool {
-    let had_one = OWN.try_with(|own| own.host.take().is_some()).unwrap_or(false);
+    let had_one = OWN.with(|own| own.host.take().is_some());
     if had_one {
         note_uninstalled();
     }
@@ -331,7 +344,7 @@ pub fn uninstall_on_thread() -> bool {
 /// # Errors
 /// If the system gives no descriptor, or the thread is exiting.
 pub fn fd() -> io::Result<BorrowedFd<'static>> {
-    let waits = OWN.try_with(Own::waits).map_err(io::Error::other)?;
+    let waits = OWN.with(Own::waits).ok_or_else(|| io::Error::other("this thread is exiting"))?;
     Ok(waits.event()?.fd())
 }
 
@@ -389,7 +402,7 @@ pub(crate) fn look_again() {
 }
 
 fn own_waits() -> Option<&'static CoroutineWaits> {
-    OWN.try_with(|own| own.waits.get()).ok().flatten()
+    OWN.with(|own| own.waits.get())
 }
 
 /// The error of installing a second host.

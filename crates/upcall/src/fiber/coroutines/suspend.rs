@@ -1,13 +1,12 @@
 //! A wait that suspends a coroutine of the host.
 
-use std::cell::Cell;
 use std::panic::Location;
 use std::task::Context;
 
 use stackbounds::stack_pointer;
 
 use super::waits::Taken;
-use super::{Coroutine, Host, OWN, Own, Resumed, host};
+use super::{Coroutine, Host, OWN, Resumed, host};
 use crate::crossing::downcall;
 use crate::fiber::interrupted::OnInterrupt;
 use crate::fiber::{host_runtime, initialiser};
@@ -37,13 +36,12 @@ pub(in crate::fiber) fn suspend_until(
     on_interrupt: OnInterrupt,
     poll: &mut dyn FnMut(&mut Context<'_>) -> bool,
 ) -> Ended {
-    let begun = OWN.try_with(|own| Some((host(own)?, own.waits.get())));
-    let Ok(Some((host, _))) = begun else { return Ended::Blocks };
+    let Some(host) = OWN.with(host) else { return Ended::Blocks };
     if must_block(thread, sp, host) || initialiser::suspends_host_inside(thread, caller, sp) {
         return Ended::Blocks;
     }
     let _attached = Attached::new(thread, sp);
-    let Ok(Some(wait)) = OWN.try_with(|own| own.waits().begin(host)) else { return Ended::Blocks };
+    let Some(wait) = OWN.with(|own| own.waits()?.begin(host)) else { return Ended::Blocks };
     let waker = wait.waker();
     let mut context = Context::from_waker(&waker);
     let mut coroutine = None;
@@ -101,14 +99,14 @@ fn suspend(
 /// Asks the host for the running coroutine, unless this is a wait inside its answer.
 fn ask(thread: &ThreadState, host: &'static dyn Host) -> Option<Coroutine> {
     let sp = stack_pointer();
-    let own = OWN.try_with(|own| own.asks.replace(sp)).ok()?;
+    let own = OWN.with(|own| own.asks.replace(sp));
     let _asking = Asking(own);
     if own != 0 && !thread.is_abandoned(own, sp) { None } else { downcall(|| host.current()) }
 }
 
 /// The host's address for the running coroutine; 0 if it names none.
 pub(super) fn running() -> usize {
-    let host = OWN.try_with(host).ok().flatten();
+    let host = OWN.with(host);
     let coroutine = host.and_then(|host| ask(ThreadState::current(), host));
     coroutine.map_or(0, |coroutine| coroutine.as_ptr() as usize)
 }
@@ -118,6 +116,6 @@ struct Asking(usize);
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        let _ = OWN.try_with(|Own { asks, .. }| Cell::set(asks, self.0));
+        OWN.with(|own| own.asks.set(self.0));
     }
 }
