@@ -203,7 +203,8 @@ impl OpenCall {
     #[cold]
     #[inline(never)]
     pub fn set_coroutine(&self, coroutine: usize) {
-        self.code.store(coroutine, Relaxed);
+        // Released, like every `code` of a downcall: `pinned_wait` relies on it.
+        self.code.store(coroutine, Release);
         self.rust_sp.store(self.rust_sp.load(Relaxed) | NAMED, Relaxed);
     }
 
