@@ -137,10 +137,11 @@ class waiting_coroutines {
         node.mapped().reset();
     }
 
-    /* For a loop of yours: resumes the coroutines that can go on. Call it when `fd` is readable. */
+    /* For a loop of yours: resumes the coroutines that can go on. Call it when `fd` is readable.
+     * It stays so if some became ready meanwhile. */
     void run_ready() {
         void *named;
-        while (upcall_coroutines_next_ready(&named) == 1)
+        for (auto most = all.size() + 1; most > 0 && upcall_coroutines_next_ready(&named) == 1; most--)
             resume(static_cast<coroutine *>(named));
     }
 

@@ -8,6 +8,7 @@ use warnings;
 use Coro;
 use Coro::EV;
 use EV;
+use FFI::Platypus::Buffer ();
 
 our %suspended;    # the suspended coros, by numbers that are not used again
 my $last = 0;
