@@ -175,12 +175,15 @@ const char *UPCALL_NAME(version)(void);
  * The host resumes a coroutine when `coroutines_next_ready` or `coroutines_run_ready` names it; a
  * resumption before that does no harm.
  *
+ * Each installation keeps a few words for the life of the process: install once a thread, not once
+ * a request.
+ *
  * Returns 0. Returns -1 if `current` or `suspend` is null, if a flag is unknown, or if the thread,
  * or the process, has hooks already.
  *
  * Requirements:
- * - Any thread with a wait may call the functions, until the hooks are uninstalled and their
- *   suspended coroutines have ended.
+ * - The functions may be called with `data` until the hooks are uninstalled and every wait that
+ *   began before has ended: on the calling thread, or with `UPCALL_COROUTINES_PROCESS` on any.
  * - `suspend` returns on the thread that called it.
  * - The stack of a suspended coroutine is not freed or used otherwise. To get rid of a coroutine,
  *   resume it, and let `suspend` return 1. The stack is not moved, except with
@@ -193,9 +196,10 @@ int UPCALL_NAME(coroutines_install)(unsigned int flags, void *data, void *(*curr
  * Removes the hooks of `coroutines_install`, of the process or of the calling thread.
  *
  * `flags` is 0 or `UPCALL_COROUTINES_PROCESS`. Waits block their threads from now on. Coroutines
- * that are suspended stay so, and the functions below name them as before.
+ * that are suspended stay so, and the functions below name them as before. A wait that had begun
+ * on another thread may still call the hooks of the process.
  *
- * Returns 0. Returns -1 if there are no hooks.
+ * Returns 0. Returns -1 if there are no hooks, or if a flag is unknown.
  */
 int UPCALL_NAME(coroutines_uninstall)(unsigned int flags);
 

@@ -78,12 +78,15 @@ unsafe impl Host for CHost {
 /// The host resumes a coroutine when `coroutines_next_ready` or `coroutines_run_ready` names it; a
 /// resumption before that does no harm.
 ///
+/// Each installation keeps a few words for the life of the process: install once a thread, not once
+/// a request.
+///
 /// Returns 0. Returns -1 if `current` or `suspend` is null, if a flag is unknown, or if the thread,
 /// or the process, has hooks already.
 ///
 /// # Safety
-/// - Any thread with a wait may call the functions, until the hooks are uninstalled and their
-///   suspended coroutines have ended.
+/// - The functions may be called with `data` until the hooks are uninstalled and every wait that
+///   began before has ended: on the calling thread, or with `UPCALL_COROUTINES_PROCESS` on any.
 /// - `suspend` returns on the thread that called it.
 /// - The stack of a suspended coroutine is not freed or used otherwise. To get rid of a coroutine,
 ///   resume it, and let `suspend` return 1. The stack is not moved, except with
@@ -123,14 +126,16 @@ pub unsafe fn coroutines_install(
 /// Removes the hooks of `coroutines_install`, of the process or of the calling thread.
 ///
 /// `flags` is 0 or `UPCALL_COROUTINES_PROCESS`. Waits block their threads from now on. Coroutines
-/// that are suspended stay so, and the functions below name them as before.
+/// that are suspended stay so, and the functions below name them as before. A wait that had begun
+/// on another thread may still call the hooks of the process.
 ///
-/// Returns 0. Returns -1 if there are no hooks.
+/// Returns 0. Returns -1 if there are no hooks, or if a flag is unknown.
 pub fn coroutines_uninstall(flags: c_uint) -> c_int {
     let removed = run_c_api(|| {
-        let removed = match flags & PROCESS {
+        let removed = match flags & !STACKS_MOVE {
             0 => coroutines::uninstall_on_thread(),
-            _ => coroutines::uninstall(),
+            PROCESS => coroutines::uninstall(),
+            _ => return Err(format!("coroutines_uninstall: {flags:#x} has an unknown flag")),
         };
         if removed { Ok(()) } else { Err("coroutines_uninstall: there are no hooks".to_owned()) }
     });

@@ -140,7 +140,8 @@ pub enum Resumed {
     /// hook. So C gets the value declared by the exported function. The unwinding goes on at the
     /// enclosing downcalls of this coroutine, and not beneath it. [`wait_interruptible`] returns
     /// [`Interrupted`](crate::Interrupted) instead. A wait that must not end, such as that of a
-    /// scope, blocks the thread until it is over.
+    /// scope, blocks the thread until it is over, and the code goes on. So does every other wait if
+    /// panics abort the process (`panic = "abort"`).
     ///
     /// [`wait_interruptible`]: crate::wait_interruptible
     ToEnd,
@@ -314,7 +315,8 @@ pub fn install_on_thread(_fibers: Fibers, host: &'static dyn Host) -> Result<(),
 
 /// Removes the host of the process. Returns whether there was one.
 ///
-/// Coroutines that are suspended stay so, and [`next_ready`] names them as before.
+/// Coroutines that are suspended stay so, and [`next_ready`] names them as before. A wait that had
+/// begun on another thread may still ask the host.
 pub fn uninstall() -> bool {
     let had_one = !OF_PROCESS.swap(ptr::null_mut(), AcqRel).is_null();
     if had_one {
@@ -351,7 +353,7 @@ pub fn fd() -> io::Result<BorrowedFd<'static>> {
 /// Takes the next coroutine of the calling thread that can go on.
 ///
 /// The caller resumes it, sooner or later: it is not named again before that. A coroutine that has
-/// ended is not named.
+/// ended is not named. A name may be spurious: then the wait suspends the coroutine again.
 pub fn next_ready() -> Option<Coroutine> {
     own_waits()?.next_ready()?.coroutine()
 }
