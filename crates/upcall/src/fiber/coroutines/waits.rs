@@ -218,15 +218,19 @@ impl CoroutineWaits {
     pub fn give_back(&'static self) {
         self.serial.store(0, Relaxed);
         let mut all = all();
-        let mut waits = all.blocks.iter().copied().flatten().filter(|wait| ptr::eq(wait.thread, self));
         if let Some(event) = self.event.get() {
             event.clear();
         }
-        if waits.all(|wait| wait.host.get().is_none()) {
+        if self.blocks(&all).flatten().all(|wait| wait.host.get().is_none()) {
             all.unused.push(self);
         } else {
             all.events.extend(self.event.get());
         }
+    }
+
+    /// The blocks of its waits.
+    fn blocks(&'static self, all: &All) -> impl Iterator<Item = &'static [SuspendedWait]> {
+        all.blocks.iter().copied().filter(move |block| ptr::eq(block[0].thread, self))
     }
 
     /// Takes a place for a wait. `None` in a signal handler that has interrupted this function.
@@ -274,11 +278,17 @@ impl CoroutineWaits {
     fn is_empty_for_sure(&self) -> bool {
         if let Some(event) = self.event.get() {
             event.clear();
-            if self.ready.has_some() {
+            if self.has_some() {
                 event.signal();
             }
         }
-        !self.ready.has_some()
+        !self.has_some()
+    }
+
+    /// Whether there is a ready wait. A signal handler may have taken waits from the list of all
+    /// threads, and left some.
+    fn has_some(&self) -> bool {
+        self.own.taken.try_borrow().is_ok_and(|taken| !taken.is_empty()) || self.ready.has_some()
     }
 
     /// The descriptor that is readable while a coroutine can go on. It is made at the first call.
@@ -297,8 +307,7 @@ impl CoroutineWaits {
             sequential();
         }
         let event = self.event.get().expect("upcall: the descriptor was just made");
-        let taken = self.own.taken.try_borrow().is_ok_and(|taken| !taken.is_empty());
-        if taken || self.ready.has_some() {
+        if self.has_some() {
             event.signal();
         }
         Ok(event)
@@ -312,8 +321,7 @@ impl CoroutineWaits {
         self.ready.fetch(&mut *taken);
         taken.clear();
         drop(taken);
-        let waits: Vec<_> =
-            all().blocks.iter().copied().filter(|block| ptr::eq(block[0].thread, self)).collect();
+        let waits: Vec<_> = self.blocks(&all()).collect();
         waits.into_iter().flatten().filter(|wait| wait.signal.relist()).for_each(|wait| self.add(wait));
     }
 
@@ -351,7 +359,12 @@ impl CoroutineWaits {
         }
         let serial = self.serial.load(Relaxed);
         let ready = suspended().into_iter().find(|(thread, seen)| *thread == serial && seen.is_ready);
-        let Some((_, Suspended { coroutine, wait: (at, future), .. })) = ready else { return };
+        let Some((_, Suspended { coroutine, wait: (at, future), .. })) = ready else {
+            // The host resumed them without asking.
+            self.ready_since.store(0, Relaxed);
+            WARNED.store(false, Relaxed);
+            return;
+        };
         warn(format_args!(
             "{coroutine:?} of the host can go on, and has not been resumed for {neglected:?}: its wait at {at}, for {future}, \
              suspended it. The host's loop takes ready coroutines from coroutines_next_ready when coroutines_fd is readable. \
