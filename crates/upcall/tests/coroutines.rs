@@ -366,10 +366,10 @@ fn a_destructor_in_a_panic_blocks() {
     });
 }
 
-/// A future that wakes itself lets the others run, as it does on an executor.
+/// The others run after each poll, as on an executor.
 #[test]
-fn a_wait_that_wakes_itself_lets_others_run() {
-    hosted("a_wait_that_wakes_itself_lets_others_run", || {
+fn a_wait_woken_by_itself_lets_others_run() {
+    hosted("a_wait_woken_by_itself_lets_others_run", || {
         let set = Rc::new(Cell::new(false));
         let (seen, sets) = (set.clone(), set);
         go(move || {
@@ -384,7 +384,7 @@ fn a_wait_that_wakes_itself_lets_others_run() {
     });
 }
 
-/// A host that forgot its function `resume`.
+/// A host without the function `resume`.
 struct NoResume;
 
 // SAFETY: as for `Corosenseis`.
@@ -399,8 +399,8 @@ unsafe impl Host for NoResume {
 }
 
 #[test]
-fn a_coroutine_that_was_not_resumed_is_named_again() {
-    let _limit = time_limit("a_coroutine_that_was_not_resumed_is_named_again");
+fn a_coroutine_not_resumed_is_named_again() {
+    let _limit = time_limit("a_coroutine_not_resumed_is_named_again");
     thread::spawn(|| {
         coroutines::install_on_thread(FIBERS, &NoResume).unwrap();
         let (sender, receiver) = async_channel::bounded(1);

@@ -361,12 +361,12 @@ pub fn next_ready() -> Option<Coroutine> {
 /// Resumes coroutines of the calling thread that can go on, by [`Host::resume`]; returns how many,
 /// at most `max`.
 ///
-/// A coroutine can be ready again at once. So give a finite `max`, and look at the loop's other work
-/// in between.
+/// A coroutine can be ready again at once. So give a finite `max`, and look at the loop's other
+/// work in between.
 ///
 /// # Panics
-/// If `resume` panics. A coroutine that it has not resumed is named again. The panic of an upcall on
-/// a coroutine also arrives here, as in any [`downcall`].
+/// If `resume` panics. If it has not resumed the coroutine, that is named again. The panic of an
+/// upcall on a coroutine also arrives here, as in any [`downcall`].
 pub fn run_ready(max: usize) -> usize {
     let mut resumed = 0;
     while resumed < max {
@@ -380,7 +380,7 @@ pub fn run_ready(max: usize) -> usize {
     resumed
 }
 
-/// A call of [`Host::resume`]. If it panics without resuming the coroutine, the drop lists that
+/// A call of [`Host::resume`]. If it panics without resuming the coroutine, the drop lists the wait
 /// again.
 struct Resuming(&'static SuspendedWait);
 

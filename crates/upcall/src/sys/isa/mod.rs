@@ -46,8 +46,8 @@ pub(crate) struct Frame {
     /// The frame calls a signal handler: the kernel made it. Known only if the C library has unwind
     /// information for such frames.
     pub calls_handler: bool,
-    /// The frame is to go on at the first instruction of a function: it is no frame, but a coroutine
-    /// began here with an address in place of a caller's. A caller whose last instruction is a call
-    /// that never returns may look the same, if the next function follows at once.
+    /// The frame is to go on at the first instruction of a function: it is no frame, but a
+    /// coroutine began here with an address in place of a caller's. A function with a call at its
+    /// very end, to one that never returns, may look the same.
     pub is_made_up: bool,
 }
