@@ -54,7 +54,7 @@ impl Event {
         }
         self.unread.store(unread.saturating_sub(read), Relaxed);
         if signalled {
-            // Not a store: it must be before or after a `swap` of another thread.
+            // An exchange for loom, which lets a store precede an exchange that was before it.
             self.signalled.swap(false, SeqCst);
         }
     }
