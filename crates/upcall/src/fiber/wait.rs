@@ -40,6 +40,7 @@ use crate::thread::{Attached, Parked, RecordPin, ThreadState, waker};
 /// decides the effect of the wait:
 /// - On a fiber's own stack, it suspends the fiber, and the fiber's executor continues with others.
 ///   The same goes for an upcall made by C [on that stack](crate::downcall_on_fiber).
+/// - On a coroutine of a host with [hooks](crate::coroutines), it suspends the coroutine.
 /// - Anywhere else, it blocks the thread until the future is ready. A worker of
 ///   [`spawn`](crate::Fibers::spawn), or a thread with a [`LocalRuntime`](crate::LocalRuntime),
 ///   runs its fibers meanwhile, so it may wait for one of them.
@@ -100,8 +101,8 @@ pub fn wait<F: IntoFuture>(future: F) -> F::Output {
 /// Waits like [`wait`], but returns an error if the host ends the wait.
 ///
 /// upcall asks the host by [`Config::interrupted`](crate::Config::interrupted), on the thread
-/// blocked by the wait. A wait that suspends a fiber is not ended. Without a hook, this function is
-/// `wait`.
+/// blocked by the wait. A wait that suspends a fiber is not ended. One that suspends a coroutine of
+/// the host ends if the host [kills](crate::coroutines::Resumed::ToEnd) the coroutine.
 ///
 /// ```
 /// use std::ffi::c_int;
@@ -302,6 +303,7 @@ pub(crate) fn park_until(
     if coroutines::any_installed() {
         match suspend_until(thread, sp, caller, future, on_interrupt, poll) {
             Ended::Blocks => {}
+            // If it is ready, there is a result, and nobody looks at the reason.
             Ended::Ready | Ended::Killed => return Stopped::Killed,
         }
     }
