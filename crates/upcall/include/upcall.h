@@ -175,8 +175,8 @@ const char *UPCALL_NAME(version)(void);
  * The host resumes a coroutine when `coroutines_next_ready` or `coroutines_run_ready` names it; a
  * resumption before that does no harm.
  *
- * Each installation keeps a few words for the life of the process: install once a thread, not once
- * a request.
+ * An installation keeps a few words for the life of the process, unless it is equal to the
+ * thread's last one.
  *
  * Returns 0. Returns -1 if `current` or `suspend` is null, if a flag is unknown, or if the thread,
  * or the process, has hooks already.

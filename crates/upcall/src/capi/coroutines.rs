@@ -1,5 +1,6 @@
 //! The C side of `coroutines`, with the conventions of `capi`.
 
+use std::cell::Cell;
 use std::ffi::{c_int, c_long, c_uint, c_void};
 use std::os::fd::AsRawFd;
 use std::ptr::{self, NonNull};
@@ -25,6 +26,31 @@ struct CHost {
     suspend: Suspend,
     resume: Option<Resume>,
     moves_stacks: bool,
+}
+
+thread_local! {
+    /// The thread's last host. If it is installed again, as for each request, memory does not grow.
+    static LAST: Cell<Option<&'static CHost>> = const { Cell::new(None) };
+}
+
+impl CHost {
+    /// The host, for the life of the process.
+    fn kept(self) -> &'static Self {
+        let host = LAST.get().filter(|last| **last == self).unwrap_or_else(|| Box::leak(Box::new(self)));
+        LAST.set(Some(host));
+        host
+    }
+
+    fn parts(&self) -> (*mut c_void, [usize; 3], bool) {
+        let resume = self.resume.map_or(0, |resume| resume as usize);
+        (self.data, [self.current as usize, self.suspend as usize, resume], self.moves_stacks)
+    }
+}
+
+impl PartialEq for CHost {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts() == other.parts()
+    }
 }
 
 // SAFETY: whoever installs a host for the process guarantees that any thread may call its functions
@@ -78,8 +104,8 @@ unsafe impl Host for CHost {
 /// The host resumes a coroutine when `coroutines_next_ready` or `coroutines_run_ready` names it; a
 /// resumption before that does no harm.
 ///
-/// Each installation keeps a few words for the life of the process: install once a thread, not once
-/// a request.
+/// An installation keeps a few words for the life of the process, unless it is equal to the
+/// thread's last one.
 ///
 /// Returns 0. Returns -1 if `current` or `suspend` is null, if a flag is unknown, or if the thread,
 /// or the process, has hooks already.
@@ -107,18 +133,12 @@ pub unsafe fn coroutines_install(
             return Err(format!("coroutines_install: {flags:#x} has an unknown flag"));
         }
         let moves_stacks = flags & STACKS_MOVE != 0;
-        let host = Box::into_raw(Box::new(CHost { data, current, suspend, resume, moves_stacks }));
-        // SAFETY: just made from a box. It is freed below only if nobody has it.
-        let lent = unsafe { &*host };
+        let host = CHost { data, current, suspend, resume, moves_stacks }.kept();
         let installed = match flags & PROCESS {
-            0 => coroutines::install_on_thread(fibers, lent),
-            _ => coroutines::install(fibers, lent),
+            0 => coroutines::install_on_thread(fibers, host),
+            _ => coroutines::install(fibers, host),
         };
-        installed.map_err(|error| {
-            // SAFETY: it was not installed, so nobody has it.
-            drop(unsafe { Box::from_raw(host) });
-            format!("coroutines_install: {error}")
-        })
+        installed.map_err(|error| format!("coroutines_install: {error}"))
     });
     status(installed)
 }
