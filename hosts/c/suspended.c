@@ -471,6 +471,7 @@ static void misused(void) {
     CHECK(upcall_coroutines_install(0, NULL, scheduler_current, NULL, NULL) == -1 && last_panic_says("suspend is null"));
     CHECK(install_scheduler(64) == -1 && last_panic_says("unknown flag"));
     CHECK(upcall_coroutines_uninstall(0) == -1 && last_panic_says("there are no hooks"));
+    CHECK(upcall_coroutines_uninstall(8) == -1 && last_panic_says("0x8 has an unknown flag"));
     CHECK(upcall_coroutines_next_ready(NULL) == -1 && last_panic_says("coroutine is null"));
     CHECK(upcall_coroutines_next_ready(&ready) == 0 && ready == NULL && upcall_coroutines_run_ready(1) == 0);
     begin();
@@ -481,6 +482,7 @@ static void misused(void) {
     schedule(echo, (void *)0);
     CHECK(run_once() && suspended_now == 1 && guest_send(to[0], 1) == 0);
     CHECK(upcall_coroutines_run_ready(1) == -1 && last_panic_says("without a function resume"));
+    CHECK(upcall_coroutines_next_ready(&ready) == 1 && ready != NULL);
     CHECK(upcall_coroutines_uninstall(0) == 0 && upcall_coroutines_uninstall(UPCALL_COROUTINES_PROCESS) == 0);
     CHECK(upcall_coroutines_uninstall(UPCALL_COROUTINES_PROCESS) == -1);
     CHECK(guest_sleep(1) == 0);
