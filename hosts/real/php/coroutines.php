@@ -360,11 +360,11 @@ $cases = [
         foreach (range(1, 20) as $number) {
             $loop->queue(function () use ($number, $channel, &$sleeping): void {
                 $sleeping++;
-                $number % 2 ? host_receive($channel) : host_sleep(20);
+                $number % 2 ? host_receive($channel) : host_sleep(200);
                 $sleeping--;
             });
         }
-        $loop->delay(0.005, function () use ($loop, $channel, &$sleeping): void {
+        $loop->delay(0, function () use ($loop, $channel, &$sleeping): void {
             check($sleeping === 20, 'all to be suspended');
             $child = pcntl_fork();
             if ($child === 0) {
@@ -375,7 +375,7 @@ $cases = [
                 foreach (range(1, 10) as $number) {
                     host_send($channel, $number);
                 }
-                host_sleep(30);
+                host_sleep(400);
                 check($sleeping === 0, 'all to go on');
                 if ($child === 0) {
                     posix_kill(posix_getpid(), SIGKILL); // Skips PHP's own output.
