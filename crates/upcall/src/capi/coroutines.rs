@@ -91,7 +91,8 @@ unsafe impl Host for CHost {
 /// `flags` is 0, or a sum:
 /// - `UPCALL_COROUTINES_PROCESS`: for all threads. Otherwise it is for the calling thread.
 /// - `UPCALL_COROUTINES_STACKS_MOVE`: the host copies parts of the thread's own stack away while
-///   coroutines are suspended, as greenlet does.
+///   coroutines are suspended, as greenlet does. Then `current` is also called before each call of
+///   C by Rust, and gives each coroutine the same name for its life.
 ///
 /// The functions get `data`, and are called on the thread and the stack of the running coroutine:
 /// - `current` names it by any pointer except null. If it returns null, the wait blocks the thread.

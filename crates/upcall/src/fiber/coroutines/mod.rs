@@ -164,7 +164,7 @@ pub unsafe trait Host: 'static {
     ///
     /// It is called when a future is pending, once a wait; with
     /// [`moves_stacks`](Self::moves_stacks) also at each downcall, to tell apart the calls of
-    /// different coroutines.
+    /// different coroutines. With such a host, a coroutine keeps its name.
     fn current(&self) -> Option<Coroutine>;
 
     /// Suspends the running coroutine, which `current` has just named, until the host resumes it.
