@@ -10,8 +10,11 @@ mod mailbox;
 #[cfg(all(test, upcall_loom))]
 mod model;
 mod newest;
-mod noting_waker;
 pub(crate) mod operation;
+mod operation_memory;
+#[cfg(all(test, upcall_loom))]
+mod operation_model;
+mod operation_state;
 mod queue;
 mod runnable;
 mod scope;

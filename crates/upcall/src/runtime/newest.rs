@@ -4,6 +4,7 @@ use std::ptr::{self, NonNull};
 
 use super::queue::Queue;
 use super::runnable::{Meta, Runnable};
+use crate::sync::Linked;
 
 /// A join in progress, counted until it is dropped: see [`Queue::join`].
 pub(super) struct Joining<'a>(&'a Queue);

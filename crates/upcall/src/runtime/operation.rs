@@ -7,58 +7,59 @@
 //! If the operation has woken itself in its first poll, any worker may go on with it: the operation
 //! is added to the fibers not yet begun, and whoever polls it next is its home. Rule: **an
 //! operation without a home is in its first poll, or waits for its next poll.** So no wake needs a
-//! home before there is one: async-task hands a task woken during a poll to its executor after the
-//! poll.
+//! home before there is one: an operation woken during a poll is scheduled after the poll.
 
 use std::future::Future;
-use std::marker::PhantomData;
-use std::num::NonZero;
 use std::panic::Location;
-use std::pin::Pin;
 use std::ptr;
 use std::task::{Context, Poll, Waker};
 
-use async_task::FallibleTask;
-
-use super::noting_waker::NotingWaker;
+use super::operation_memory::{Handle, Header, Ready, Unpolled};
 use super::queue::Queue;
-use super::runnable::{Meta, Runnable};
+use super::runnable::Meta;
 use super::spawned::Refused;
 use super::tame_waker::OperationPoll;
 use super::workers;
 use crate::sync::atomic::Ordering::{Relaxed, Release};
 use crate::thread::waker;
 
-/// An operation as seen from outside. Dropping it cancels the operation: its future is dropped by
-/// its home, or by the poll in progress.
-pub(crate) struct Operation(FallibleTask<(), Meta>);
+/// An operation as seen from outside. Dropping it lets the operation go on by itself.
+pub(crate) struct Operation(Handle);
 
 impl Operation {
-    /// Lets the operation go on by itself.
-    pub fn detach(self) {
-        self.0.detach();
+    /// Cancels the operation: its future is dropped by its home.
+    pub fn cancel(self) {
+        self.0.cancel();
     }
 }
 
-/// The first poll of an operation.
-pub(crate) struct FirstPoll(Runnable, PhantomData<*mut ()>);
+/// An operation before its first poll.
+pub(crate) struct NewOperation(Unpolled);
 
-impl FirstPoll {
-    /// Polls the operation on the calling thread.
-    pub fn now(self) {
-        self.0.run();
+impl NewOperation {
+    /// Polls the operation on the calling thread. Returns it if it waits.
+    #[inline]
+    pub fn poll_now(self) -> Option<Operation> {
+        self.0.poll().map(Operation)
     }
 
-    /// Leaves the poll to the operation's home, or to a worker. If there is none, hands the poll
-    /// back, with the reason.
-    pub fn later(self) -> Result<(), (Self, Refused)> {
-        match self.0.metadata().home() {
-            Some(home) => home.push(self.0),
-            None => {
-                workers::add(self.0).map_err(|(runnable, refused)| (Self(runnable, PhantomData), refused))?
+    /// Leaves the poll to the operation's home, or to a worker. If there is none, hands the
+    /// operation back, with the reason.
+    pub fn poll_later(self) -> Result<Operation, (Self, Refused)> {
+        let add = |ready: Ready| match ready.header().meta.home() {
+            Some(home) => {
+                home.push(ready.into());
+                Ok(())
             }
+            None => workers::add(ready.into()).map_err(|(runnable, refused)| {
+                let ready = runnable.into_operation();
+                (ready.expect("upcall: the operation is handed back"), refused)
+            }),
+        };
+        match self.0.later(add) {
+            Ok(handle) => Ok(Operation(handle)),
+            Err((unpolled, refused)) => Err((Self(unpolled), refused)),
         }
-        Ok(())
     }
 }
 
@@ -66,20 +67,20 @@ impl FirstPoll {
 pub(crate) fn sent<F: Future<Output = ()> + Send + 'static>(
     started_at: &'static Location<'static>,
     future: F,
-) -> (FirstPoll, Operation) {
+) -> NewOperation {
     // SAFETY: the future is `Send`.
-    unsafe { new(None, started_at, future) }
+    NewOperation(unsafe { Unpolled::new(Meta::new(None, started_at), future) })
 }
 
 /// Makes an operation for the calling thread's `LocalRuntime`; `None` if it has none.
 pub(crate) fn local<F: Future<Output = ()> + 'static>(
     started_at: &'static Location<'static>,
     future: F,
-) -> Option<(FirstPoll, Operation)> {
+) -> Option<NewOperation> {
     let home = Queue::own_local()?;
-    // SAFETY: the home is the calling thread's queue. `FirstPoll` is not `Send`, so the first poll
-    // is made on this thread.
-    Some(unsafe { new(Some(home), started_at, future) })
+    // SAFETY: the home is the calling thread's queue. `NewOperation` is not `Send`, so the first
+    // poll is made on this thread.
+    Some(NewOperation(unsafe { Unpolled::new(Meta::new(Some(home), started_at), future) }))
 }
 
 /// The calling thread's `LocalRuntime`, as the home of an operation.
@@ -98,83 +99,55 @@ impl LocalHome {
     }
 }
 
-/// Makes an operation for `home`, or for a worker.
-///
-/// # Safety
-/// The future must be `Send`, or `home` must be the calling thread's queue and the first poll be
-/// made on this thread.
-unsafe fn new<F: Future<Output = ()> + 'static>(
-    home: Option<&'static Queue>,
-    started_at: &'static Location<'static>,
-    future: F,
-) -> (FirstPoll, Operation) {
-    let make = async_task::Builder::new().metadata(Meta::new(home, started_at));
-    let housed = |meta: &'static Meta| Housed { meta, place: None, future };
-    // SAFETY: the metadata is in the task, as the future is, and the future is dropped first. Any
-    // thread may call `schedule`. The caller guarantees that the future is `Send`, or that its home
-    // is the calling thread's queue; only the home polls and drops a future.
-    let (runnable, task) = unsafe { make.spawn_unchecked(housed, schedule) };
-    (FirstPoll(runnable, PhantomData), Operation(task.fallible()))
-}
-
 /// Queues a woken operation at its home. Without one, this is the end of its first poll, on the
 /// starter's thread, and a worker is to come.
-fn schedule(runnable: Runnable) {
-    match runnable.metadata().home() {
-        Some(home) => home.push(runnable),
+pub(super) fn schedule(ready: Ready) {
+    match ready.header().meta.home() {
+        Some(home) => home.push(ready.into()),
         // If there is no worker, the drop ends the operation.
-        None => drop(workers::add_polled(runnable)),
+        None => drop(workers::add_polled(ready.into())),
     }
 }
 
-/// A future with its home, for the executor.
-struct Housed<F> {
-    meta: &'static Meta,
-    /// The place in the home's list, since the first poll that was not ready.
-    place: Option<Place>,
-    future: F,
+/// Polls an operation by `poll`, for the owner of its future, and finds it a home if it waits.
+///
+/// `Ready` also means that the operation is to end.
+pub(super) fn poll(
+    header: &Header,
+    context: &mut Context<'_>,
+    poll: impl FnOnce(&mut Context<'_>) -> Poll<()>,
+) -> Poll<()> {
+    let meta = &header.meta;
+    let is_listed = meta.place.load(Relaxed) != 0;
+    if is_listed && meta.home().is_some_and(Queue::ends_operations) {
+        return Poll::Ready(());
+    }
+    let _polls = OperationPoll::begin(context.waker());
+    let polled = poll(context);
+    let is_for_any_worker = || meta.home().is_none() && header.state.is_woken();
+    if polled.is_pending() && !is_listed && !is_for_any_worker() {
+        let place = find_home(meta, context.waker());
+        meta.place.store(place.unwrap_or(0), Relaxed);
+        // Without a home, nobody would poll it again. If its home ends operations, it has been
+        // listed too late to be woken for this.
+        if place.is_none() || meta.home().is_some_and(Queue::ends_operations) {
+            return Poll::Ready(());
+        }
+    }
+    polled
+}
+
+/// Removes an operation from the list of its home, before the drop of its future.
+pub(super) fn leave(header: &Header) {
+    let meta = &header.meta;
+    let place = meta.place.load(Relaxed);
+    if let (1.., Some(home)) = (place, meta.home()) {
+        waker::discard(home.remove_operation(place));
+    }
 }
 
 /// A place in the list of a queue's operations, counted from 1.
-type Place = NonZero<usize>;
-
-impl<F: Future<Output = ()>> Future for Housed<F> {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        // SAFETY: `future` stays where it is; the other fields rely on no address.
-        let this = unsafe { self.get_unchecked_mut() };
-        if this.place.is_some() && this.meta.home().is_some_and(Queue::ends_operations) {
-            return Poll::Ready(());
-        }
-        let noting = NotingWaker::new(context.waker());
-        // SAFETY: `noting` stays where it is during the poll.
-        let waker = unsafe { noting.waker() };
-        let is_first = this.meta.home().is_none();
-        let poll_with = if is_first { &*waker } else { context.waker() };
-        let _polls = OperationPoll::begin(poll_with);
-        // SAFETY: `this` was pinned, and so its field is.
-        let future = unsafe { Pin::new_unchecked(&mut this.future) };
-        let polled = future.poll(&mut Context::from_waker(poll_with));
-        if polled.is_pending() && this.place.is_none() && !(is_first && noting.has_woken()) {
-            this.place = find_home(this.meta, context.waker());
-            // Without a home, nobody would poll it again. If its home ends operations, it has been
-            // listed too late to be woken for this.
-            if this.place.is_none() || this.meta.home().is_some_and(Queue::ends_operations) {
-                return Poll::Ready(());
-            }
-        }
-        polled
-    }
-}
-
-impl<F> Drop for Housed<F> {
-    fn drop(&mut self) {
-        if let (Some(place), Some(home)) = (self.place, self.meta.home()) {
-            waker::discard(home.remove_operation(place));
-        }
-    }
-}
+type Place = u32;
 
 /// Calls `f` after the end of an operation. Meanwhile its worker counts as about to come to others.
 pub(crate) fn after_end(f: impl FnOnce()) {
@@ -208,13 +181,13 @@ fn find_home(meta: &Meta, waker: &Waker) -> Option<Place> {
 pub(super) struct Operations {
     wakers: Vec<Entry>,
     /// The first vacant entry, counted from 1; 0 for none.
-    vacant: usize,
+    vacant: Place,
 }
 
 enum Entry {
     Waker(Waker),
     /// The next vacant entry, counted from 1; 0 for none.
-    Vacant(usize),
+    Vacant(Place),
 }
 
 impl Operations {
@@ -223,11 +196,12 @@ impl Operations {
     }
 
     fn add(&mut self, waker: Waker) -> Place {
-        let Some(place) = Place::new(self.vacant) else {
+        let place = self.vacant;
+        if place == 0 {
             self.wakers.push(Entry::Waker(waker));
-            return Place::new(self.wakers.len()).expect("a list with an entry is not empty");
-        };
-        match std::mem::replace(&mut self.wakers[place.get() - 1], Entry::Waker(waker)) {
+            return Place::try_from(self.wakers.len()).expect("upcall: so many operations have no memory");
+        }
+        match std::mem::replace(&mut self.wakers[place as usize - 1], Entry::Waker(waker)) {
             Entry::Vacant(next) => self.vacant = next,
             Entry::Waker(_) => unreachable!("upcall: a vacant entry has no waker"),
         }
@@ -235,9 +209,9 @@ impl Operations {
     }
 
     fn remove(&mut self, place: Place) -> Option<Waker> {
-        match std::mem::replace(&mut self.wakers[place.get() - 1], Entry::Vacant(self.vacant)) {
+        match std::mem::replace(&mut self.wakers[place as usize - 1], Entry::Vacant(self.vacant)) {
             Entry::Waker(waker) => {
-                self.vacant = place.get();
+                self.vacant = place;
                 Some(waker)
             }
             Entry::Vacant(_) => unreachable!("upcall: an operation leaves its list once"),

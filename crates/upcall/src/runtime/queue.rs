@@ -413,7 +413,7 @@ impl Queue {
         let number = self.depth.push(frame, |run| ThreadState::current().is_abandoned(run, frame.sp));
         let run = Run { queue: self, number, before: self.runs.load(Relaxed) };
         self.runs.store(ptr::from_ref(*spawned_at).cast_mut(), Relaxed);
-        host_runtime::outside_of_tasks(|| _ = runnable.run());
+        host_runtime::outside_of_tasks(|| runnable.run());
         drop(run);
         if number == 0 && self.closed.get().is_some() {
             self.close();

@@ -15,7 +15,7 @@ use std::task::{Context, Poll, Waker, ready};
 use async_task::FallibleTask;
 
 use super::queue::Queue;
-use super::runnable::{Meta, Runnable};
+use super::runnable::{Meta, ReadyFiber, Runnable};
 use super::tame_waker::with_tame;
 use crate::coroutine::FiberContext;
 use crate::crossing::Refusal;
@@ -127,7 +127,7 @@ pub(super) unsafe fn new<T: 'static>(
     let (runnable, task) =
         unsafe { make.spawn_unchecked(|_| Spawned::New(IgnoreDropPanic::new(f), builder), schedule) };
     let meta = Some(NonNull::from(task.metadata()));
-    (runnable, JoinHandle { state: Mutex::new(State::Running(task.fallible())), meta })
+    (runnable.into(), JoinHandle { state: Mutex::new(State::Running(task.fallible())), meta })
 }
 
 /// The reason why a fiber or an operation was refused.
@@ -144,10 +144,10 @@ pub(crate) enum Refused {
     RuntimeEnded,
 }
 
-/// Queues a woken fiber or operation at its home.
-pub(super) fn schedule(runnable: Runnable) {
-    let home = runnable.metadata().home();
-    home.expect("upcall: who wakes a fiber was polled by it, so it has begun").push(runnable);
+/// Queues a woken fiber at its home.
+fn schedule(fiber: ReadyFiber) {
+    let home = fiber.metadata().home();
+    home.expect("upcall: who wakes a fiber was polled by it, so it has begun").push(fiber.into());
 }
 
 /// A handle on a fiber: waits for the fiber's end and result, or ends the fiber.

@@ -21,7 +21,7 @@ use super::{Completion, PartSender, StartError, Task, limit};
 #[cfg(feature = "tokio")]
 use crate::fiber::tokio_runtime;
 use crate::fiber::wait::wait_for_ours;
-use crate::runtime::operation::{self, FirstPoll, LocalHome, Operation};
+use crate::runtime::operation::{self, LocalHome, NewOperation};
 use crate::runtime::{Timer, is_closing, timer};
 use crate::sync::in_own_code;
 
@@ -277,32 +277,32 @@ impl TaskBuilder {
         &self,
         seed: Seed,
         operation: F,
-        spawn: impl FnOnce(Run<F>) -> (FirstPoll, Operation),
+        spawn: impl FnOnce(Run<F>) -> NewOperation,
     ) -> Result<*mut Task, StartError> {
         if self.later {
             let cell = seed.running();
-            let (poll, operation) = spawn(Run::started(cell.clone(), operation));
-            cell.set_executor(Executor::Ours(operation));
-            if let Err((poll, refused)) = poll.later() {
-                // The caller gets an error, so nobody else is told.
-                cell.state().complete();
-                drop(poll);
-                let _ = Task::free(cell.handle(), false);
-                return Err(refused.into());
+            match spawn(Run::started(cell.clone(), operation)).poll_later() {
+                Ok(operation) => cell.set_executor(Executor::Ours(operation)),
+                Err((operation, refused)) => {
+                    // The caller gets an error, so nobody else is told.
+                    cell.state().complete();
+                    drop(operation);
+                    let _ = Task::free(cell.handle(), false);
+                    return Err(refused.into());
+                }
             }
             return Ok(cell.handle());
         }
         let mut starting = Starting::new(seed);
         // SAFETY: the poll is made here, and has returned before the next use of `starting`.
-        let (poll, operation) = spawn(unsafe { Run::starting(&mut starting, operation) });
-        poll.now();
+        let operation = spawn(unsafe { Run::starting(&mut starting, operation) }).poll_now();
         Ok(match starting.polled() {
-            Polled::Ended(seed, outcome) => {
-                operation.detach();
-                seed.ended(outcome)
-            }
+            Polled::Ended(seed, outcome) => seed.ended(outcome),
             Polled::Waits(cell) => {
-                cell.set_executor(Executor::Ours(operation));
+                // There is none if the operation has ended since.
+                if let Some(operation) = operation {
+                    cell.set_executor(Executor::Ours(operation));
+                }
                 cell.handle()
             }
         })
@@ -343,12 +343,14 @@ impl TaskBuilder {
         }
     }
 
+    #[inline]
     fn timer(&self) -> Option<Timer> {
         self.deadline.map(timer)
     }
 
     /// Takes a place among the running tasks.
     #[track_caller]
+    #[inline]
     fn seed(
         &self,
         completion: Completion,

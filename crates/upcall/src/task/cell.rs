@@ -85,6 +85,7 @@ pub(super) struct Seed {
 }
 
 impl Seed {
+    #[inline]
     pub fn new(
         completion: Completion,
         local: Option<LocalHome>,
@@ -109,6 +110,7 @@ impl Seed {
 
     /// Makes the cell and the handle of an operation that has ended in its first poll, and calls
     /// the completion. Returns the handle.
+    #[inline]
     pub fn ended(self, outcome: Outcome) -> *mut Task {
         let Self { call, rare, place } = self;
         let Outcome(status, outcome) = outcome;
@@ -149,6 +151,7 @@ unsafe impl table::Owner for TaskHandle {
     }
 }
 
+#[inline]
 fn epoch() -> u32 {
     fork::epoch() as u32
 }
@@ -220,7 +223,7 @@ impl TaskCell {
         match step {
             Claim::Others => {}
             Claim::ToCancel => take().into_iter().for_each(Executor::cancel),
-            Claim::ToDrop => take().into_iter().for_each(Executor::detach),
+            Claim::ToDrop => drop(take()),
         }
     }
 
@@ -265,6 +268,7 @@ impl TaskCell {
     }
 
     /// The status. In the child of a fork, an operation of its parent is lost.
+    #[inline]
     pub fn status(&self) -> TaskStatus {
         match self.state.status() {
             Some(status) => status,
@@ -285,6 +289,7 @@ impl TaskCell {
 
     /// In the child of a fork: calls the completion of an operation that only the parent runs, or
     /// of one whose completion only the parent was about to call.
+    #[inline]
     pub fn complete_if_forked(&self) {
         if self.epoch != epoch() && self.has_ended() {
             self.complete();

@@ -124,6 +124,7 @@ impl fmt::Debug for Completion {
 
 impl Call {
     /// Makes the call. Its panics end here.
+    #[inline]
     pub fn make(self, task: *mut Task, status: TaskStatus) {
         match self {
             Self::Nothing => {}

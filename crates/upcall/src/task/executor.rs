@@ -13,18 +13,9 @@ impl Executor {
     /// Ends the operation: its executor drops the future.
     pub fn cancel(self) {
         match self {
-            Self::Ours(operation) => drop(operation),
+            Self::Ours(operation) => operation.cancel(),
             #[cfg(feature = "tokio")]
             Self::Tokio(handle) => handle.abort(),
-        }
-    }
-
-    /// Lets go of an operation that has ended.
-    pub fn detach(self) {
-        match self {
-            Self::Ours(operation) => operation.detach(),
-            #[cfg(feature = "tokio")]
-            Self::Tokio(_) => {}
         }
     }
 }

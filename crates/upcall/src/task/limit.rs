@@ -28,6 +28,7 @@ impl Place {
 }
 
 impl Drop for Place {
+    #[inline]
     fn drop(&mut self) {
         if self.is_counted {
             give_back();
@@ -36,6 +37,7 @@ impl Drop for Place {
 }
 
 /// Takes a place among the running tasks. Returns the limit if there is no place.
+#[inline]
 pub(super) fn take() -> Result<Place, usize> {
     let limit = settings().running_tasks;
     if limit == 0 {

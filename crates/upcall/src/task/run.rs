@@ -58,6 +58,7 @@ pub(super) enum Polled {
 }
 
 impl Starting {
+    #[inline]
     pub fn new(seed: Seed) -> Self {
         Self { seed: Some(seed), result: First::None }
     }
@@ -71,6 +72,7 @@ impl Starting {
     }
 
     /// The operation after the poll.
+    #[inline]
     pub fn polled(self) -> Polled {
         match (self.result, self.seed) {
             (First::Ended(outcome), Some(seed)) => Polled::Ended(seed, outcome),
