@@ -21,9 +21,8 @@ use super::type_tag::TypeTag;
 use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::atomic::{AtomicPtr, AtomicUsize, fence};
 
-/// One slot of the table, on a cache line of its own: threads using different values do not disturb
-/// each other.
-#[repr(align(64))]
+/// One slot of the table: half a cache line, for which see `table::apart`.
+#[repr(align(32))]
 pub(super) struct Slot {
     state: AtomicUsize,
     kind: AtomicPtr<TypeTag>,

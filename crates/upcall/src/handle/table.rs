@@ -1,14 +1,15 @@
 //! The table of the values behind C's numbers.
 //!
 //! Slots are in chunks, each twice as large as the one before. Chunks are never freed. So a lookup
-//! takes no lock, and dereferences nothing that C passed. A list under a lock has the vacant slots.
+//! takes no lock, and dereferences nothing that C passed. A list under a lock has the vacant slots,
+//! and a word one more. So a thread that makes and frees one handle after the other takes no lock.
 //! Nothing here is thread-local or destroyed, so all of it works in destructors of keys and at
 //! exit.
 
 use std::alloc::{Layout, handle_alloc_error};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::AtomicPtr;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicPtr, AtomicUsize};
 
 use super::HandleError;
 use super::number::{INDICES, Number};
@@ -16,6 +17,7 @@ use super::slot::{Share, Slot};
 use super::type_tag::TypeTag;
 use crate::drop_guards::drop_ignoring_panics;
 use crate::sync::{Lock, Word};
+
 /// The number of slots in the first chunk.
 const FIRST: usize = 64;
 /// The number of chunks. Together they have `INDICES - FIRST` slots.
@@ -32,6 +34,9 @@ struct Vacant {
 
 static VACANT: Lock<Vacant> = Lock::new(Vacant { first: 0, used: 0 });
 
+/// A vacant slot, counted from 1; 0 for none. It belongs to whoever exchanges it for 0.
+static ONE_VACANT: AtomicUsize = AtomicUsize::new(0);
+
 /// The lock of the list of vacant slots, for forks.
 pub(crate) fn lock_word() -> &'static Word {
     VACANT.word()
@@ -42,6 +47,18 @@ pub(crate) fn lock_word() -> &'static Word {
 fn place(index: usize) -> (usize, usize) {
     let chunk = (index + FIRST).ilog2() - FIRST.ilog2();
     (chunk as usize, index + FIRST - (FIRST << chunk))
+}
+
+/// The index of the slot to be used after `count` others.
+///
+/// Two slots share a cache line. A chunk's first slots to be used are the even ones, then come the
+/// odd ones. So slots used one after the other are on different lines, and threads with different
+/// values rarely disturb each other.
+fn apart(count: usize) -> usize {
+    let (chunk, at) = place(count);
+    let half = FIRST << chunk >> 1;
+    let apart = if at < half { 2 * at } else { 2 * (at - half) + 1 };
+    count - at + apart
 }
 
 #[inline(always)]
@@ -72,14 +89,20 @@ fn vacant() -> (usize, &'static Slot) {
 
 /// Takes a vacant slot. If there is none, returns the number of the missing chunk.
 fn try_vacant() -> Result<(usize, &'static Slot), usize> {
+    let used = |index| slot(index).expect("upcall: a vacant slot has been used");
+    let one = if ONE_VACANT.load(Relaxed) == 0 { 0 } else { ONE_VACANT.swap(0, Acquire) };
+    if let Some(index) = one.checked_sub(1) {
+        return Ok((index, used(index)));
+    }
     let mut vacant = VACANT.lock();
     if let Some(index) = vacant.first.checked_sub(1) {
-        let slot = slot(index).expect("a vacant slot has been used");
+        let slot = used(index);
         vacant.first = slot.next.load(Relaxed);
         return Ok((index, slot));
     }
-    let index = vacant.used;
+    let index = apart(vacant.used);
     let (chunk, _) = place(index);
+    // The index beyond the last chunk is also the number of slots.
     if chunk >= CHUNKS {
         // A panic hook may use handles.
         drop(vacant);
@@ -111,7 +134,12 @@ fn make(slots: usize) -> NonNull<Slot> {
 ///
 /// If the slot has no generations any more, it is retired instead, so no number comes twice.
 fn vacate(index: usize, slot: &'static Slot) {
-    if !slot.is_used_up() {
+    if slot.is_used_up() {
+        return;
+    }
+    let is_taken =
+        ONE_VACANT.load(Relaxed) != 0 || ONE_VACANT.compare_exchange(0, index + 1, Release, Relaxed).is_err();
+    if is_taken {
         let mut vacant = VACANT.lock();
         slot.next.store(vacant.first, Relaxed);
         vacant.first = index + 1;
