@@ -20,9 +20,11 @@ mkdir -p target/i686
 # Rust 1.85 starts no thread in a thread's last destructors; later versions do.
 logged $log-rust there test -p stackbounds -p upcall --tests -- --skip whose_last_destructors_call
 there build -p hosts --lib
-# The greenlets, and Python for asyncio, are built for this machine.
+# The greenlets, and Python for asyncio, are built for this machine. With 32 bits, a handle's number
+# is the address of some memory now and then: its use as a pointer then goes unnoticed.
 CC=i686-linux-gnu-gcc CXX=i686-linux-gnu-g++ HOST_LIBRARIES=$PWD/target/i686/$target/debug \
-    logged $log-c cargo test --quiet --workspace --test hosts --test misbehaving --test overflow -- --skip greenlets --skip asyncio
+    logged $log-c cargo test --quiet --workspace --test hosts --test misbehaving --test overflow -- --skip greenlets --skip asyncio \
+    --skip callbacks::dereferenced
 
 report $target target/i686 "$(place i686-linux-gnu-gcc target/i686 target/i686/$target/debug)" \
     'no threads in last destructors with Rust 1.85; no 32-bit Python for the greenlets and asyncio'
