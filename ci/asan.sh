@@ -20,9 +20,9 @@ RUSTC_BOOTSTRAP=1 "${lane[@]}" -p upcall --features sanitizer --test dropped --t
     --skip no_memory --skip forgotten
 # Safe programs that once read freed memory.
 RUSTC_BOOTSTRAP=1 "${lane[@]}" -p upcall --features sanitizer --test thread_locals --test callback_misuse
-# Skips programs with stacks too small for the sanitizer's frames, and one that measures memory, of
-# which the sanitizer keeps what was freed. C's variables stay on C's stack, since host programs look
-# for them there.
+# Skips programs with stacks too small for the sanitizer's frames, and the one about flat memory:
+# the sanitizer keeps freed memory. C's variables stay on C's stack, since host programs look for
+# them there.
 export CFLAGS=-fsanitize=address ASAN_OPTIONS=detect_stack_use_after_return=0
 RUSTC_BOOTSTRAP=1 "${lane[@]}" -p hosts --features upcall/sanitizer --test hosts -- nested::plain nested::over panic::above panic::several \
     waits::panics waits::on_registered drops::aborted suspended:: --skip suspended::many
