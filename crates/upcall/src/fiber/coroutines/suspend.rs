@@ -93,7 +93,11 @@ fn suspend(
         fork::panic_untold();
     }
     wait.suspend(coroutine, caller, future);
-    downcall(|| host.suspend(coroutine))
+    downcall(|| {
+        // What the thread does next is not this upcall's.
+        ThreadState::current().upcall.set_sp(0);
+        host.suspend(coroutine)
+    })
 }
 
 /// Asks the host for the running coroutine, unless this is a wait inside its answer.
