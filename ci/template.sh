@@ -52,7 +52,7 @@ exported() {
 declared() {
     {
         sed '/^ \*/d; /^\/\*/d' include/word_count.h | grep -o '[a-z_]\+(' | tr -d '('
-        sed -n 's/.*UPCALL_NAME(\([a-z_]*\))(.*);/word_count_\1/p' include/word_count_upcall.h | grep -v '^word_count_local_'
+        sed -n 's/.*UPCALL_NAME(\([a-z_]*\))(.*);/word_count_\1/p' include/word_count_upcall.h | grep -v '^word_count_\(local\|coroutines\)_'
     } | sort
 }
 diff <(exported "$prefix/lib/libword_count.so") <(declared)
