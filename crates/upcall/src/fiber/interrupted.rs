@@ -36,6 +36,17 @@ pub(crate) enum OnInterrupt {
     Returns,
 }
 
+impl OnInterrupt {
+    /// Whether the host may end the wait.
+    pub fn may_end(self) -> bool {
+        match self {
+            Self::Stays => false,
+            Self::Unwinds => !cfg!(panic = "abort"),
+            Self::Returns => true,
+        }
+    }
+}
+
 /// The reason of a wait that has ended without a result.
 #[derive(Clone, Copy)]
 pub(crate) enum Stopped {
@@ -76,12 +87,7 @@ pub(super) struct Asker {
 impl Asker {
     /// The asker of the wait with this number, which blocks the thread.
     pub fn new(on_interrupt: OnInterrupt, number: usize) -> Self {
-        let may_end = match on_interrupt {
-            OnInterrupt::Stays => false,
-            OnInterrupt::Unwinds => !cfg!(panic = "abort"),
-            OnInterrupt::Returns => true,
-        };
-        Self { hook: settings().interrupted.filter(|_| may_end), number }
+        Self { hook: settings().interrupted.filter(|_| on_interrupt.may_end()), number }
     }
 
     /// When to ask next.

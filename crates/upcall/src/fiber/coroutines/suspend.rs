@@ -56,7 +56,7 @@ pub(in crate::fiber) fn suspend_until(
         let Some(coroutine) = coroutine else { return Ended::Blocks };
         match suspend(&wait, host, coroutine, caller, future) {
             Resumed::ToGoOn => {}
-            Resumed::ToEnd if may_end(on_interrupt) => return Ended::Killed,
+            Resumed::ToEnd if on_interrupt.may_end() => return Ended::Killed,
             Resumed::ToEnd | Resumed::NotSuspended => return Ended::Blocks,
         }
     }
@@ -70,15 +70,6 @@ fn must_block(thread: &ThreadState, sp: usize, host: &'static dyn Host) -> bool 
         return true;
     }
     std::thread::panicking() || in_own_code() || host_runtime::is_in_entered_poll()
-}
-
-/// Whether the host may end the wait by killing its coroutine.
-fn may_end(on_interrupt: OnInterrupt) -> bool {
-    match on_interrupt {
-        OnInterrupt::Stays => false,
-        OnInterrupt::Unwinds => !cfg!(panic = "abort"),
-        OnInterrupt::Returns => true,
-    }
 }
 
 /// Has the host suspend the coroutine.
