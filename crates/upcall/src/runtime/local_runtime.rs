@@ -13,8 +13,7 @@ use super::queue::Queue;
 use super::spawned::{self, JoinHandle, Refused};
 use crate::drop_guards::drop_ignoring_panics;
 use crate::fiber::{Builder, Fibers};
-use crate::sync::Event;
-use crate::sync::{Held, Lock, Word, hold, in_own_code};
+use crate::sync::{Event, Held, Lock, Word, hold, in_own_code};
 use crate::thread::{Attached, ThreadState};
 
 /// The run queue of one thread driven by the host; its fibers need not be `Send`.

@@ -19,7 +19,7 @@
 //!   whoever gives back the last one. If the operation has not ended by then, nobody can wake it
 //!   any more. So it becomes ready once more, cancelled, and its home drops the future.
 //!
-//! loom checks every order of these steps (`model.rs`).
+//! loom checks every order of these steps (`operation_model.rs`).
 
 use std::process::abort;
 

@@ -20,11 +20,9 @@ use super::operation::Operations;
 use super::runnable::{Meta, Runnable};
 use crate::coroutine::frames::{Frame, Frames};
 use crate::fiber::host_runtime;
-use crate::sync::Event;
-use crate::sync::Remote;
 use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use crate::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize};
-use crate::sync::{Lock, Whose, Word, hold};
+use crate::sync::{Event, Lock, Remote, Whose, Word, hold};
 use crate::sys::thread_number;
 use crate::thread::{Parker, ThreadState, waker};
 
