@@ -1,6 +1,7 @@
 //! Stacks owned by upcall: their memory, the pool, and the switch onto a stack and back.
 
 pub(crate) mod alternate;
+pub(crate) mod kept;
 pub(crate) mod pool;
 pub(crate) mod registered;
 pub(crate) mod sanitizer;

@@ -21,12 +21,12 @@
 use std::cell::Cell;
 use std::mem::size_of;
 use std::ptr;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
 use stackbounds::for_upcall::register_slots;
 
+use super::kept::Kept;
 use super::{CStays, SlotTrailer, StackHeader, ThreadId, sanitizer};
 use crate::config::{GuardPages, settings};
 use crate::messages::warn;
@@ -109,9 +109,7 @@ struct Pool {
     warm: usize,
     /// The bytes of the warm slots: the most that they can hold.
     warm_bytes: usize,
-    /// The greatest number of stacks in use of late: it falls by 1 each [`FORGETS_AFTER`] returns.
-    most_in_use: usize,
-    returns: usize,
+    kept: Kept,
     /// The [epoch](StackHeader::epoch) of the stack taken last.
     epoch: usize,
 }
@@ -122,25 +120,9 @@ static POOL: Lock<Pool> = Lock::new(Pool {
     in_use: 0,
     warm: 0,
     warm_bytes: 0,
-    most_in_use: 0,
-    returns: 0,
+    kept: Kept::new(),
     epoch: 0,
 });
-
-/// The number of returns after which `Pool::most_in_use` falls by 1.
-const FORGETS_AFTER: usize = 64;
-
-/// Whether as many idle stacks keep their pages as were in use at one time of late.
-static KEEPS_FOR_NEXT: AtomicBool = AtomicBool::new(false);
-
-/// Sets whether idle stacks beyond the configured number keep their pages: as many as were in use
-/// at one time of late.
-///
-/// It is for hosts with coroutines that wait. A thousand of them wait again and again, and to give
-/// their pages back in between costs more than the waits.
-pub(crate) fn keep_for_next(keeps: bool) {
-    KEEPS_FOR_NEXT.store(keeps, Relaxed);
-}
 
 /// As many fibers can end on a stack, one after the other, before its epoch is that of another use.
 const EPOCHS_OF_A_USE: usize = 1 << 20;
@@ -153,18 +135,6 @@ impl Region {
 }
 
 impl Pool {
-    /// The greatest number of bytes of warm slots. To be called once a return.
-    fn kept_bytes(&mut self) -> usize {
-        self.returns = self.returns.wrapping_add(1);
-        if self.returns % FORGETS_AFTER == 0 {
-            self.most_in_use = self.in_use.max(self.most_in_use.saturating_sub(1));
-        }
-        let settings = settings();
-        let for_next = if KEEPS_FOR_NEXT.load(Relaxed) { self.most_in_use } else { 0 };
-        let stacks = settings.idle_stacks.max(for_next);
-        slot_size_for(settings.spare_stack()).map_or(0, |slot| stacks.saturating_mul(slot))
-    }
-
     /// The index of the class of slots of `slot_size`. Makes the class if there is none.
     fn place_of_class(&mut self, slot_size: usize) -> usize {
         self.classes.iter().position(|class| class.slot_size == slot_size).unwrap_or_else(|| {
@@ -308,7 +278,7 @@ pub(crate) fn take(
     region.taken |= bit;
     region.warm &= !bit;
     pool.in_use += 1;
-    pool.most_in_use = pool.most_in_use.max(pool.in_use);
+    pool.kept.taken(pool.in_use);
     pool.epoch = pool.epoch.wrapping_add(EPOCHS_OF_A_USE);
     let epoch = pool.epoch;
     let high = low.wrapping_add(slot_size);
@@ -402,9 +372,8 @@ pub(crate) fn for_each_taken(mut look: impl FnMut(&'static StackHeader)) {
 
 /// Returns a stack to the pool. Nothing runs on it any more.
 pub(crate) fn give_back(stack: &'static StackHeader) {
-    let mut pool = lock();
-    let kept_bytes = pool.kept_bytes();
-    let pool = &mut *pool;
+    let pool = &mut *lock();
+    let kept_bytes = pool.kept.bytes(pool.in_use);
     let (index, slot) = (stack.region.get(), u32::from(stack.slot.get()));
     let bit = 1 << slot;
     let region = &mut pool.regions[index as usize];

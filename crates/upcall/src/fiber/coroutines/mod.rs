@@ -77,8 +77,10 @@
 //!
 //! [`Fibers::promise`]: crate::Fibers::promise
 
+mod clock;
 #[cfg(all(test, upcall_loom))]
 mod model;
+mod signal;
 mod suspend;
 mod waits;
 
@@ -101,7 +103,7 @@ pub(crate) use waits::{Suspended, lock_word, suspended};
 use super::Fibers;
 pub use crate::crossing::Killed;
 use crate::crossing::downcall;
-use crate::stack::pool;
+use crate::stack::kept;
 use crate::thread::ThreadState;
 
 /// One coroutine of the host, by a pointer that the host chose for it.
@@ -151,8 +153,8 @@ pub enum Resumed {
 
 /// A host with coroutines: how upcall suspends the running one.
 ///
-/// upcall calls these functions on the thread of the coroutine, each [as C](crate::downcall): on the
-/// stack of the code that made the upcall. They may call Rust functions in turn.
+/// upcall calls these functions on the thread of the coroutine, each [as C](crate::downcall): on
+/// the stack of the code that made the upcall. They may call Rust functions in turn.
 ///
 /// # Safety
 /// - `suspend` returns on the thread that called it, with the stack of its caller as it was.
@@ -247,12 +249,12 @@ impl Own {
 
 fn note_installed() {
     INSTALLED.fetch_add(1, Relaxed);
-    pool::keep_for_next(true);
+    kept::keep_for_next(true);
 }
 
 fn note_uninstalled() {
     if INSTALLED.fetch_sub(1, Relaxed) == 1 {
-        pool::keep_for_next(false);
+        kept::keep_for_next(false);
     }
 }
 

@@ -5,16 +5,8 @@
 //! late call reaches the next wait with the same place, which then polls its future in vain. Hence
 //! rule: **to be woken means to poll again.**
 //!
-//! | bit | meaning |
-//! |---|---|
-//! | `WOKEN` | the waker was called since the last poll began |
-//! | `SUSPENDED` | the coroutine is suspended, or about to be |
-//! | `LISTED` | the wait is in its thread's list of ready ones |
-//!
-//! The call of the waker that finds `SUSPENDED` without `WOKEN` adds the wait to the list. If the
-//! poll was woken before its end, the suspension adds the wait. So a future that wakes itself lets
-//! other coroutines run. The thread takes the wait from the list, and gives its coroutine to the
-//! host. A wait that has ended meanwhile is passed over.
+//! A wait is added to its thread's list when it can go on (`signal`). The thread takes it from
+//! there, and gives its coroutine to the host. A wait that has ended meanwhile is passed over.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -25,88 +17,18 @@ use std::panic::Location;
 use std::ptr::{self, NonNull};
 use std::sync::OnceLock;
 use std::task::{RawWaker, RawWakerVTable, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::clock::{elapsed, now};
+use super::signal::Signal;
 use super::{Coroutine, Host};
 use crate::config::settings;
 use crate::function::Function;
 use crate::messages::warn;
 use crate::published::CurrentWait;
-use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
-use crate::sync::atomic::{AtomicPtr, AtomicU32};
+use crate::sync::atomic::Ordering::Relaxed;
+use crate::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize};
 use crate::sync::{Event, Held, Linked, Lock, Remote, Word, hold, sequential};
-
-const WOKEN: u32 = 1;
-const SUSPENDED: u32 = 2;
-const LISTED: u32 = 4;
-
-/// The state of one wait, and its link in the list of ready waits.
-pub(super) struct Signal {
-    state: AtomicU32,
-    link: AtomicPtr<()>,
-}
-
-impl Signal {
-    pub fn new() -> Self {
-        Self { state: AtomicU32::new(0), link: AtomicPtr::new(ptr::null_mut()) }
-    }
-
-    /// Begins a poll: only wakes from now on count. Also ends a suspension.
-    pub fn begin_poll(&self) {
-        self.state.fetch_and(!(WOKEN | SUSPENDED), AcqRel);
-    }
-
-    /// Suspends the wait. Returns whether the caller is to add it to the list, because it was woken
-    /// since its poll began.
-    pub fn suspend(&self) -> bool {
-        let to_be_listed = |state| state & (WOKEN | LISTED) == WOKEN;
-        to_be_listed(self.change(|state| state | SUSPENDED | if to_be_listed(state) { LISTED } else { 0 }))
-    }
-
-    /// Notes a wake. Returns whether the caller is to add the wait to the list.
-    pub fn wake(&self) -> bool {
-        let to_be_listed = |state| state & (SUSPENDED | WOKEN | LISTED) == SUSPENDED;
-        to_be_listed(self.change(|state| state | WOKEN | if to_be_listed(state) { LISTED } else { 0 }))
-    }
-
-    /// Notes that the wait was taken from the list. Returns whether its coroutine is to be resumed.
-    pub fn unlist(&self) -> bool {
-        self.state.fetch_and(!LISTED, AcqRel) & (SUSPENDED | WOKEN) == SUSPENDED | WOKEN
-    }
-
-    /// Notes a wake while the wait is in no list, although another thread may have been about to
-    /// add it. Returns whether the caller is to add the wait to the list.
-    fn relist(&self) -> bool {
-        let to_be_listed = |state| state & LISTED != 0 || state & (SUSPENDED | WOKEN) == SUSPENDED;
-        to_be_listed(self.change(|state| if to_be_listed(state) { state | WOKEN | LISTED } else { state }))
-    }
-
-    /// Undoes `unlist`, unless the coroutine was resumed. Returns whether the caller is to add the
-    /// wait to the list.
-    fn put_back(&self) -> bool {
-        let to_be_listed = |state| state & (SUSPENDED | WOKEN | LISTED) == SUSPENDED | WOKEN;
-        to_be_listed(self.change(|state| if to_be_listed(state) { state | LISTED } else { state }))
-    }
-
-    pub fn is_suspended(&self) -> bool {
-        self.state.load(Relaxed) & SUSPENDED != 0
-    }
-
-    fn is_ready(&self) -> bool {
-        self.state.load(Relaxed) & (SUSPENDED | WOKEN) == SUSPENDED | WOKEN
-    }
-
-    /// Changes the state; returns the one before.
-    fn change(&self, change: impl Fn(u32) -> u32) -> u32 {
-        let mut state = self.state.load(Relaxed);
-        loop {
-            match self.state.compare_exchange_weak(state, change(state), AcqRel, Acquire) {
-                Ok(before) => return before,
-                Err(now) => state = now,
-            }
-        }
-    }
-}
 
 /// A place for one wait at a time on the host's coroutines of one thread. It is never freed.
 pub(crate) struct SuspendedWait {
@@ -115,7 +37,7 @@ pub(crate) struct SuspendedWait {
     coroutine: AtomicPtr<c_void>,
     /// Shown by snapshots.
     wait: CurrentWait,
-    /// When the coroutine was suspended, in milliseconds since [`start`]; shown by snapshots.
+    /// When the coroutine was suspended, in milliseconds since [`start`](super::clock::start); shown by snapshots.
     since: AtomicU32,
     /// The host that suspends the coroutine; `None` if the place is free. Only for the own thread.
     host: Cell<Option<&'static dyn Host>>,
@@ -149,10 +71,10 @@ impl Linked for Ready {
 /// It outlives its thread, like the waits, and another thread takes it over.
 pub(crate) struct CoroutineWaits {
     /// The [serial](crate::stack::ThreadId::serial) of the thread; 0 between two threads.
-    serial: std::sync::atomic::AtomicUsize,
+    serial: AtomicUsize,
     ready: Remote<Ready>,
     event: OnceLock<&'static Event>,
-    /// When a wait became ready, in milliseconds since [`start`]: the first one since the host last
+    /// When a wait became ready, in milliseconds since [`start`](super::clock::start): the first one since the host last
     /// asked for ready coroutines. 0 if there is none.
     ready_since: AtomicU32,
     own: Own,
@@ -202,7 +124,7 @@ impl CoroutineWaits {
         let unused = all().unused.pop();
         let waits = unused.unwrap_or_else(|| {
             Box::leak(Box::new(Self {
-                serial: std::sync::atomic::AtomicUsize::new(0),
+                serial: AtomicUsize::new(0),
                 ready: Remote::new(),
                 event: OnceLock::new(),
                 ready_since: AtomicU32::new(0),
@@ -264,9 +186,7 @@ impl CoroutineWaits {
                 taken.pop_front()
             };
             match ready {
-                Some(Ready(wait)) if wait.signal.unlist() => {
-                    return Some(wait);
-                }
+                Some(Ready(wait)) if wait.signal.unlist() => return Some(wait),
                 Some(_) => {}
                 None if self.is_empty_for_sure() => return None,
                 None => {}
@@ -471,25 +391,6 @@ fn wake(wait: *const ()) {
     wait.wake();
 }
 
-/// The moment from which `since` counts.
-fn start() -> Instant {
-    static START: OnceLock<Instant> = OnceLock::new();
-    *START.get_or_init(Instant::now)
-}
-
-/// Milliseconds since [`start`]; after 49 days, it begins anew.
-fn now() -> u32 {
-    start().elapsed().as_millis() as u32
-}
-
-/// The time between two moments of [`now`]; zero if `since` is the later one.
-///
-/// It may be: another thread may have stored it after the caller asked for `now`.
-fn elapsed(since: u32, now: u32) -> Duration {
-    let milliseconds = now.wrapping_sub(since);
-    if milliseconds > u32::MAX / 2 { Duration::ZERO } else { Duration::from_millis(milliseconds.into()) }
-}
-
 /// A suspended coroutine, for snapshots.
 pub(crate) struct Suspended {
     pub coroutine: Coroutine,
@@ -522,17 +423,5 @@ pub(crate) fn forget_others(own: Option<&'static CoroutineWaits>) {
     drop(all);
     if let Some(event) = own.and_then(|own| own.event.get()) {
         event.renew();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_later_moment_is_no_long_time_ago() {
-        assert_eq!(elapsed(1, 0), Duration::ZERO);
-        assert_eq!(elapsed(5, 12), Duration::from_millis(7));
-        assert_eq!(elapsed(u32::MAX, 1), Duration::from_millis(2));
     }
 }
