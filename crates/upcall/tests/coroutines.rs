@@ -1,12 +1,12 @@
 //! Waits that suspend the coroutines of a host in Rust, made with corosensei.
 
 mod common;
+#[path = "common/corosenseis.rs"]
+mod corosenseis;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::VecDeque;
-use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr::{self, NonNull};
 use std::rc::Rc;
 use std::sync::LazyLock;
 use std::sync::atomic::AtomicUsize;
@@ -15,139 +15,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{FIBERS, child, message, part, stderr_of_success, time_limit};
-use corosensei::stack::{Stack, StackPointer};
-use corosensei::{Coroutine as Corosensei, CoroutineResult, Yielder};
+use corosenseis::*;
 use upcall::coroutines::{self, AlreadyInstalled, Coroutine, Host, Resumed};
 use upcall::{Interrupted, downcall, enter, sleep, wait, wait_interruptible};
 
 const A_WHILE: Duration = Duration::from_millis(10);
-
-/// The stack of a coroutine; upcall knows nothing of it.
-struct Memory(Box<[u128]>);
-
-impl Memory {
-    fn new() -> Self {
-        Self(vec![0; (256 << 10) / size_of::<u128>()].into_boxed_slice())
-    }
-}
-
-// SAFETY: the memory is the box's, aligned to 16 bytes. No test overflows it.
-unsafe impl Stack for Memory {
-    fn base(&self) -> StackPointer {
-        StackPointer::new(self.0.as_ptr_range().end as usize).expect("not null")
-    }
-
-    fn limit(&self) -> StackPointer {
-        StackPointer::new(self.0.as_ptr() as usize).expect("not null")
-    }
-}
-
-/// One coroutine of the host.
-struct Task {
-    code: RefCell<Option<Corosensei<(), (), (), Memory>>>,
-    yielder: Cell<*const Yielder<(), ()>>,
-    killed: Cell<bool>,
-}
-
-thread_local! {
-    static RUNNING: Cell<*const Task> = const { Cell::new(ptr::null()) };
-    static QUEUE: RefCell<VecDeque<Rc<Task>>> = const { RefCell::new(VecDeque::new()) };
-    static SUSPENDED: RefCell<Vec<Rc<Task>>> = const { RefCell::new(Vec::new()) };
-    static MOST: Cell<usize> = const { Cell::new(0) };
-}
-
-struct Corosenseis;
-
-// SAFETY: `suspend` returns on its thread, the only one with the coroutine, and stacks stay: a
-// coroutine is dropped after its end.
-unsafe impl Host for Corosenseis {
-    fn current(&self) -> Option<Coroutine> {
-        NonNull::new(RUNNING.get().cast_mut().cast::<c_void>()).map(Coroutine::new)
-    }
-
-    fn suspend(&self, coroutine: Coroutine) -> Resumed {
-        let task: *const Task = coroutine.as_ptr().cast_const().cast();
-        assert_eq!(task, RUNNING.get());
-        // SAFETY: `current` made the pointer from the running task, which is alive.
-        let (killed, yielder) = unsafe { (&(*task).killed, (*task).yielder.get()) };
-        if !killed.get() {
-            SUSPENDED.with_borrow(|suspended| MOST.set(MOST.get().max(suspended.len() + 1)));
-            // SAFETY: the task runs, so its yielder is alive.
-            unsafe { (*yielder).suspend(()) };
-        }
-        if killed.get() { Resumed::ToEnd } else { Resumed::ToGoOn }
-    }
-
-    fn resume(&self, coroutine: Coroutine) {
-        let ready = SUSPENDED.with_borrow_mut(|suspended| {
-            let at =
-                suspended.iter().position(|task| Rc::as_ptr(task).cast() == coroutine.as_ptr().cast_const());
-            suspended.swap_remove(at.expect("a suspended one"))
-        });
-        run(ready);
-    }
-}
-
-/// Adds a coroutine.
-fn go(f: impl FnOnce() + 'static) -> Rc<Task> {
-    let task =
-        Rc::new(Task { code: RefCell::new(None), yielder: Cell::new(ptr::null()), killed: Cell::new(false) });
-    let own = Rc::downgrade(&task);
-    *task.code.borrow_mut() = Some(Corosensei::with_stack(Memory::new(), move |yielder, ()| {
-        own.upgrade().expect("it runs").yielder.set(yielder);
-        f();
-    }));
-    QUEUE.with_borrow_mut(|queue| queue.push_back(task.clone()));
-    task
-}
-
-/// Runs a coroutine until it is suspended, or ends.
-fn run(task: Rc<Task>) {
-    let before = RUNNING.replace(Rc::as_ptr(&task));
-    let mut code = task.code.borrow_mut().take().expect("it does not run");
-    let resumed = code.resume(());
-    RUNNING.set(before);
-    if let CoroutineResult::Yield(()) = resumed {
-        *task.code.borrow_mut() = Some(code);
-        SUSPENDED.with_borrow_mut(|suspended| suspended.push(task));
-    }
-}
-
-/// Kills a suspended coroutine.
-fn kill(task: &Rc<Task>) {
-    task.killed.set(true);
-    Corosenseis.resume(Coroutine::new(NonNull::from(&**task).cast()));
-}
-
-/// Runs all coroutines to their ends.
-fn run_all() {
-    use std::os::fd::AsRawFd;
-    let fd = coroutines::fd().unwrap().as_raw_fd();
-    loop {
-        while let Some(task) = QUEUE.with_borrow_mut(VecDeque::pop_front) {
-            run(task);
-        }
-        if SUSPENDED.with_borrow(Vec::is_empty) {
-            return;
-        }
-        let mut fds = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-        // SAFETY: one valid `pollfd`.
-        assert_eq!(unsafe { libc::poll(&mut fds, 1, 10_000) }, 1, "none can go on");
-        coroutines::run_ready(usize::MAX);
-    }
-}
-
-/// Runs `test` on a thread with the host.
-fn hosted(name: &'static str, test: impl FnOnce() + Send + 'static) {
-    let _limit = time_limit(name);
-    let on_thread = move || {
-        coroutines::install_on_thread(FIBERS, &Corosenseis).unwrap();
-        test();
-        run_all();
-        assert!(coroutines::uninstall_on_thread());
-    };
-    thread::spawn(on_thread).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-}
 
 /// Runs each of `all` on a coroutine, `TIMES` times at one time, as an upcall; asserts that they
 /// waited together.
@@ -240,7 +112,7 @@ fn every_way_to_wait_suspends() {
     hosted("every_way_to_wait_suspends", || together(WAYS));
 }
 
-/// Runs `f` on a coroutine that is killed in its first wait.
+/// Runs `f` on a coroutine, killed in its first wait.
 fn killed<T: 'static>(f: impl FnOnce() -> T + 'static) -> T {
     let result = Rc::new(Cell::new(None));
     let to = result.clone();
@@ -437,7 +309,7 @@ fn one_host_a_thread() {
     });
 }
 
-/// A host that waits in its own `current`, and names no coroutine.
+/// A host with a wait in its own `current`. It names no coroutine.
 struct Asks;
 
 // SAFETY: it never suspends.
@@ -465,7 +337,7 @@ fn a_wait_inside_current_blocks() {
     .unwrap();
 }
 
-/// A host that copies the thread's stack, as it says.
+/// A host with copies of the thread's stack, as it says.
 struct Copies;
 
 // SAFETY: it never suspends.
@@ -575,7 +447,7 @@ fn threads_end_with_suspended_coroutines() {
         })
         .join()
         .unwrap();
-        // Wakes one that nobody resumes.
+        // Wakes one of the dead.
         sender.try_send(1).unwrap();
     }
     hosted("threads_end_with_suspended_coroutines, afterwards", || together(&WAYS[..1]));
