@@ -77,7 +77,7 @@ if [ "${1-}" = all ]; then
     tests dynamic '-C target-feature=-crt-static' ''
 else
     programs=(--lib) selection='; other Rust tests run only with the argument all'
-    for name in threads main_thread crossing key_destructors signals spawn thread_locals; do
+    for name in posix sleep threads main_thread crossing key_destructors signals spawn thread_locals; do
         programs+=(--test $name)
     done
     tests "${static[@]}"

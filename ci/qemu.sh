@@ -48,13 +48,13 @@ hosts() {
 rust -p stackbounds --test main_thread -- limited
 case $1 in
     s390x | powerpc64le)
-        rust -p stackbounds --lib --test threads --test fork --test fork_handlers
+        rust -p stackbounds --lib --test posix --test sleep --test threads --test fork --test fork_handlers
         report $target "$folder" "in $("$qemu" --version | head -1)" 'upcall: no switch of stacks for this architecture'
         exit
         ;;
 esac
 there build -p hosts --lib
-rust -p stackbounds --lib --test threads
+rust -p stackbounds --lib --test posix --test sleep --test threads
 if [ "${2-}" = all ]; then
     # qemu 7.2 lacks the following: seccomp; limits of the address space; threads in the child of a
     # process with several threads; pages that are cleared in children; death by a signal without a
