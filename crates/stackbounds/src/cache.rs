@@ -256,7 +256,9 @@ impl Cache {
     }
 
     fn ask_first(&self, sp: usize) {
-        if sys::on_alternate_stack(sp) {
+        // On a described stack, some systems would answer for that stack.
+        let is_described = || registry::described(sp).kind != RangeKind::Gap;
+        if sys::on_alternate_stack(sp) || sys::TELLS_OF_STACK_IN_USE && is_described() {
             return;
         }
         self.asked.set(true);

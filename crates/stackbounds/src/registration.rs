@@ -30,7 +30,8 @@ const VALGRIND_STACK_DEREGISTER: usize = 0x1502;
 ///
 /// # Safety
 /// Until the registration is dropped, `low..low + size` must be one stack, readable and writable
-/// throughout: code that asks for its bounds may use all of it.
+/// throughout: code that asks for its bounds may use all of it. A stack may also be one that the
+/// system commits as it is used, such as a fiber's of Windows.
 ///
 /// ```
 /// let mut stack = vec![0u8; 64 * 1024];

@@ -12,12 +12,13 @@
 //!   to bound their answer. The answer need not contain it. Called once a thread; may allocate and
 //!   be slow.
 //! - `TELLS_OF_STACK_IN_USE`: whether `thread_stack` answers for the stack of its caller, not for
-//!   the thread's own. If so, upcall calls it before it leaves that stack.
+//!   the thread's own. If so, upcall calls it before it leaves that stack, and nobody calls it on a
+//!   registered one.
 //! - `ask_again(known, sp)`: the same range later, when SP is deeper than before.
 //! - `is_one_mapping(low, sp)`: whether all of `low..sp`, with the page of `sp` (in use), is one
 //!   mapping. `true` on platforms without such a check.
-//! - `is_readable(address)`: whether the page is readable. A stack that grows on demand does so at
-//!   this call. `true` on platforms without such a check.
+//! - `is_readable(address)`: whether the page is readable. A stack that grows on demand may do so
+//!   at this call. `true` on platforms without such a check.
 //! - `page_size()`: in bytes.
 //! - `on_alternate_stack(sp)`: whether `sp` is on the alternate stack, where signal handlers run.
 //!
