@@ -117,6 +117,19 @@ const END: &str = "\
 #endif
 #undef UPCALL_PREFIX";
 
+/// The files with the functions, and the condition under which each of them exists.
+const FILES: [(&str, &str); 9] = [
+    ("mod.rs", ""),
+    ("coroutines.rs", ""),
+    ("descriptors.rs", "#[cfg(not(event_objects))]\n"),
+    ("dump.rs", ""),
+    ("event_objects.rs", "#[cfg(event_objects)]\n"),
+    ("memory.rs", ""),
+    ("runtime.rs", ""),
+    ("stacks.rs", ""),
+    ("task.rs", ""),
+];
+
 /// A parameter passed by `c_api!` and not by C, used or not.
 const RUST_PARAMETERS: [&str; 2] = ["\n    _fibers: Fibers,", "\n    fibers: Fibers,"];
 
@@ -133,14 +146,14 @@ pub fn write() -> Result<(), String> {
 /// Generates the header.
 fn generated() -> Result<String, String> {
     let folder = root().join("crates/upcall/src/capi");
-    let names = ["mod.rs", "coroutines.rs", "dump.rs", "memory.rs", "runtime.rs", "stacks.rs", "task.rs"];
-    let files = names.map(|name| folder.join(name));
     let mut copies = Vec::new();
-    for file in files {
+    for (name, condition) in FILES {
+        let file = folder.join(name);
         let text = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
         let copy =
             std::env::temp_dir().join(format!("upcall-header-{}-{}.rs", std::process::id(), copies.len()));
-        fs::write(&copy, as_exported(&text)).map_err(|error| format!("{}: {error}", copy.display()))?;
+        fs::write(&copy, as_exported(&text, condition))
+            .map_err(|error| format!("{}: {error}", copy.display()))?;
         copies.push(copy);
     }
     let builder = Builder::new().with_config(config());
@@ -154,13 +167,17 @@ fn generated() -> Result<String, String> {
     Ok(text.lines().map(|line| with_prefix(line) + "\n").collect())
 }
 
-/// The source, with its public functions as exported by `c_api!`, but without the prefix.
-fn as_exported(source: &str) -> String {
+/// The source, with its public functions as exported by `c_api!`, but without the prefix. Each has
+/// the condition, an attribute or nothing.
+fn as_exported(source: &str, condition: &str) -> String {
     RUST_PARAMETERS
         .iter()
         .fold(source.to_owned(), |source, parameter| source.replace(parameter, ""))
-        .replace("\npub fn ", "\n#[unsafe(no_mangle)]\npub extern \"C\" fn ")
-        .replace("\npub unsafe fn ", "\n#[unsafe(no_mangle)]\npub unsafe extern \"C\" fn ")
+        .replace("\npub fn ", &format!("\n#[unsafe(no_mangle)]\n{condition}pub extern \"C\" fn "))
+        .replace(
+            "\npub unsafe fn ",
+            &format!("\n#[unsafe(no_mangle)]\n{condition}pub unsafe extern \"C\" fn "),
+        )
 }
 
 /// Puts a declared function's name into `UPCALL_NAME()`, if the line declares one.
@@ -195,6 +212,7 @@ fn config() -> Config {
         ..Config::default()
     };
     config.function.args = Layout::Horizontal;
+    config.defines.insert("event_objects".to_owned(), "_WIN32".to_owned());
     config
 }
 

@@ -205,18 +205,6 @@ int UPCALL_NAME(coroutines_install)(unsigned int flags, void *data, void *(*curr
 int UPCALL_NAME(coroutines_uninstall)(unsigned int flags);
 
 /**
- * Returns the file descriptor that tells an event loop when a coroutine of the calling thread can
- * go on.
- *
- * While one can, the descriptor is readable (`POLLIN`, level-triggered). `coroutines_next_ready`
- * ends that when it returns 0. It may be readable in vain. Only poll it: do not read from it, and
- * do not close it. It is valid until the thread's exit.
- *
- * Returns -1 if no file descriptor is available.
- */
-int UPCALL_NAME(coroutines_fd)(void);
-
-/**
  * Takes the next coroutine of the calling thread that can go on.
  *
  * The host resumes it, sooner or later: it is not named again before that. A coroutine that has
@@ -242,6 +230,47 @@ int UPCALL_NAME(coroutines_next_ready)(void **coroutine);
  */
 long UPCALL_NAME(coroutines_run_ready)(size_t max);
 
+#if !defined(_WIN32)
+/**
+ * Returns a file descriptor that tells an event loop of a task.
+ *
+ * It is readable (`POLLIN`, level-triggered) when the task has ended, or has a part to be taken.
+ * Only poll it: do not read from it, and do not close it. It is valid until the task is freed. In
+ * the child of a fork, call this again: the descriptor keeps its number.
+ *
+ * Returns -1 if `task` is no task, or if no file descriptor is available.
+ */
+int UPCALL_NAME(task_fd)(UPCALL_NAME(task) *task);
+#endif
+
+#if !defined(_WIN32)
+/**
+ * Returns the file descriptor that tells an event loop when a fiber of the calling thread is
+ * ready.
+ *
+ * While a fiber of the thread's runtime can run, the descriptor is readable (`POLLIN`,
+ * level-triggered). Only poll it: do not read from it, and do not close it. It is valid until
+ * `local_end`.
+ *
+ * Returns -1 if the thread has no runtime.
+ */
+int UPCALL_NAME(local_fd)(void);
+#endif
+
+#if !defined(_WIN32)
+/**
+ * Returns the file descriptor that tells an event loop when a coroutine of the calling thread can
+ * go on.
+ *
+ * While one can, the descriptor is readable (`POLLIN`, level-triggered). `coroutines_next_ready`
+ * ends that when it returns 0. It may be readable in vain. Only poll it: do not read from it, and
+ * do not close it. It is valid until the thread's exit.
+ *
+ * Returns -1 if no file descriptor is available.
+ */
+int UPCALL_NAME(coroutines_fd)(void);
+#endif
+
 /**
  * Writes the state of the process to the file descriptor `fd`, as a tree.
  *
@@ -256,6 +285,47 @@ long UPCALL_NAME(coroutines_run_ready)(size_t max);
  * If `fd` is an open descriptor, the caller may write to it.
  */
 int UPCALL_NAME(dump)(int fd);
+
+#if defined(_WIN32)
+/**
+ * Returns an event object, a `HANDLE`, that tells an event loop of a task.
+ *
+ * It is signalled when the task has ended, or has a part to be taken. It is reset by hand, not by
+ * a wait. Only wait for it: do not reset it, and do not close it. It is valid until the task is
+ * freed.
+ *
+ * Returns null if `task` is no task, or if the system gives no event object.
+ */
+void *UPCALL_NAME(task_event)(UPCALL_NAME(task) *task);
+#endif
+
+#if defined(_WIN32)
+/**
+ * Returns the event object, a `HANDLE`, that tells an event loop when a fiber of the calling
+ * thread is ready.
+ *
+ * While a fiber of the thread's runtime can run, the object is signalled. It is reset by hand, not
+ * by a wait. Only wait for it: do not reset it, and do not close it. It is valid until
+ * `local_end`.
+ *
+ * Returns null if the thread has no runtime.
+ */
+void *UPCALL_NAME(local_event)(void);
+#endif
+
+#if defined(_WIN32)
+/**
+ * Returns the event object, a `HANDLE`, that tells an event loop when a coroutine of the calling
+ * thread can go on.
+ *
+ * While one can, the object is signalled. `coroutines_next_ready` ends that when it returns 0. It
+ * may be signalled in vain. Only wait for it: do not reset it, and do not close it. It is valid
+ * until the thread's exit.
+ *
+ * Returns null if the system gives no event object.
+ */
+void *UPCALL_NAME(coroutines_event)(void);
+#endif
 
 /**
  * Frees a string or an array returned by a function of this library.
@@ -314,18 +384,6 @@ int UPCALL_NAME(local_spawn)(void (*run)(void*), void *argument);
  * Returns the number of runs. Returns -1 if the thread has no runtime.
  */
 long UPCALL_NAME(local_run_ready)(size_t max);
-
-/**
- * Returns the file descriptor that tells an event loop when a fiber of the calling thread is
- * ready.
- *
- * While a fiber of the thread's runtime can run, the descriptor is readable (`POLLIN`,
- * level-triggered). Only poll it: do not read from it, and do not close it. It is valid until
- * `local_end`.
- *
- * Returns -1 if the thread has no runtime.
- */
-int UPCALL_NAME(local_fd)(void);
 
 /**
  * Ends the calling thread's runtime, and its fibers.
@@ -464,17 +522,6 @@ int UPCALL_NAME(task_cancel)(UPCALL_NAME(task) *task);
  * Returns 0. Returns -1 if `task` is no task, as when it was freed already.
  */
 int UPCALL_NAME(task_free)(UPCALL_NAME(task) *task, int cancel);
-
-/**
- * Returns a file descriptor that tells an event loop of a task.
- *
- * It is readable (`POLLIN`, level-triggered) when the task has ended, or has a part to be taken.
- * Only poll it: do not read from it, and do not close it. It is valid until the task is freed. In
- * the child of a fork, call this again: the descriptor keeps its number.
- *
- * Returns -1 if `task` is no task, or if no file descriptor is available.
- */
-int UPCALL_NAME(task_fd)(UPCALL_NAME(task) *task);
 
 /**
  * Waits for the next part of a result that comes in parts.

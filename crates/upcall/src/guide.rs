@@ -3,7 +3,7 @@
 //! | chapter | |
 //! |---|---|
 //! | [`start`] | from `cargo new` to a C program that calls Rust, in ten minutes |
-//! | [`life_of_a_call`] | which code runs on which stack, and how to see it |
+//! | [`life_of_a_call`] | the stack of each piece of code, and how to see it |
 //! | [`stacks`] | the stack of your code: the caller's, pooled or registered; deep recursion |
 //! | [`waiting`] | blocking and suspending; fibers, event loops, tokio, locks |
 //! | [`errors`] | panics, refusals, foreign exceptions; C's return value, the way of a panic |
@@ -14,6 +14,7 @@
 //! | [`hosts`] | the real hosts of the tests, and the pitfalls of each |
 //! | [`limits`] | the things upcall does not do |
 //! | [`tasks`] | asynchronous operations that C starts, waits for and cancels |
+//! | [`windows`] | 64-bit Windows, which is experimental |
 //! | [`bindings`] | for authors of bindings to C libraries for use by others |
 //!
 //! The examples are compiled and run with the crate's tests. If an example needs C, it calls
@@ -62,3 +63,6 @@ pub mod tasks {}
 
 #[doc = include_str!("../guide/14-coroutines.md")]
 pub mod coroutines {}
+
+#[doc = include_str!("../guide/15-windows.md")]
+pub mod windows {}

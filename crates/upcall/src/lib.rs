@@ -174,17 +174,23 @@ pub use upcall_macros::export;
 pub mod c {
     #[cfg(feature = "runtime")]
     pub use crate::capi::coroutines::{
-        coroutines_fd, coroutines_install, coroutines_next_ready, coroutines_run_ready, coroutines_uninstall,
+        coroutines_install, coroutines_next_ready, coroutines_run_ready, coroutines_uninstall,
     };
     pub use crate::capi::dump::dump;
     pub use crate::capi::memory::memory_free;
     #[cfg(feature = "runtime")]
-    pub use crate::capi::runtime::{
-        local_begin, local_end, local_fd, local_run_ready, local_spawn, shutdown,
-    };
+    pub use crate::capi::runtime::{local_begin, local_end, local_run_ready, local_spawn, shutdown};
     pub use crate::capi::stacks::{report_install, stack_register, stack_remaining, stack_unregister};
     #[cfg(feature = "runtime")]
-    pub use crate::capi::task::{task_cancel, task_fd, task_free, task_next, task_status, task_wait};
+    pub use crate::capi::task::{task_cancel, task_free, task_next, task_status, task_wait};
+    #[cfg(feature = "runtime")]
+    crate::sys::with_descriptors! {
+        pub use crate::capi::descriptors::{coroutines_fd, local_fd, task_fd};
+    }
+    #[cfg(feature = "runtime")]
+    crate::sys::with_event_objects! {
+        pub use crate::capi::event_objects::{coroutines_event, local_event, task_event};
+    }
     pub use crate::capi::{last_message, thread_attach, thread_detach, version};
 }
 

@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_long, c_uint, c_void};
-use std::os::fd::AsRawFd;
 use std::ptr::{self, NonNull};
 
 use crate::capi::status;
@@ -161,19 +160,6 @@ pub fn coroutines_uninstall(flags: c_uint) -> c_int {
         if removed { Ok(()) } else { Err("coroutines_uninstall: there are no hooks".to_owned()) }
     });
     status(removed)
-}
-
-/// Returns the file descriptor that tells an event loop when a coroutine of the calling thread can
-/// go on.
-///
-/// While one can, the descriptor is readable (`POLLIN`, level-triggered). `coroutines_next_ready`
-/// ends that when it returns 0. It may be readable in vain. Only poll it: do not read from it, and
-/// do not close it. It is valid until the thread's exit.
-///
-/// Returns -1 if no file descriptor is available.
-pub fn coroutines_fd() -> c_int {
-    let fd = || coroutines::fd().map_err(|error| format!("coroutines_fd: {error}"));
-    run_c_api(|| fd().map(|fd| fd.as_raw_fd())).unwrap_or(-1)
 }
 
 /// Takes the next coroutine of the calling thread that can go on.

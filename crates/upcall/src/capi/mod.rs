@@ -13,6 +13,14 @@
 
 #[cfg(feature = "runtime")]
 pub(crate) mod coroutines;
+#[cfg(feature = "runtime")]
+crate::sys::with_descriptors! {
+    pub(crate) mod descriptors;
+}
+#[cfg(feature = "runtime")]
+crate::sys::with_event_objects! {
+    pub(crate) mod event_objects;
+}
 pub(crate) mod dump;
 pub(crate) mod memory;
 #[cfg(feature = "runtime")]

@@ -5,7 +5,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_long, c_uint, c_void};
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use stackbounds::stack_pointer;
@@ -36,7 +35,7 @@ impl Drop for Own {
 }
 
 /// Calls `f` with the calling thread's runtime.
-fn with_runtime<T>(f: impl FnOnce(&LocalRuntime) -> Result<T, String>) -> Option<T> {
+pub(super) fn with_runtime<T>(f: impl FnOnce(&LocalRuntime) -> Result<T, String>) -> Option<T> {
     run_c_api(|| {
         // `f` gets an alias, so that the `RefCell` is not borrowed while `f` runs: C may leave `f`
         // by `longjmp`.
@@ -128,18 +127,6 @@ pub fn local_run_ready(max: usize) -> c_long {
     .map_or(-1, |ran| c_long::try_from(ran).unwrap_or(c_long::MAX))
 }
 
-/// Returns the file descriptor that tells an event loop when a fiber of the calling thread is
-/// ready.
-///
-/// While a fiber of the thread's runtime can run, the descriptor is readable (`POLLIN`,
-/// level-triggered). Only poll it: do not read from it, and do not close it. It is valid until
-/// `local_end`.
-///
-/// Returns -1 if the thread has no runtime.
-pub fn local_fd() -> c_int {
-    with_runtime(|runtime| Ok(runtime.fd().as_raw_fd())).unwrap_or(-1)
-}
-
 /// Ends the calling thread's runtime, and its fibers.
 ///
 /// A fiber in the middle of a wait is ended there: the waiting Rust function returns to C its error
@@ -180,7 +167,7 @@ pub fn shutdown(milliseconds: c_uint) -> c_int {
 #[macro_export]
 macro_rules! __c_api_of_runtime {
     ($upcall:tt { $($functions:tt)* } $($arguments:tt)*) => {
-        $crate::__private::c_api! {
+        $crate::__c_api_of_system! {
             $upcall
             {
                 $($functions)*
@@ -189,7 +176,6 @@ macro_rules! __c_api_of_runtime {
                 fn task_status(task: *mut $crate::Task) -> ::core::ffi::c_int;
                 fn task_cancel(task: *mut $crate::Task) -> ::core::ffi::c_int;
                 fn task_free(task: *mut $crate::Task, cancel: ::core::ffi::c_int) -> ::core::ffi::c_int;
-                fn task_fd(task: *mut $crate::Task) -> ::core::ffi::c_int;
                 fn task_next(task: *mut $crate::Task, milliseconds: ::core::ffi::c_int) -> ::core::ffi::c_int;
             }
             {
@@ -200,7 +186,6 @@ macro_rules! __c_api_of_runtime {
                     argument: *mut ::core::ffi::c_void,
                 ) -> ::core::ffi::c_int;
                 fn local_run_ready(max: usize) -> ::core::ffi::c_long;
-                fn local_fd() -> ::core::ffi::c_int;
                 fn local_end() -> ::core::ffi::c_int;
                 unsafe fn coroutines_install(
                     fibers: _,
@@ -220,7 +205,6 @@ macro_rules! __c_api_of_runtime {
                     >,
                 ) -> ::core::ffi::c_int;
                 fn coroutines_uninstall(flags: ::core::ffi::c_uint) -> ::core::ffi::c_int;
-                fn coroutines_fd() -> ::core::ffi::c_int;
                 unsafe fn coroutines_next_ready(coroutine: *mut *mut ::core::ffi::c_void) -> ::core::ffi::c_int;
                 fn coroutines_run_ready(max: usize) -> ::core::ffi::c_long;
             }

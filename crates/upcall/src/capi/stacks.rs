@@ -78,7 +78,10 @@ pub fn stack_remaining() -> isize {
     let sp = stack_pointer();
     let stack = stackbounds::for_upcall::known(sp);
     // The lookup itself needs some stack.
-    let stack = stack.unwrap_or_else(|| service::run(|| stackbounds::at(sp)));
+    let stack = stack.unwrap_or_else(|| {
+        stackbounds::for_upcall::ask_before_switch(sp);
+        service::run(|| stackbounds::at(sp))
+    });
     let remaining = stack.room_below(sp);
     remaining.map_or(-1, |remaining| isize::try_from(remaining).unwrap_or(isize::MAX))
 }

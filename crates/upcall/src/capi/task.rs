@@ -79,17 +79,6 @@ pub fn task_free(task: *mut Task, cancel: c_int) -> c_int {
     status(run_c_api(|| named("task_free", Task::free(task, cancel != 0))))
 }
 
-/// Returns a file descriptor that tells an event loop of a task.
-///
-/// It is readable (`POLLIN`, level-triggered) when the task has ended, or has a part to be taken.
-/// Only poll it: do not read from it, and do not close it. It is valid until the task is freed. In
-/// the child of a fork, call this again: the descriptor keeps its number.
-///
-/// Returns -1 if `task` is no task, or if no file descriptor is available.
-pub fn task_fd(task: *mut Task) -> c_int {
-    run_c_api(|| Task::fd(task).map_err(|error| format!("task_fd: {error}"))).unwrap_or(-1)
-}
-
 /// Waits for the next part of a result that comes in parts.
 ///
 /// It waits for `milliseconds` at most; if negative, for as long as it takes.

@@ -20,7 +20,7 @@ use super::polling::Counted;
 use super::spans::Spans;
 use crate::function::Function;
 use crate::published::CurrentUpcall;
-use crate::stack::{CStays, StackHeader, sanitizer};
+use crate::stack::{CStays, StackHeader, mend_os_bounds, sanitizer};
 use crate::sys::isa::switch::Link;
 use crate::thread::ThreadState;
 use crate::thread::locals::Locals;
@@ -158,6 +158,7 @@ impl FiberContext {
         self.suspensions.set(self.suspensions.get().wrapping_add(1));
         #[cfg(feature = "tracing")]
         self.spans.leave();
+        mend_os_bounds(stack_pointer());
         // SAFETY: the coroutine's own code calls this, and `link` is the coroutine's.
         let context =
             sanitizer::suspended(self.stack, || unsafe { Link::suspend(self.link, ptr::null_mut()) });
@@ -348,6 +349,7 @@ impl FiberContext {
         while let Some(stack) = unsafe { next.as_ref() } {
             if stack.tracks_resumer.get() {
                 stack.system_sp.store(system_sp, Relaxed);
+                stack.system_bounds.follow(&self.stack.system_bounds);
                 stack.told.follow(&self.stack.told);
             }
             next = stack.next.get();

@@ -25,7 +25,7 @@ pub(crate) use polling::Polling;
 
 use crate::drop_guards::IgnoreDropPanic;
 use crate::stack::{StackHeader, sanitizer};
-use crate::sys::isa::switch::{Link, STACK_ALIGNMENT};
+use crate::sys::isa::switch::{Link, OsBounds, STACK_ALIGNMENT};
 use crate::thread::exceptions::OwnExceptions;
 use crate::thread::locals::drop_locals;
 
@@ -78,7 +78,7 @@ impl Root {
     /// # Safety
     /// `root` is the root of an unused stack, and `body` takes a small part of the stack.
     #[inline(always)]
-    unsafe fn init<T, B: FnOnce(*mut Link, Resume) -> Return<T>>(root: *mut Root, body: B) {
+    unsafe fn init<T, B: FnOnce(*mut Link, Resume) -> Return<T>>(root: *mut Root, bounds: OsBounds, body: B) {
         /// Drops a body that has not run.
         ///
         /// # Safety
@@ -120,7 +120,7 @@ impl Root {
             place.write(body);
             (&raw mut (*root).drop_body).write(Cell::new(Some(drop_body::<B>)));
             (&raw mut (*root).exceptions).write(OwnExceptions::new());
-            Link::init(root.cast(), place as usize, begin_coroutine::<T, B>);
+            Link::init(root.cast(), place as usize, begin_coroutine::<T, B>, bounds);
         }
     }
 }
@@ -207,12 +207,14 @@ impl<T: 'static> Coroutine<T> {
                 (result, _) => result,
             };
             sanitizer::coroutine_ends(stack);
+            // The stack may have grown.
+            stack.os_bounds.note_in_use();
             result
         };
         let known = sanitizer::Fiber::new();
         sanitizer::coroutine_made(stack);
         // SAFETY: the caller guarantees an unused stack, and the body is not large.
-        unsafe { Root::init(Root::of(stack), body) };
+        unsafe { Root::init(Root::of(stack), stack.os_bounds.clone(), body) };
         Self { stack, known, ends_with: PhantomData, not_send: PhantomData }
     }
 
@@ -240,7 +242,11 @@ impl<T: 'static> Coroutine<T> {
         let resume = || {
             // Computed here, in the frame of the resumption, or in one just below it.
             let system_sp = match stack.beneath_resumer.get() {
-                0 => (stack_pointer() - BELOW_RESUMER) & !(STACK_ALIGNMENT - 1),
+                0 => {
+                    // SAFETY: `new` initialised the link, and it stays on the coroutine's stack.
+                    stack.system_bounds.set(unsafe { Link::resumer(link) });
+                    (stack_pointer() - BELOW_RESUMER) & !(STACK_ALIGNMENT - 1)
+                }
                 beneath => beneath,
             };
             stack.system_sp.store(system_sp, Relaxed);

@@ -14,7 +14,7 @@ use crate::coroutine::FiberContext;
 use crate::coroutine::spans;
 use crate::drop_guards::drop_ignoring_panics;
 use crate::function::Function;
-use crate::stack::{CStays, StackHeader, header_at, switch};
+use crate::stack::{CStays, StackHeader, header_at, mend_os_bounds, switch};
 use crate::sync::in_own_code;
 use crate::thread::{
     Attached, C_HERE, CallName, Closed, CurrentUpcall, Frame, OpenCall, Payload, ThreadState, record,
@@ -297,6 +297,7 @@ fn on_fiber<R, F: FnOnce() -> R, E: Ends<R>>(
     }
     let result = catch_unwind(AssertUnwindSafe(|| abort_on_foreign_unwind(f)));
     thread.check_same_thread(stack.owner.get(), CallName::Downcall(Function::of::<F>()));
+    mend_os_bounds(stack_pointer());
     stack.c_stays.set(before);
     thread.pooled.set(stack);
     end::<R, E>(thread, &frame, call, result)
@@ -425,7 +426,8 @@ fn call_on_system_stack<R, F: FnOnce() -> R, E: Ends<R>>(
     // SAFETY: this runs on `stack`, and `system_sp` was set at its entry or at its coroutine's last
     // resumption. The frames above `system_sp` wait for this code, so nothing is in use below. The
     // thunk has not run.
-    let result = catch_unwind(AssertUnwindSafe(|| unsafe { switch::on_system(system_sp, || thunk.run()) }));
+    let result =
+        catch_unwind(AssertUnwindSafe(|| unsafe { switch::on_system(stack, system_sp, || thunk.run()) }));
     thread.check_same_thread(stack.owner.get(), CallName::Downcall(Function::of::<F>()));
     thread.pooled.set(stack);
     // SAFETY: if there is no panic, the thunk ran to its end and has a result.

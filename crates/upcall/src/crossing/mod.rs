@@ -128,7 +128,7 @@ use thunk::{Body, Thunk};
 use crate::coroutine::spans::{SpanKind, UpcallSpan};
 use crate::drop_guards::drop_ignoring_panics;
 use crate::function::Function;
-use crate::stack::{StackHeader, service, switch};
+use crate::stack::{StackHeader, mend_os_bounds, service, switch};
 use crate::sync::in_own_code;
 use crate::thread::{Attached, CallName, Payload, ThreadState};
 
@@ -145,6 +145,7 @@ fn enter_off_own_stack<R, F: FnOnce() -> R>(thread: &'static ThreadState, sp: us
             None => on_other_spare(thread, sp, f),
         }
     } else if thread.in_place_range.contains(sp) {
+        mend_os_bounds(sp);
         run_in_place(thread, sp, f)
     } else {
         as_chosen(thread, sp, f, entry())
@@ -207,6 +208,7 @@ fn run_in_place<R, F: FnOnce() -> R>(thread: &'static ThreadState, sp: usize, f:
 
 #[inline(never)]
 fn as_chosen<R, F: FnOnce() -> R>(thread: &'static ThreadState, sp: usize, f: F, entry: Entry) -> Ended<R> {
+    mend_os_bounds(sp);
     let mut thunk = Thunk::of_upcall(f);
     // SAFETY: the thunk is new: it has neither run nor given away a body.
     let body = unsafe { thunk.body() };

@@ -95,7 +95,10 @@ impl Pooled {
             if let Some(fiber) = from.fiber() {
                 fiber.continue_on(stack, from);
             }
-            (from.c_stays.get() != CStays::WithC).then(|| from.system_sp.load(Relaxed))
+            (from.c_stays.get() != CStays::WithC).then(|| {
+                stack.system_bounds.follow(&from.system_bounds);
+                from.system_sp.load(Relaxed)
+            })
         };
         let system_sp = beneath.and_then(system_sp);
         match (beneath, system_sp) {

@@ -205,7 +205,10 @@ impl<T: 'static> Fiber<T> {
         thread.check_same_thread(stack.owner.get(), CallName::Fiber(stack));
         let upcall = thread.upcall.get();
         let beneath = thread.stack_at(stack_pointer());
-        stack.beneath_resumer.set(beneath.map_or(0, |resumer| resumer.system_sp.load(Relaxed)));
+        stack.beneath_resumer.set(beneath.map_or(0, |resumer| {
+            stack.system_bounds.follow(&resumer.system_bounds);
+            resumer.system_sp.load(Relaxed)
+        }));
         thread.pooled.set(stack);
         let outer = thread.fiber.replace(stack);
         stack.upcall.set(upcall);

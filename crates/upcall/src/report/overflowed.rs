@@ -12,12 +12,17 @@
 //!
 //! For the thread's own stack, `sys::reach_below_own_stack` takes the place of `sys::REACH`. For a
 //! service stack, the access must be inside the guard.
+//!
+//! Windows keeps the lowest part of a stack for handlers, and tells an overflow when code touches
+//! that part. Then the access may also be inside the bounds.
 
 use std::fmt;
 
 use super::chain::{Calls, ThisThread, state_of};
+use super::fault::Fault;
 use crate::stack::{StackHeader, header_of_thread_at, registered, service};
 use crate::sys;
+use crate::sys::faults::Raised;
 use crate::thread::Record;
 use stackbounds::for_upcall::{RangeKind, described};
 
@@ -44,21 +49,24 @@ enum Stack {
 }
 
 impl<'a> Overflowed<'a> {
-    /// The stack overflowed by an access of `address`, if it is an overflow.
-    ///
-    /// `sp` is SP at the access, if it is known. `record` is the calling thread's, if it is
-    /// attached.
-    pub fn by(address: usize, sp: Option<usize>, record: Option<&'a Record>) -> Option<Self> {
-        if sp.is_some_and(|sp| sp > address.saturating_add(ABOVE_ACCESS)) {
+    /// The overflowed stack, if the fault is an overflow and the stack is known.
+    pub fn by(fault: &Fault<'a>) -> Option<Self> {
+        let (Raised { overflows: told, address, sp, .. }, record) = (*fault.raised, fault.record);
+        let address = address.or(sp.filter(|_| told))?;
+        if !told && sp.is_some_and(|sp| sp > address.saturating_add(ABOVE_ACCESS)) {
             return None;
         }
         let found = |(stack, low, high)| Self { stack, low, high, address, record };
         if let Some((low, high)) = service::with_guard_at(address) {
             return Some(found((Stack::Service, low, high)));
         }
-        let described = Self::described(address, record).filter(|(_, low, _)| low - address <= sys::REACH);
+        let described = Self::described(address, told, record);
+        let described = described.filter(|(_, low, _)| address >= *low || low - address <= sys::REACH);
         let own = record.and_then(|record| state_of(record).own_stack());
-        let own = own.filter(|(low, _)| address < *low && low - address <= sys::reach_below_own_stack());
+        let own = own.filter(|&(low, high)| {
+            let reached = address < low && low - address <= sys::reach_below_own_stack();
+            reached || told && (low..high).contains(&address)
+        });
         match (described, own) {
             (Some(stack), Some((own_low, _))) if stack.1 < own_low => Some(found(stack)),
             (_, Some((low, high))) => Some(found((Stack::Own, low, high))),
@@ -66,19 +74,24 @@ impl<'a> Overflowed<'a> {
         }
     }
 
-    /// The pooled or registered stack above `address`, if `address` itself is on no stack.
-    fn described(address: usize, record: Option<&Record>) -> Option<(Stack, usize, usize)> {
-        let gap = described(address);
-        if gap.kind != RangeKind::Gap || gap.high == usize::MAX {
+    /// The pooled or registered stack above `address`. It may contain `address` only if the system
+    /// has `told` of an overflow.
+    fn described(address: usize, told: bool, record: Option<&Record>) -> Option<(Stack, usize, usize)> {
+        let mut stack = described(address);
+        if stack.kind == RangeKind::Gap {
+            if stack.high == usize::MAX {
+                return None;
+            }
+            stack = described(stack.high);
+        } else if !told {
             return None;
         }
-        let above = described(gap.high);
-        match above.kind {
+        match stack.kind {
             RangeKind::Gap => None,
-            RangeKind::Stack => Some((Stack::Registered, above.low, above.high)),
+            RangeKind::Stack => Some((Stack::Registered, stack.low, stack.high)),
             RangeKind::Slot => {
-                let header = header_of_thread_at(above.low, state_of(record?).id())?;
-                Some((Stack::Pooled(header), above.low, header.base()))
+                let header = header_of_thread_at(stack.low, state_of(record?).id())?;
+                Some((Stack::Pooled(header), stack.low, header.base()))
             }
         }
     }
@@ -86,8 +99,8 @@ impl<'a> Overflowed<'a> {
     fn what_to_do(&self) -> &'static str {
         match self.stack {
             Stack::Own => {
-                "the thread needs a larger stack from whoever creates it (the main thread: from `ulimit -s`), or the Rust \
-                 code that goes deep its own, by upcall::with_stack"
+                "the thread needs a larger stack from whoever creates it (the main thread: from `ulimit -s`, on Windows from the \
+                 linker), or the Rust code that goes deep its own, by upcall::with_stack"
             }
             Stack::Pooled(stack) if stack.fiber().is_some_and(|fiber| fiber.began_on(stack)) => {
                 "fibers get more by Fibers::builder().stack_size, Config::fiber_stack or UPCALL_FIBER_STACK, and deep recursion by \
@@ -131,14 +144,14 @@ impl fmt::Display for Overflowed<'_> {
                 }
             },
         }?;
-        let (low, high, below) = (self.low, self.high, self.low - self.address);
-        writeln!(
-            out,
-            ", {low:#x}..{high:#x}, {} bytes, is used up: {:#x}, {below} bytes below it, was touched",
-            high - low,
-            self.address
-        )?;
-        if below > ABOVE_ACCESS && !matches!(self.stack, Stack::Pooled(_) | Stack::Service) {
+        let (low, high, address) = (self.low, self.high, self.address);
+        write!(out, ", {low:#x}..{high:#x}, {} bytes, is used up: {address:#x}, ", high - low)?;
+        let below = low.checked_sub(address);
+        match below {
+            Some(below) => writeln!(out, "{below} bytes below it, was touched")?,
+            None => writeln!(out, "{} bytes above its low end, was touched", address - low)?,
+        }
+        if below > Some(ABOVE_ACCESS) && !matches!(self.stack, Stack::Pooled(_) | Stack::Service) {
             writeln!(
                 out,
                 "upcall: or it is a stack just below that one, if the host has any that it did not register"

@@ -4,7 +4,6 @@ use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::Location;
 
 use stackbounds::stack_pointer;
@@ -14,6 +13,7 @@ use super::spawned::{self, JoinHandle, Refused};
 use crate::drop_guards::drop_ignoring_panics;
 use crate::fiber::{Builder, Fibers};
 use crate::sync::{Event, Held, Lock, Word, hold, in_own_code};
+use crate::sys;
 use crate::thread::{Attached, ThreadState};
 
 /// The run queue of one thread driven by the host; its fibers need not be `Send`.
@@ -203,13 +203,26 @@ impl LocalRuntime {
         ran
     }
 
-    /// A file descriptor, readable (`POLLIN`, level-triggered) whenever a fiber can run.
-    ///
-    /// It may be readable when none can, after a wait of this thread ran the ready fibers. The next
-    /// [`run_ready`](Self::run_ready) ends that. Poll the descriptor only: do not read from it or
-    /// close it.
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.event().fd()
+    sys::with_descriptors! {
+        /// A file descriptor, readable (`POLLIN`, level-triggered) whenever a fiber can run.
+        ///
+        /// It may be readable when none can, after a wait of this thread ran the ready fibers. The
+        /// next [`run_ready`](Self::run_ready) ends that. Poll the descriptor only: do not read
+        /// from it or close it.
+        pub fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
+            self.event().event()
+        }
+    }
+
+    sys::with_event_objects! {
+        /// An event object, signalled whenever a fiber can run. It is reset by hand, not by a wait.
+        ///
+        /// It may be signalled when none can, after a wait of this thread ran the ready fibers. The
+        /// next [`run_ready`](Self::run_ready) ends that. Wait for the object only: do not reset it
+        /// or close it.
+        pub fn event_handle(&self) -> std::os::windows::io::BorrowedHandle<'_> {
+            self.event().event()
+        }
     }
 
     /// An alias of the runtime. Somebody else drops the runtime itself.
@@ -217,7 +230,7 @@ impl LocalRuntime {
         ManuallyDrop::new(LocalRuntime { queue: self.queue, of_one_thread: PhantomData })
     }
 
-    fn event(&self) -> &Event {
+    pub(crate) fn event(&self) -> &Event {
         self.queue.event.as_ref().expect("upcall: a LocalRuntime's queue has a descriptor")
     }
 }
@@ -305,9 +318,19 @@ impl Drop for AtThreadEnd {
     }
 }
 
-impl AsFd for LocalRuntime {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd()
+sys::with_descriptors! {
+    impl std::os::fd::AsFd for LocalRuntime {
+        fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+            self.fd()
+        }
+    }
+}
+
+sys::with_event_objects! {
+    impl std::os::windows::io::AsHandle for LocalRuntime {
+        fn as_handle(&self) -> std::os::windows::io::BorrowedHandle<'_> {
+            self.event_handle()
+        }
     }
 }
 
@@ -350,7 +373,7 @@ impl Drop for LocalRuntime {
 
 impl fmt::Debug for LocalRuntime {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("LocalRuntime").field("fd", &self.fd()).finish_non_exhaustive()
+        out.debug_struct("LocalRuntime").field("event", &self.event().event()).finish_non_exhaustive()
     }
 }
 

@@ -6,8 +6,6 @@
 
 use std::cell::Cell;
 use std::io;
-use std::mem::zeroed;
-use std::ptr;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -42,14 +40,16 @@ pub(crate) fn give() -> io::Result<()> {
     if WANTED.load(Relaxed) { give_always() } else { Ok(()) }
 }
 
-/// Gives the calling thread an alternate stack, if it has none.
+/// Gives the calling thread an alternate stack, if it has none. If handlers run on the stack in use
+/// (on Windows), keeps room for them there.
 pub(crate) fn give_always() -> io::Result<()> {
-    if current()?.ss_flags & libc::SS_DISABLE == 0 {
+    sys::faults::keep_room();
+    if !sys::lacks_alternate_stack()? {
         return Ok(());
     }
     let idle = sync::hold(&IDLE).pop();
     let low = idle.or_else(map).ok_or(io::ErrorKind::OutOfMemory)?;
-    change(&libc::stack_t { ss_sp: low as *mut _, ss_size: SIZE, ss_flags: 0 })?;
+    sys::set_alternate_stack(low, SIZE)?;
     GIVEN.set(low);
     Ok(())
 }
@@ -59,10 +59,7 @@ pub(crate) fn give_always() -> io::Result<()> {
 /// It stays in use if handlers of the thread run on it, or if the host has replaced it.
 pub(crate) fn take_back() {
     let low = GIVEN.replace(0);
-    let is_ours = low != 0 && current().is_ok_and(|stack| stack.ss_sp as usize == low);
-    // Some systems check the size, though it has no effect here.
-    let none = libc::stack_t { ss_sp: ptr::null_mut(), ss_size: SIZE, ss_flags: libc::SS_DISABLE };
-    if is_ours && change(&none).is_ok() {
+    if low != 0 && sys::remove_alternate_stack(low, SIZE) {
         sync::hold(&IDLE).push(low);
     }
 }
@@ -75,25 +72,4 @@ fn map() -> Option<usize> {
     unsafe { sys::guard(guard, page) };
     sys::lock(locks, guard.wrapping_add(page), SIZE);
     Some(guard as usize + page)
-}
-
-/// The alternate stack of the calling thread.
-fn current() -> io::Result<libc::stack_t> {
-    // SAFETY: all-zero is a valid `stack_t`: a null pointer and integers.
-    let mut stack: libc::stack_t = unsafe { zeroed() };
-    // SAFETY: a null first argument changes nothing. The second is valid for writing one `stack_t`.
-    match unsafe { libc::sigaltstack(ptr::null(), &mut stack) } {
-        0 => Ok(stack),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// Replaces the alternate stack of the calling thread.
-fn change(stack: &libc::stack_t) -> io::Result<()> {
-    // SAFETY: `stack` disables the alternate stack, or is memory of ours for this thread's handlers
-    // alone.
-    match unsafe { libc::sigaltstack(stack, ptr::null_mut()) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }

@@ -17,6 +17,7 @@ pub(crate) use sanitizer::words;
 use stackbounds::for_upcall::{Around, RangeKind, around, described};
 
 use crate::published::{CurrentUpcallCell, CurrentWait, Published};
+use crate::sys::isa::switch::{OsBounds, OsBoundsRef};
 
 /// Identifies one thread among all threads of the process, past and future ones included.
 #[derive(Clone, Copy, Default)]
@@ -135,13 +136,17 @@ pub(crate) struct StackHeader {
     pub purpose: Cell<Purpose>,
     /// Whether the upcall on this stack seems abandoned by `longjmp`.
     pub seems_abandoned: Cell<bool>,
-    /// Notes for AddressSanitizer.
     /// A number that changes when a fiber ends on this stack, and when the stack is taken from the
     /// pool. What was made before by code on this stack is gone.
     pub epoch: Cell<usize>,
     /// For an upcall made from a pooled stack, its system stack: the `epoch` of that stack then.
     /// Otherwise 0.
     pub system_epoch: Cell<usize>,
+    /// The stack's own bounds, while it is left for another one.
+    pub os_bounds: OsBounds,
+    /// The bounds of the stack with `system_sp`.
+    pub system_bounds: OsBoundsRef,
+    /// Notes for AddressSanitizer.
     pub told: sanitizer::Told,
 }
 
@@ -177,6 +182,27 @@ impl StackHeader {
     #[inline]
     pub fn base(&self) -> usize {
         std::ptr::from_ref(self) as usize
+    }
+}
+
+/// Tells the system the bounds of the stack in use, with `sp`, if it is one of ours and the system
+/// has others.
+///
+/// C on a stack of ours may have switched to another fiber of Windows and back: `SwitchToFiber`
+/// restores the bounds from the making of its fiber, though C has left from another stack.
+#[inline(always)]
+pub(crate) fn mend_os_bounds(sp: usize) {
+    if !OsBounds::are_told_at(sp) {
+        tell_os_bounds(sp);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn tell_os_bounds(sp: usize) {
+    if let Some(stack) = header_at(sp) {
+        // SAFETY: the stack around SP is the one in use.
+        unsafe { OsBounds::of_stack(stack.low.get(), stack.base()).tell() };
     }
 }
 

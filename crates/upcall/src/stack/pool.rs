@@ -33,6 +33,7 @@ use crate::messages::warn;
 use crate::published::{CurrentUpcallCell, CurrentWait, Published};
 use crate::sync::{self, Held, Lock, Word};
 use crate::sys;
+use crate::sys::isa::switch::{OsBounds, OsBoundsRef};
 
 /// The guard below each stack: 64 KiB.
 ///
@@ -58,6 +59,8 @@ const REGION: usize = 64 << 20;
 const FIRST_REGION: usize = 2 << 20;
 /// The smallest size of a slot, in bytes.
 pub(crate) const SMALLEST_SLOT: usize = 2 * GUARD;
+/// The bytes at the high end of a slot that can always be read: any thread looks at the trailer.
+const TOP: usize = 4096;
 /// The most slots in a region: the bits of a word.
 const SLOTS: usize = u64::BITS as usize;
 
@@ -273,7 +276,12 @@ pub(crate) fn take(
         sanitizer::stack_made(low.wrapping_add(GUARD), slot_size - GUARD);
     }
     if region.warm & bit == 0 {
-        sys::lock(region.locks, low.wrapping_add(GUARD), slot_size - GUARD);
+        let (low, size) = (low.wrapping_add(GUARD), slot_size - GUARD);
+        if !sys::commit_stack(low, size) {
+            pool.put_cold(index, bit);
+            return None;
+        }
+        sys::lock(region.locks, low, size);
     }
     region.taken |= bit;
     region.warm &= !bit;
@@ -313,6 +321,8 @@ pub(crate) fn take(
             seems_abandoned: Cell::new(false),
             epoch: Cell::new(epoch),
             system_epoch: Cell::new(0),
+            os_bounds: OsBounds::of_stack(low as usize + GUARD, header as usize),
+            system_bounds: OsBoundsRef::none(),
             // For the sanitizer alone: reading a cold page before the write is one more fault.
             told: sanitizer::Told::of_idle(|| end.header.load(Relaxed)),
         });
@@ -410,6 +420,12 @@ impl Region {
     /// Maps a region of exactly `slots` slots and describes it to stackbounds.
     fn map_slots(slot_size: usize, slots: usize) -> Option<Region> {
         let (low, locks) = sys::reserve(slots.checked_mul(slot_size)?, slot_size)?;
+        let has_trailer = |slot| sys::commit(low.wrapping_add(slot * slot_size).wrapping_sub(TOP), TOP);
+        if !(1..=slots).all(has_trailer) {
+            // SAFETY: the mapping is ours, and nobody knows of it.
+            unsafe { sys::guard(low, slots * slot_size) };
+            return None;
+        }
         // SAFETY: the mapping is ours, writable, and never unmapped. Each slot is described without
         // its guard, and the guard is installed before the slot's first use.
         match unsafe { register_slots(low, slots, slot_size, GUARD) } {

@@ -231,6 +231,9 @@ impl Service {
         // SAFETY: the memory was just mapped, in whole pages. Nothing will be kept in its lowest
         // `GUARD` bytes.
         unsafe { sys::guard(low, GUARD) };
+        if !sys::commit(low.wrapping_add(GUARD), SIZE - GUARD) {
+            return;
+        }
         sys::lock(locks, low.wrapping_add(SIZE - LOCKED), LOCKED);
         sanitizer::stack_made(low.wrapping_add(GUARD), SIZE - GUARD);
         self.low.store(low as usize, Relaxed);

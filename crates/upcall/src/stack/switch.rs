@@ -10,8 +10,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use stackbounds::stack_pointer;
 
-use super::{StackHeader, sanitizer};
-use crate::sys::isa::switch::{self, STACK_ALIGNMENT};
+use super::{StackHeader, mend_os_bounds, sanitizer};
+use crate::sys::isa::switch::{self, OsBounds, STACK_ALIGNMENT};
 
 /// Bytes kept free below the SP of a frame before a switch.
 ///
@@ -21,31 +21,36 @@ const BELOW_FRAME: usize = 256;
 
 /// Runs `f` on a pooled stack.
 ///
-/// Meanwhile, C's stack continues at `system_sp`, or if that is `None`, below the frame of the
-/// caller.
+/// Meanwhile, C's stack continues at `system_sp`, whose bounds the stack has; or if that is `None`,
+/// below the frame of the caller.
 #[inline(always)]
 pub(crate) fn on_pooled(stack: &StackHeader, system_sp: Option<usize>, f: impl FnOnce()) {
     let note_system_sp = || {
         let below_frame = || (stack_pointer() - BELOW_FRAME) & !(STACK_ALIGNMENT - 1);
         stack.system_sp.store(system_sp.unwrap_or_else(below_frame), Relaxed);
     };
+    let here = OsBounds::new();
+    if system_sp.is_none() {
+        stack.system_bounds.set(&here);
+    }
     // SAFETY: the stack was taken for `f`, from the pool or the spares, so nothing else runs on it.
-    unsafe { sanitizer::on_pooled(stack, system_sp.is_some(), note_system_sp, f) };
+    unsafe { sanitizer::on_pooled(stack, &here, system_sp.is_some(), note_system_sp, f) };
 }
 
-/// Runs `f` on the system stack, from `system_sp` downwards.
+/// Runs `f` on the system stack, from `system_sp` downwards. `stack` is the one in use.
 ///
 /// # Safety
-/// `system_sp` is the one in the header of the stack in use. It was set when that stack was entered
-/// by [`on_pooled`], or when its coroutine was resumed. Whoever did so waits, so nothing below
+/// `system_sp` is the one in the header of `stack`. It was set when that stack was entered by
+/// [`on_pooled`], or when its coroutine was resumed. Whoever did so waits, so nothing below
 /// `system_sp` is in use.
 #[inline(always)]
-pub(crate) unsafe fn on_system(system_sp: usize, f: impl FnOnce()) {
+pub(crate) unsafe fn on_system(stack: &StackHeader, system_sp: usize, f: impl FnOnce()) {
+    mend_os_bounds(stack_pointer());
     sanitizer::c_goes_on(system_sp);
-    // SAFETY: the caller guarantees that nothing below `system_sp` is in use. `f` has the same room
-    // as C would have if it were called there. The host has to provide enough, as for any call
-    // between C functions.
-    unsafe { sanitizer::on_system(system_sp, f) };
+    // SAFETY: the caller guarantees that nothing below `system_sp` is in use, and that whoever set
+    // it waits, with the bounds. `f` has the same room as C would have if it were called there. The
+    // host has to provide enough, as for any call between C functions.
+    unsafe { sanitizer::on_system(&stack.os_bounds, stack.system_bounds.get(), system_sp, f) };
 }
 
 /// Runs `f` on the block of memory `low..base`, used as a stack.
@@ -62,13 +67,20 @@ pub(super) unsafe fn on_block(low: usize, base: usize, saved: &sanitizer::SavedS
 
 /// Runs `f` on the stack ending at `base`, and passes on its panic.
 ///
-/// Calls `before` in the frame of the switch, or just below it.
+/// Calls `before` in the frame of the switch, or just below it. `here` and `there` are for the
+/// bounds of the two stacks.
 ///
 /// # Safety
 /// `base` is a multiple of the stack alignment. Below it is enough memory for `f`, in use by
 /// nothing else.
 #[inline(always)]
-pub(super) unsafe fn on_stack<F: FnOnce()>(base: usize, before: impl FnOnce(), f: F) {
+pub(super) unsafe fn on_stack<F: FnOnce()>(
+    here: &OsBounds,
+    there: &OsBounds,
+    base: usize,
+    before: impl FnOnce(),
+    f: F,
+) {
     union Slot<F> {
         f: ManuallyDrop<F>,
         result: ManuallyDrop<std::thread::Result<()>>,
@@ -91,7 +103,7 @@ pub(super) unsafe fn on_stack<F: FnOnce()>(base: usize, before: impl FnOnce(), f
     // SAFETY: the caller guarantees an aligned and unused stack below `base`. `run` gets the slot
     // that it needs, does not unwind, and leaves a result there.
     let result = unsafe {
-        switch::call((&raw mut slot).cast(), base, run::<F>);
+        switch::call((&raw mut slot).cast(), base, run::<F>, here, there);
         ManuallyDrop::take(&mut slot.result)
     };
     if let Err(payload) = result {

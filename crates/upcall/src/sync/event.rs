@@ -2,15 +2,15 @@
 //! when a task has changed.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 
 use super::atomic::Ordering::{Relaxed, SeqCst};
 use super::atomic::{AtomicBool, AtomicU32};
 #[cfg(upcall_loom)]
-use super::loom_event::EventFd;
+use super::loom_event::OsEvent;
 use crate::messages::warn;
+use crate::sys::EventRef;
 #[cfg(not(upcall_loom))]
-use crate::sys::EventFd;
+use crate::sys::OsEvent;
 
 /// The descriptor, and a flag for its state. Between a signal and the next `clear`, further signals
 /// cost no system call; neither does a `clear` without a signal.
@@ -19,7 +19,7 @@ use crate::sys::EventFd;
 /// descriptor readable. This wakes the host in vain, once. `clear` knows of such threads by their
 /// number: each signal is read once.
 pub(crate) struct Event {
-    fd: EventFd,
+    fd: OsEvent,
     signalled: AtomicBool,
     /// The number of signals known to `clear` and not yet read. Only for its callers, who exclude
     /// each other.
@@ -28,7 +28,7 @@ pub(crate) struct Event {
 
 impl Event {
     pub fn new() -> io::Result<Event> {
-        Ok(Event { fd: EventFd::new()?, signalled: AtomicBool::new(false), unread: AtomicU32::new(0) })
+        Ok(Event { fd: OsEvent::new()?, signalled: AtomicBool::new(false), unread: AtomicU32::new(0) })
     }
 
     /// Makes the descriptor readable.
@@ -80,7 +80,7 @@ impl Event {
         self.fd.is_readable()
     }
 
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    pub fn event(&self) -> EventRef<'_> {
+        self.fd.event()
     }
 }

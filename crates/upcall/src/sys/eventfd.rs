@@ -3,9 +3,9 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-pub struct EventFd(OwnedFd);
+pub struct OsEvent(OwnedFd);
 
-impl EventFd {
+impl OsEvent {
     pub fn new() -> io::Result<Self> {
         // SAFETY: the call takes no pointers.
         let fd = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
@@ -38,10 +38,8 @@ impl EventFd {
         unsafe { libc::read(self.0.as_raw_fd(), (&raw mut count).cast(), size_of::<u64>()) };
         count.try_into().unwrap_or(u32::MAX)
     }
-}
 
-impl AsFd for EventFd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
+    pub fn event(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }

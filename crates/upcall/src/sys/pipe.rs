@@ -3,12 +3,12 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-pub struct EventFd {
+pub struct OsEvent {
     reader: OwnedFd,
     writer: OwnedFd,
 }
 
-impl EventFd {
+impl OsEvent {
     pub fn new() -> io::Result<Self> {
         let mut fds = [0; 2];
         // SAFETY: `fds` has room for the two numbers.
@@ -53,10 +53,8 @@ impl EventFd {
         let read = unsafe { libc::read(self.reader.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len()) };
         read.try_into().unwrap_or(0)
     }
-}
 
-impl AsFd for EventFd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
+    pub fn event(&self) -> BorrowedFd<'_> {
         self.reader.as_fd()
     }
 }

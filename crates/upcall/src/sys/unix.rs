@@ -2,8 +2,10 @@
 
 use std::ffi::{c_int, c_void};
 use std::io;
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, zeroed};
 use std::ptr;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::{AcqRel, Acquire};
 
 #[cfg(not(target_os = "freebsd"))]
 const NO_RESERVE: c_int = libc::MAP_NORESERVE;
@@ -46,6 +48,16 @@ pub fn map_aligned(size: usize, align: usize, protection: c_int) -> Option<*mut 
 /// Maps `size` bytes of untouched memory at a multiple of `align`, a power of two.
 pub fn reserve(size: usize, align: usize) -> Option<(*mut u8, Locks)> {
     map_aligned(size, align, READ_WRITE).map(|low| (low.cast(), Locks::Nothing))
+}
+
+/// Does nothing: all of a mapping can be used.
+pub fn commit(_low: *mut u8, _size: usize) -> bool {
+    true
+}
+
+/// Does nothing: memory is there as soon as it is touched.
+pub fn commit_stack(_low: *mut u8, _size: usize) -> bool {
+    true
 }
 
 /// Does nothing: no memory is locked here.
@@ -143,6 +155,77 @@ pub fn os_thread_id() -> usize {
 /// Always `None`: thread names are not looked up on this system.
 pub fn thread_name(_id: usize) -> Option<String> {
     None
+}
+
+/// The pthread key of `call_at_exit`, plus one; 0 before it is created. Atomic, not under a lock
+/// that a fork could leave locked.
+static KEY: AtomicUsize = AtomicUsize::new(0);
+
+fn key() -> Option<libc::pthread_key_t> {
+    KEY.load(Acquire).checked_sub(1).map(|key| key as libc::pthread_key_t)
+}
+
+/// Has `f(value)` called when the calling thread exits. Returns whether this is possible: a process
+/// has a limited number of keys.
+pub fn call_at_exit(value: *const c_void, f: extern "C" fn(*mut c_void)) -> bool {
+    if KEY.load(Acquire) == 0 {
+        let mut key = 0;
+        // SAFETY: `key` is valid for writing, and the destructor accepts the values that it gets.
+        if unsafe { libc::pthread_key_create(&mut key, Some(f)) } != 0 {
+            return false;
+        }
+        if KEY.compare_exchange(0, key as usize + 1, AcqRel, Acquire).is_err() {
+            // SAFETY: another thread stored its key first, so nobody uses this one.
+            unsafe { libc::pthread_key_delete(key) };
+        }
+    }
+    let Some(key) = key() else { return false };
+    // SAFETY: the key was created and is never deleted.
+    unsafe { libc::pthread_setspecific(key, value) == 0 }
+}
+
+/// The value of the thread's last `call_at_exit`, or null.
+///
+/// Uses no thread-local storage: a thread older than this library may not have it yet.
+pub fn exit_value() -> *const c_void {
+    // SAFETY: the key was created and is never deleted.
+    key().map_or(ptr::null(), |key| unsafe { libc::pthread_getspecific(key).cast_const() })
+}
+
+/// Whether the calling thread has no alternate stack.
+pub fn lacks_alternate_stack() -> io::Result<bool> {
+    Ok(alternate_stack()?.ss_flags & libc::SS_DISABLE != 0)
+}
+
+/// Gives the calling thread the alternate stack `low..low + size`, for its handlers alone.
+pub fn set_alternate_stack(low: usize, size: usize) -> io::Result<()> {
+    change_alternate_stack(&libc::stack_t { ss_sp: low as *mut _, ss_size: size, ss_flags: 0 })
+}
+
+/// Removes the calling thread's alternate stack if it is `low..low + size`. Returns whether it did.
+/// It stays if handlers run on it.
+pub fn remove_alternate_stack(low: usize, size: usize) -> bool {
+    // Some systems check the size, though it has no effect here.
+    let none = libc::stack_t { ss_sp: ptr::null_mut(), ss_size: size, ss_flags: libc::SS_DISABLE };
+    alternate_stack().is_ok_and(|stack| stack.ss_sp as usize == low) && change_alternate_stack(&none).is_ok()
+}
+
+fn alternate_stack() -> io::Result<libc::stack_t> {
+    // SAFETY: all-zero is a valid `stack_t`: a null pointer and integers.
+    let mut stack: libc::stack_t = unsafe { zeroed() };
+    // SAFETY: a null first argument changes nothing. The second is valid for writing one `stack_t`.
+    match unsafe { libc::sigaltstack(ptr::null(), &mut stack) } {
+        0 => Ok(stack),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn change_alternate_stack(stack: &libc::stack_t) -> io::Result<()> {
+    // SAFETY: `stack` disables the alternate stack, or is memory for this thread's handlers alone.
+    match unsafe { libc::sigaltstack(stack, ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// The signals that the kernel raises for the thread's own faults.
@@ -247,46 +330,11 @@ pub fn is_blocked(_thread: i32) -> bool {
     true
 }
 
-/// Whether the signal was sent, by `kill` and the like. Otherwise it comes from an instruction,
-/// which would fault again.
-pub fn was_sent(info: &libc::siginfo_t) -> bool {
-    info.si_code <= 0
-}
-
-/// Whether the process sent the signal to itself, as `abort` does.
-pub fn was_sent_here(info: &libc::siginfo_t) -> bool {
-    // SAFETY: a sent signal has a sender, so `si_pid` is valid. `getpid` has no preconditions.
-    was_sent(info) && unsafe { info.si_pid() == libc::getpid() }
-}
-
 /// The address of the invalid access.
 pub fn fault_address(info: &libc::siginfo_t) -> Option<usize> {
     // SAFETY: the caller passes only faults that were not sent, and for these `si_addr` is valid.
     Some(unsafe { info.si_addr() as usize })
 }
-
-/// Saves `errno`. Dropping it restores `errno` for the interrupted code.
-pub struct SavedErrno(i32);
-
-impl SavedErrno {
-    pub fn new() -> Self {
-        Self(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
-    }
-}
-
-impl Drop for SavedErrno {
-    fn drop(&mut self) {
-        // SAFETY: `errno()` is valid for the calling thread, and no other thread uses it.
-        unsafe { *errno() = self.0 };
-    }
-}
-
-#[cfg(any(target_os = "netbsd", target_os = "openbsd"))]
-use libc::__errno as errno;
-#[cfg(target_os = "linux")]
-use libc::__errno_location as errno;
-#[cfg(any(target_os = "freebsd", target_vendor = "apple"))]
-use libc::__error as errno;
 
 pub const STDERR: c_int = libc::STDERR_FILENO;
 

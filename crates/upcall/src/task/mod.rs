@@ -29,7 +29,6 @@ pub(crate) mod watchers;
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -46,6 +45,7 @@ use watchers::Waiter;
 use crate::fiber::wait::wait_for_ours;
 use crate::handle::{HandleError, table};
 use crate::runtime::timer;
+use crate::sys::RawEvent;
 
 /// A task, as C has it: an opaque type behind the pointer returned by [`start`].
 ///
@@ -286,13 +286,12 @@ impl Task {
         Ok(next)
     }
 
-    /// The descriptor of a task, for an event loop: readable (`POLLIN`, level-triggered) when the
-    /// task has ended, or has a part.
+    /// The event of a task, for an event loop: there when the task has ended, or has a part.
     ///
     /// The first call makes it. It is closed when the task has been freed and has ended.
-    pub(crate) fn fd(task: *mut Self) -> Result<RawFd, String> {
+    pub(crate) fn event(task: *mut Self) -> Result<RawEvent, String> {
         let cell = Self::cell(task).map_err(|error| error.to_string())?;
-        watchers::descriptor(&cell).map_err(|error| format!("there is no file descriptor: {error}"))
+        watchers::descriptor(&cell).map_err(|error| format!("the system gives no event: {error}"))
     }
 
     /// The number of tasks that run: started, and not ended.

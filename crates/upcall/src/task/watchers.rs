@@ -6,7 +6,6 @@
 use std::cell::UnsafeCell;
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
@@ -16,6 +15,7 @@ use super::cell::TaskCell;
 use crate::process::fork;
 use crate::sync::Event;
 use crate::sync::{Held, Lock, Word, hold};
+use crate::sys::{RawEvent, raw};
 use crate::thread::waker;
 
 /// The wakers of waiters, by the address of their cell and by a number of their own.
@@ -164,7 +164,7 @@ impl Watch {
 
     /// The number of the descriptor, if there is one. In the child of a fork, the parent's is
     /// replaced by a new one under the same number.
-    fn fd(cell: &TaskCell) -> Option<RawFd> {
+    fn raw(cell: &TaskCell) -> Option<RawEvent> {
         let _held = lock();
         // SAFETY: the lock is held.
         let descriptor = unsafe { &mut *cell.watch.0.get() }.as_mut()?;
@@ -172,16 +172,16 @@ impl Watch {
             descriptor.event.renew();
             descriptor.epoch = fork::epoch();
         }
-        Some(descriptor.event.fd().as_raw_fd())
+        Some(raw(descriptor.event.event()))
     }
 
     /// Makes the descriptor, unless another thread has made one.
-    fn make(cell: &TaskCell) -> io::Result<RawFd> {
+    fn make(cell: &TaskCell) -> io::Result<RawEvent> {
         let new = Box::new(Descriptor { event: Event::new()?, epoch: fork::epoch() });
         let _held = lock();
         // SAFETY: the lock is held.
         let descriptor = unsafe { &mut *cell.watch.0.get() }.get_or_insert(new);
-        Ok(descriptor.event.fd().as_raw_fd())
+        Ok(raw(descriptor.event.event()))
     }
 
     /// Makes the descriptor unreadable. The caller looks afterwards whether the task has changed.
@@ -195,11 +195,11 @@ impl Watch {
 }
 
 /// The descriptor of a task. It is readable while the task has news.
-pub(super) fn descriptor(cell: &TaskCell) -> io::Result<RawFd> {
-    let fd = Watch::fd(cell).map_or_else(|| Watch::make(cell), Ok)?;
+pub(super) fn descriptor(cell: &TaskCell) -> io::Result<RawEvent> {
+    let raw = Watch::raw(cell).map_or_else(|| Watch::make(cell), Ok)?;
     cell.state().watch();
     update_descriptor(cell);
-    Ok(fd)
+    Ok(raw)
 }
 
 /// Makes the descriptor readable or not, after C has looked.

@@ -1,9 +1,10 @@
 //! Attach and detach: a thread's record, made at its first upcall and given back at its exit.
 //!
-//! The destructor of a pthread key gives the record back. Destructors of other keys may make
-//! upcalls after that, in every round of destructors that the system makes. Setting the key again
-//! would leak in the last round. So an **exiting** thread is attached only as long as a call needs
-//! it, and each call checks at its end whether it was the last: [`Attached`] pairs the two.
+//! A function called at the thread's exit (`sys::call_at_exit`) gives the record back: on Unix, the
+//! destructor of a pthread key. Destructors of other keys may make upcalls after that, in every
+//! round of destructors that the system makes. Setting the key again would leak in the last round.
+//! So an **exiting** thread is attached only as long as a call needs it, and each call checks at
+//! its end whether it was the last: [`Attached`] pairs the two.
 //!
 //! After the destructors, C libraries tear down the thread's part of their allocator, under its
 //! locks. A signal handler may make an upcall then, indistinguishable from one by a destructor. So
@@ -12,9 +13,10 @@
 //! a stock of idle ones is reserved for them.
 
 use std::cell::{Cell, RefCell, UnsafeCell};
+use std::ffi::c_void;
 use std::ptr;
 use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use stackbounds::for_upcall::{ask_before_switch, on_alternate_stack, thread_at};
 use stackbounds::stack_pointer;
@@ -28,6 +30,7 @@ use crate::drop_guards::IgnoreDropPanic;
 use crate::process::keep_constructor;
 use crate::stack::{ThreadId, alternate, service};
 use crate::sync::in_own_code;
+use crate::sys;
 use crate::sys::isa::{is_beside_token, thread_token};
 use crate::sys::os_thread_id;
 
@@ -238,68 +241,43 @@ fn detach(thread: &'static ThreadState, sp: usize) -> Payloads {
 /// that the thread's exit is noticed nevertheless. Otherwise, an upcall by another key's destructor
 /// could attach the thread in the last round, and nobody would give the new record back.
 pub(crate) fn detach_before_exit(thread: &'static ThreadState, sp: usize) {
-    if let (false, Some(key)) = (thread.life.exiting.get(), key()) {
-        // SAFETY: the key was created and is never deleted.
-        unsafe { libc::pthread_setspecific(key, DETACHED) };
+    if !thread.life.exiting.get() && !sys::exit_value().is_null() {
+        sys::call_at_exit(DETACHED, at_exit);
     }
     let _none = detach(thread, sp);
     alternate::take_back();
 }
 
-/// The key's value for a thread that was detached before its exit. Not the address of a record.
-const DETACHED: *const libc::c_void = ptr::without_provenance(1);
-
-/// The pthread key, plus one; 0 before it is created. Its value is a thread's record until the
-/// thread exits. Atomic, not under a lock that a fork could leave locked.
-static KEY: AtomicUsize = AtomicUsize::new(0);
+/// The exit's value for a thread that was detached before. Not the address of a record.
+const DETACHED: *const c_void = ptr::without_provenance(1);
 
 /// The calling thread's record, if it is attached and not exiting. For signal handlers.
-///
-/// Uses no thread-local storage: a thread older than this library may not have it yet.
 pub(crate) fn in_handler() -> Option<&'static Record> {
-    // SAFETY: the key was created and is never deleted.
-    let value = unsafe { libc::pthread_getspecific(key()?) };
-    // SAFETY: null or a record. A record is given back only after the key has another value.
+    let value = sys::exit_value();
+    // SAFETY: null or a record. A record is given back only after the value is another.
     if ptr::eq(value, DETACHED) { None } else { unsafe { value.cast::<Record>().as_ref() } }
-}
-
-fn key() -> Option<libc::pthread_key_t> {
-    KEY.load(Acquire).checked_sub(1).map(|key| key as libc::pthread_key_t)
 }
 
 /// Makes the calling thread's exit give the record back. Returns whether this is possible.
 fn free_at_exit(record: *const Record) -> bool {
-    extern "C" fn at_exit(_: *mut libc::c_void) {
-        let (thread, sp) = (ThreadState::current(), stack_pointer());
-        let detach = || {
-            let pending = detach(thread, sp);
-            alternate::take_back();
-            pending
-        };
-        // Most threads have no fiber-local values. For them, this is a single visit.
-        let pending = service::run(|| {
-            thread.note_own_exit();
-            thread.record().inspect(|record| record.reserve_places());
-            record_with_locals(thread).is_none().then(detach)
-        });
-        abandoned::drop_all(pending.unwrap_or_else(|| {
-            drop_thread_locals(thread);
-            service::run(detach)
-        }));
-    }
+    sys::call_at_exit(record.cast(), at_exit)
+}
 
-    if KEY.load(Acquire) == 0 {
-        let mut key = 0;
-        // SAFETY: `key` is valid for writing, and the destructor accepts any value.
-        if unsafe { libc::pthread_key_create(&mut key, Some(at_exit)) } != 0 {
-            return false;
-        }
-        if KEY.compare_exchange(0, key as usize + 1, AcqRel, Acquire).is_err() {
-            // SAFETY: another thread stored its key first, so nobody uses this one.
-            unsafe { libc::pthread_key_delete(key) };
-        }
-    }
-    let Some(key) = key() else { return false };
-    // SAFETY: the key was created and is never deleted.
-    unsafe { libc::pthread_setspecific(key, record.cast()) == 0 }
+extern "C" fn at_exit(_: *mut c_void) {
+    let (thread, sp) = (ThreadState::current(), stack_pointer());
+    let detach = || {
+        let pending = detach(thread, sp);
+        alternate::take_back();
+        pending
+    };
+    // Most threads have no fiber-local values. For them, this is a single visit.
+    let pending = service::run(|| {
+        thread.note_own_exit();
+        thread.record().inspect(|record| record.reserve_places());
+        record_with_locals(thread).is_none().then(detach)
+    });
+    abandoned::drop_all(pending.unwrap_or_else(|| {
+        drop_thread_locals(thread);
+        service::run(detach)
+    }));
 }

@@ -88,7 +88,6 @@ use std::cell::Cell;
 use std::ffi::c_void;
 use std::fmt;
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::AtomicPtr;
 use std::sync::atomic::AtomicUsize;
@@ -104,6 +103,7 @@ use super::Fibers;
 pub use crate::crossing::Killed;
 use crate::crossing::downcall;
 use crate::stack::kept;
+use crate::sys::{self, EventRef};
 use crate::thread::ThreadState;
 
 /// One coroutine of the host, by a pointer that the host chose for it.
@@ -338,18 +338,40 @@ pub fn uninstall_on_thread() -> bool {
     had_one
 }
 
-/// A file descriptor for the calling thread's loop: readable (`POLLIN`, level-triggered) while a
-/// coroutine of the thread can go on.
-///
-/// It is made at the first call, and is the same for the thread's life. It may be readable in vain.
-/// [`next_ready`] makes it unreadable when it returns `None`. Poll the descriptor only: do not read
-/// from it or close it.
-///
-/// # Errors
-/// If the system gives no descriptor, or the thread is exiting.
-pub fn fd() -> io::Result<BorrowedFd<'static>> {
+sys::with_descriptors! {
+    /// A file descriptor for the calling thread's loop: readable (`POLLIN`, level-triggered) while
+    /// a coroutine of the thread can go on.
+    ///
+    /// It is made at the first call, and is the same for the thread's life. It may be readable in
+    /// vain. [`next_ready`] makes it unreadable when it returns `None`. Poll the descriptor only:
+    /// do not read from it or close it.
+    ///
+    /// # Errors
+    /// If the system gives no descriptor, or the thread is exiting.
+    pub fn fd() -> io::Result<std::os::fd::BorrowedFd<'static>> {
+        event()
+    }
+}
+
+sys::with_event_objects! {
+    /// An event object for the calling thread's loop: signalled while a coroutine of the thread can
+    /// go on. It is reset by hand, not by a wait.
+    ///
+    /// It is made at the first call, and is the same for the thread's life. It may be signalled in
+    /// vain. [`next_ready`] resets it when it returns `None`. Wait for the object only: do not
+    /// reset it or close it.
+    ///
+    /// # Errors
+    /// If the system gives no event object, or the thread is exiting.
+    pub fn event_handle() -> io::Result<std::os::windows::io::BorrowedHandle<'static>> {
+        event()
+    }
+}
+
+/// The event for the calling thread's loop.
+pub(crate) fn event() -> io::Result<EventRef<'static>> {
     let waits = OWN.with(Own::waits).ok_or_else(|| io::Error::other("this thread is exiting"))?;
-    Ok(waits.event()?.fd())
+    Ok(waits.event()?.event())
 }
 
 /// Takes the next coroutine of the calling thread that can go on.

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use stackbounds::stack_pointer;
 
 use super::super::{StackHeader, header_at, switch};
+use crate::sys::isa::switch::OsBounds;
 
 unsafe extern "C" {
     fn __sanitizer_start_switch_fiber(variables: *mut usize, low: usize, size: usize);
@@ -151,14 +152,20 @@ unsafe fn on_stack(
         f();
     };
     // SAFETY: the caller guarantees an aligned and unused stack below `base`.
-    unsafe { switch::on_stack(base, before, run) };
+    unsafe { switch::on_stack(&OsBounds::new(), &OsBounds::new(), base, before, run) };
 }
 
 /// Runs `f` on a pooled stack. `beneath`: downcalls continue beneath the caller's pooled stack.
 ///
 /// # Safety
 /// Nothing uses the stack.
-pub unsafe fn on_pooled(header: &StackHeader, beneath: bool, before: impl FnOnce(), f: impl FnOnce()) {
+pub unsafe fn on_pooled(
+    header: &StackHeader,
+    _here: &OsBounds,
+    beneath: bool,
+    before: impl FnOnce(),
+    f: impl FnOnce(),
+) {
     let (here, told) = (SavedStack::new(), &header.told);
     told.free.is_free(header.low.get(), header.base());
     // SAFETY: `here` is in this frame, and this frame waits while code runs on the stack.
@@ -174,7 +181,7 @@ pub unsafe fn on_pooled(header: &StackHeader, beneath: bool, before: impl FnOnce
 ///
 /// # Safety
 /// As for `switch::on_system`.
-pub unsafe fn on_system(system_sp: usize, f: impl FnOnce()) {
+pub unsafe fn on_system(_here: &OsBounds, _there: &OsBounds, system_sp: usize, f: impl FnOnce()) {
     let from = header_at(stack_pointer()).expect("upcall: the system stack is left for from a pooled stack");
     let there = from.told.system.get().expect("upcall: a pooled stack in use was entered");
     // SAFETY: the caller guarantees an unused system stack below `system_sp`.

@@ -1,6 +1,7 @@
 //! Without AddressSanitizer: nothing, at no cost.
 
 use super::super::{StackHeader, switch};
+use crate::sys::isa::switch::OsBounds;
 
 pub fn is_root(_low: *const u8, _size: usize) {}
 
@@ -35,9 +36,15 @@ impl Told {
 /// # Safety
 /// Nothing uses the stack.
 #[inline(always)]
-pub unsafe fn on_pooled(header: &StackHeader, _beneath: bool, before: impl FnOnce(), f: impl FnOnce()) {
+pub unsafe fn on_pooled(
+    header: &StackHeader,
+    here: &OsBounds,
+    _beneath: bool,
+    before: impl FnOnce(),
+    f: impl FnOnce(),
+) {
     // SAFETY: the caller guarantees an unused stack. A header's address is aligned.
-    unsafe { switch::on_stack(header.base(), before, f) };
+    unsafe { switch::on_stack(here, &header.os_bounds, header.base(), before, f) };
 }
 
 /// Runs `f` on the system stack.
@@ -45,9 +52,9 @@ pub unsafe fn on_pooled(header: &StackHeader, _beneath: bool, before: impl FnOnc
 /// # Safety
 /// As for `switch::on_system`.
 #[inline(always)]
-pub unsafe fn on_system(system_sp: usize, f: impl FnOnce()) {
+pub unsafe fn on_system(here: &OsBounds, there: &OsBounds, system_sp: usize, f: impl FnOnce()) {
     // SAFETY: the caller guarantees an unused system stack below `system_sp`.
-    unsafe { switch::on_stack(system_sp, || {}, f) };
+    unsafe { switch::on_stack(here, there, system_sp, || {}, f) };
 }
 
 /// Runs `f` on a block of memory.
@@ -55,9 +62,9 @@ pub unsafe fn on_system(system_sp: usize, f: impl FnOnce()) {
 /// # Safety
 /// As for `switch::on_block`.
 #[inline(always)]
-pub unsafe fn on_block(_saved: &SavedStack, _low: usize, base: usize, f: impl FnOnce()) {
+pub unsafe fn on_block(_saved: &SavedStack, low: usize, base: usize, f: impl FnOnce()) {
     // SAFETY: the caller guarantees an unused block, large enough for `f`.
-    unsafe { switch::on_stack(base, || {}, f) };
+    unsafe { switch::on_stack(&OsBounds::new(), &OsBounds::of_memory(low, base), base, || {}, f) };
 }
 
 #[inline(always)]

@@ -15,28 +15,49 @@
 //! - `interrupted_at(context)`, async-signal-safe: SP of the code interrupted by a signal, and the
 //!   address of the interrupted instruction. `None` if the layout of the context is not known.
 //!
-//! The unwinder's interface is almost the same on all architectures: `frame(context)` is a frame of
-//! a walk, and `function_at(address)` the start of a function.
+//! `walk(step)` goes over the frames of the calling thread, and `function_at(address)` is the start
+//! of a function. On Unix, the unwinder's interface is almost the same on all architectures:
+//! `frame(context)` is a frame of a walk.
 
 pub(crate) mod switch;
 #[cfg_attr(all(target_arch = "arm", not(target_vendor = "apple")), path = "ehabi.rs")]
+#[cfg_attr(windows, path = "seh.rs")]
 mod unwinder;
+#[cfg(unix)]
+mod walk;
 
 #[cfg_attr(all(target_os = "linux", target_arch = "x86_64"), path = "x86_64.rs")]
 #[cfg_attr(all(target_os = "linux", target_arch = "aarch64"), path = "aarch64.rs")]
 #[cfg_attr(all(target_os = "linux", target_arch = "x86"), path = "x86.rs")]
 #[cfg_attr(all(target_os = "linux", target_arch = "riscv64"), path = "riscv64.rs")]
+#[cfg_attr(windows, path = "windows_x86_64.rs")]
 #[cfg_attr(
-    not(all(
-        target_os = "linux",
-        any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "x86", target_arch = "riscv64")
+    not(any(
+        windows,
+        all(
+            target_os = "linux",
+            any(
+                target_arch = "x86_64",
+                target_arch = "aarch64",
+                target_arch = "x86",
+                target_arch = "riscv64"
+            )
+        )
     )),
     path = "generic.rs"
 )]
 mod selected;
 
-pub(crate) use selected::{add_at, interrupted_at, is_beside_token, swap_if_at, thread_token};
-pub(crate) use unwinder::{frame, function_at};
+#[cfg(unix)]
+pub(crate) use selected::interrupted_at;
+pub(crate) use selected::{add_at, is_beside_token, swap_if_at, thread_token};
+#[cfg(unix)]
+use unwinder::frame;
+pub(crate) use unwinder::function_at;
+#[cfg(windows)]
+pub(crate) use unwinder::walk;
+#[cfg(unix)]
+pub(crate) use walk::walk;
 
 /// A frame of the calling thread, as the unwinder finds it.
 pub(crate) struct Frame {

@@ -6,6 +6,7 @@ use std::arch::asm;
 ///
 /// Static thread-locals are just below the thread pointer, and a thread's stack is below them. So
 /// within the size of the smallest stack, there is nothing else.
+#[cfg_attr(windows, allow(dead_code, reason = "a module has its thread-locals anywhere there"))]
 pub(crate) fn is_beside_token(address: usize) -> bool {
     const SMALLEST_STACK: usize = if cfg!(target_env = "musl") { 2 << 10 } else { 16 << 10 };
     super::thread_token().wrapping_sub(address) <= SMALLEST_STACK

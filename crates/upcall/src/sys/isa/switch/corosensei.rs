@@ -6,7 +6,7 @@ use std::ptr;
 use corosensei::stack::{Stack, StackPointer};
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 
-use super::Begin;
+use super::{Begin, OsBounds};
 
 /// Whether unwinders take the frames of switches for signal frames.
 pub const MARKED_AS_HANDLERS: bool = true;
@@ -34,7 +34,13 @@ unsafe impl Stack for Base {
 /// `base` is a multiple of the stack alignment. Below it is enough memory for `f`, in use by
 /// nothing else. `f` may be called with the argument, and does not unwind.
 #[inline(always)]
-pub unsafe fn call(argument: *mut u8, base: usize, f: unsafe extern "C" fn(*mut u8)) {
+pub unsafe fn call(
+    argument: *mut u8,
+    base: usize,
+    f: unsafe extern "C" fn(*mut u8),
+    _here: &OsBounds,
+    _there: &OsBounds,
+) {
     // SAFETY: the caller guarantees an unused stack below `base`, and that `f` may be called with
     // the argument.
     corosensei::on_stack(Base(base), || unsafe { f(argument) });
@@ -55,7 +61,7 @@ impl Link {
     /// # Safety
     /// `link` is writable and stays in place. `sp` is a multiple of the stack alignment. Below it
     /// is a stack, in use by nothing else.
-    pub unsafe fn init(link: *mut Link, sp: usize, begin: Begin) {
+    pub unsafe fn init(link: *mut Link, sp: usize, begin: Begin, _bounds: OsBounds) {
         let inner = Inner::with_stack(Base(sp), move |yielder, argument| {
             // SAFETY: the caller guarantees that the link stays in place, and nobody borrows it.
             // The yielder lives as long as the coroutine's frames.

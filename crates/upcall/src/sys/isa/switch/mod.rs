@@ -6,14 +6,23 @@
 //! information is not known to us. Functions in assembly move it, and describe each step.
 //!
 //! Contract of each file:
-//! - `call(argument, base, f)` calls `f(argument)` on the stack growing downwards from `base`, and
-//!   returns when `f` has returned.
+//! - `call(argument, base, f, ..)` calls `f(argument)` on the stack growing downwards from `base`,
+//!   and returns when `f` has returned.
 //! - A [`Link`] joins a coroutine to its resumer. It lies at the base of the coroutine's stack.
 //!   `init` makes the first resumption call `begin(argument, link)`. `resume(argument)` returns the
 //!   pointer passed by the coroutine to `suspend` or `finish`. `suspend` returns the argument of
 //!   the next resumption.
 //! - Nothing unwinds out of `f` or `begin`.
 //! - On architectures with frame pointers, they form a chain across the switch.
+//!
+//! Windows keeps the bounds of the stack in use in the thread's TEB: to grow the stack, to probe
+//! large frames, and to check the frames of an exception. So each switch exchanges them. While a
+//! stack is left, its bounds are in an [`OsBounds`], and **each stack has one at a time**: the
+//! system changes them while the stack is in use. `OsBounds::of_stack` has those of a stack on
+//! which nothing runs, and `of_memory` those of a block used as a stack, all of it committed.
+//! `note_in_use` stores the bounds of the stack in use. `are_told_at` and `tell` notice and mend
+//! wrong ones. An [`OsBoundsRef`] leads to bounds that are
+//! in a waiting frame, or in a [`Link`]. Elsewhere than on Windows, all of these are empty.
 
 #[macro_use]
 #[allow(unused_macros, reason = "corosensei.rs has no assembly")]
@@ -195,14 +204,23 @@ mod directives {
     }
 }
 
-#[cfg_attr(all(target_arch = "x86_64", not(upcall_generic)), path = "x86_64.rs")]
+#[cfg_attr(all(windows, target_arch = "x86_64"), path = "windows_x86_64.rs")]
+#[cfg_attr(all(not(windows), target_arch = "x86_64", not(upcall_generic)), path = "x86_64.rs")]
 #[cfg_attr(all(target_arch = "aarch64", not(upcall_generic)), path = "aarch64.rs")]
 #[cfg_attr(all(target_arch = "x86", not(upcall_generic)), path = "x86.rs")]
 #[cfg_attr(
-    any(upcall_generic, not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "x86"))),
+    all(
+        not(windows),
+        any(upcall_generic, not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "x86")))
+    ),
     path = "corosensei.rs"
 )]
 mod selected;
+
+#[cfg_attr(all(windows, target_arch = "x86_64"), path = "teb.rs")]
+#[cfg_attr(not(all(windows, target_arch = "x86_64")), path = "no_os_bounds.rs")]
+#[allow(dead_code, reason = "AddressSanitizer's switches use less")]
+mod os_bounds;
 
 #[cfg(not(any(
     target_arch = "x86_64",
@@ -216,6 +234,7 @@ compile_error!(
      the architecture here (ARCHITECTURE.md, `What a port writes`)"
 );
 
+pub(crate) use os_bounds::{OsBounds, OsBoundsRef};
 pub(crate) use selected::MARKED_AS_HANDLERS;
 pub(crate) use selected::{Link, call};
 
@@ -226,6 +245,16 @@ pub(crate) const STACK_ALIGNMENT: usize = 16;
 pub(crate) type Begin = unsafe extern "C" fn(argument: *mut (), link: *mut Link) -> !;
 
 impl Link {
+    /// The resumer's bounds, while the coroutine runs.
+    ///
+    /// # Safety
+    /// `link` was initialised, and stays in place as long as the result is used.
+    #[cfg(not(all(windows, target_arch = "x86_64")))]
+    #[inline(always)]
+    pub unsafe fn resumer<'a>(_link: *mut Link) -> &'a OsBounds {
+        &OsBounds
+    }
+
     /// Ends the coroutine and passes `passed` to its resumer.
     ///
     /// # Safety

@@ -1,6 +1,6 @@
 //! The parts common to our own switches on all architectures.
 
-use super::super::Begin;
+use super::super::{Begin, OsBounds};
 
 unsafe extern "C" {
     #[link_name = symbol!("call")]
@@ -22,7 +22,13 @@ unsafe extern "C" {
 /// `base` is a multiple of the stack alignment. Below it is enough memory for `f`, in use by
 /// nothing else. `f` may be called with the argument, and does not unwind.
 #[inline(always)]
-pub unsafe fn call(argument: *mut u8, base: usize, f: unsafe extern "C" fn(*mut u8)) {
+pub unsafe fn call(
+    argument: *mut u8,
+    base: usize,
+    f: unsafe extern "C" fn(*mut u8),
+    _here: &OsBounds,
+    _there: &OsBounds,
+) {
     // SAFETY: the caller guarantees an aligned and unused stack below `base`, and that `f` may be
     // called. To the caller's frame this is an ordinary call.
     unsafe { switch_call(argument, base, f) }

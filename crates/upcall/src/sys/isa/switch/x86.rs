@@ -26,7 +26,7 @@ mod own;
 
 use std::arch::{asm, global_asm};
 
-use super::Begin;
+use super::{Begin, OsBounds};
 pub use own::{Link, call};
 use own::{ROOT, switch_resume};
 
@@ -109,7 +109,7 @@ impl Link {
     /// `link` is writable and stays in place. `sp` is a multiple of the stack alignment. Below it
     /// is a stack, in use by nothing else.
     #[inline(always)]
-    pub unsafe fn init(link: *mut Link, sp: usize, begin: Begin) {
+    pub unsafe fn init(link: *mut Link, sp: usize, begin: Begin, _bounds: OsBounds) {
         // SAFETY: the caller guarantees that `link` is writable and that the stack below `sp` is
         // unused. `ROOT` is a constant.
         unsafe {
