@@ -153,6 +153,7 @@ fn however_a_wait_ends_the_pair_is_whole() {
     assert!(COUNT.get() > before);
 }
 
+#[cfg(unix)]
 #[test]
 fn in_the_child_of_a_fork_too() {
     const NAME: &str = "in_the_child_of_a_fork_too";

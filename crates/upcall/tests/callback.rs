@@ -12,13 +12,14 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Barrier, mpsc};
 
 use common::FIBERS;
+use common::sys::{self, Exit, on_thread_of_c};
 use common::{Counted, Random, last_panic};
 use upcall::{callback, downcall};
 
-/// Sorts `numbers` with C's `qsort_r`.
+/// Sorts `numbers` with C's `qsort_r`, or `qsort_s`.
 fn sort(numbers: &mut [i32], mut compare: impl FnMut(i32, i32) -> c_int) {
     let compare = |a: *const c_void, b: *const c_void| -> c_int {
-        // SAFETY: `qsort_r` passes addresses of elements of `numbers`, each an `i32`.
+        // SAFETY: C passes addresses of elements of `numbers`, each an `i32`.
         let (a, b) = unsafe { (*a.cast::<i32>(), *b.cast::<i32>()) };
         compare(a, b)
     };
@@ -26,15 +27,15 @@ fn sort(numbers: &mut [i32], mut compare: impl FnMut(i32, i32) -> c_int) {
         compare,
         || 0,
         |compare| {
-            let (base, number) = (numbers.as_mut_ptr().cast(), numbers.len());
-            // SAFETY: `base` and `number` describe the slice `numbers`, and an element has 4 bytes.
-            downcall(|| unsafe { qsort_r(base, number, 4, Some(compare.data_last()), compare.data()) });
+            let (first, last, data) = (compare.data_first(), compare.data_last(), compare.data());
+            // SAFETY: the comparator reads elements of `numbers`, and looks up its data.
+            downcall(|| unsafe { sys::sort(numbers, first, last, data) });
         },
     );
 }
 
 #[test]
-fn qsort_r_compares_by_a_closure_that_borrows() {
+fn a_sort_compares_by_a_closure_that_borrows() {
     let mut random = Random::new();
     let mut numbers: Vec<i32> = (0..1000).map(|_| random.below(10_000) as i32).collect();
     let mut sorted = numbers.clone();
@@ -49,7 +50,7 @@ fn qsort_r_compares_by_a_closure_that_borrows() {
 }
 
 #[test]
-fn a_panic_crosses_qsort_r() {
+fn a_panic_crosses_a_sort() {
     let raised = catch_unwind(|| sort(&mut [3, 1, 2], |_, _| panic!("no order")));
     assert_eq!(common::message(raised.unwrap_err()), "no order");
     assert_eq!(last_panic(), "no order");
@@ -68,34 +69,24 @@ fn closures_sort_inside_closures_that_sort() {
     assert_eq!((keys, rows), ([0, 2, 1], [[1, 2, 3], [7, 8, 9], [4, 5, 6]]));
 }
 
+// Functions of glibc.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 unsafe extern "C" {
-    // libc has it for glibc alone.
-    fn qsort_r(
-        base: *mut c_void,
-        number: usize,
-        size: usize,
-        compare: Option<unsafe extern "C" fn(*const c_void, *const c_void, *mut c_void) -> c_int>,
-        data: *mut c_void,
-    );
-    #[cfg(target_env = "gnu")]
     fn tdelete(
         key: *const c_void,
         root: *mut *mut c_void,
         compare: unsafe extern "C" fn(*const c_void, *const c_void) -> c_int,
     ) -> *mut c_void;
-    #[cfg(target_env = "gnu")]
     fn tsearch(
         key: *const c_void,
         root: *mut *mut c_void,
         compare: unsafe extern "C" fn(*const c_void, *const c_void) -> c_int,
     ) -> *mut c_void;
-    #[cfg(target_env = "gnu")]
     fn twalk_r(
         root: *const c_void,
         action: unsafe extern "C" fn(*const c_void, c_int, *mut c_void),
         data: *mut c_void,
     );
-    #[cfg(target_env = "gnu")]
     fn on_exit(function: unsafe extern "C" fn(c_int, *mut c_void), data: *mut c_void) -> c_int;
     fn __cxa_atexit(
         function: unsafe extern "C" fn(*mut c_void),
@@ -104,7 +95,7 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-#[cfg(target_env = "gnu")]
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[test]
 fn twalk_r_walks_by_a_closure() {
     unsafe extern "C" fn by_address(a: *const c_void, b: *const c_void) -> c_int {
@@ -135,39 +126,20 @@ fn twalk_r_walks_by_a_closure() {
     }
 }
 
-/// Runs `function(data)` on a new thread of C's, and returns its value.
-fn on_thread(function: unsafe extern "C" fn(*mut c_void) -> *mut c_void, data: *mut c_void) -> *mut c_void {
-    // The `libc` crate wants a safe start function. Ours is safe to call with any data, since it
-    // looks the data up.
-    type Start = extern "C" fn(*mut c_void) -> *mut c_void;
-    let mut thread = 0 as libc::pthread_t;
-    let mut value = ptr::null_mut();
-    // SAFETY: the two types differ in `unsafe` alone, so both have the same ABI.
-    let function =
-        unsafe { std::mem::transmute::<unsafe extern "C" fn(*mut c_void) -> *mut c_void, Start>(function) };
-    // SAFETY: the function takes one pointer, and the thread is joined before this function
-    // returns.
-    unsafe {
-        assert_eq!(libc::pthread_create(&mut thread, ptr::null(), function, data), 0);
-        assert_eq!(libc::pthread_join(thread, &mut value), 0);
-    }
-    value
-}
-
 #[test]
 fn a_thread_of_c_runs_a_closure_once() {
     let drops = Arc::new(AtomicUsize::new(0));
     let counted = Counted(drops.clone());
-    let body = move || -> *mut c_void {
+    let body = move || -> Exit {
         drop(counted);
-        ptr::without_provenance_mut(42)
+        42 as Exit
     };
-    let body = callback::once(body, ptr::null_mut);
+    let body = callback::once(body, || 0 as Exit);
     let (function, data, destroy) = (body.data_first(), body.data(), body.destroy());
-    assert_eq!(on_thread(function, body.into_data()).addr(), 42);
+    assert_eq!(on_thread_of_c(function, body.into_data()), 42);
     assert_eq!(drops.load(SeqCst), 1);
     // SAFETY: the function looks up its data, so any pointer is allowed.
-    assert!(unsafe { function(data) }.is_null());
+    assert_eq!(unsafe { function(data) }, 0 as Exit);
     assert!(
         last_panic().contains("a_thread_of_c_runs_a_closure_once::{{closure}} is gone"),
         "{}",
@@ -290,7 +262,7 @@ fn a_callback_may_wait() {
     assert_eq!(upcall::wait(sorted), [1, 2, 3]);
 }
 
-#[cfg(target_env = "gnu")]
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[test]
 fn closures_run_at_exit() {
     if common::part().is_none() {

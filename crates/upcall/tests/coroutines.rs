@@ -3,6 +3,8 @@
 mod common;
 #[path = "common/corosenseis.rs"]
 mod corosenseis;
+#[path = "common/memory.rs"]
+mod memory;
 
 use std::cell::Cell;
 use std::collections::VecDeque;

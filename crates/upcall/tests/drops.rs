@@ -4,15 +4,16 @@
 //! no stack is in use.
 
 mod common;
+#[path = "common/memory.rs"]
+mod memory;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::AtomicIsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 
-use common::AtDrop;
-use common::FIBERS;
-use corosensei::stack::{Stack, StackPointer};
+use common::{AtDrop, FIBERS};
+use memory::Memory;
 use upcall::report::{StackKind, Thread};
 use upcall::{StackChoice, downcall, downcall_on_fiber, enter, entry, snapshot, wait};
 
@@ -126,22 +127,6 @@ const PLACES: [Place; 5] =
     [Place::Own, Place::NewThread, Place::Undescribed, Place::Registered, Place::Fiber];
 const CHOICES: [StackChoice; 3] = [StackChoice::Auto, StackChoice::Caller, StackChoice::Pooled];
 
-/// Memory of a host, for a stack.
-struct Memory(Vec<u8>);
-
-// SAFETY: nothing else uses the memory between `limit` and `base`, and the code run on it needs
-// much less.
-unsafe impl Stack for &mut Memory {
-    fn base(&self) -> StackPointer {
-        let end = self.0.as_ptr_range().end as usize;
-        StackPointer::new(end & !(corosensei::stack::STACK_ALIGNMENT - 1)).unwrap()
-    }
-
-    fn limit(&self) -> StackPointer {
-        StackPointer::new(self.0.as_ptr() as usize).unwrap()
-    }
-}
-
 /// The calling thread's numbers of open calls and of pooled stacks in use.
 fn in_use() -> (usize, usize) {
     let threads = snapshot().threads;
@@ -164,7 +149,7 @@ impl Place {
             undone(&f);
             undone(&f);
         };
-        let mut memory = Memory(vec![0; 512 << 10]);
+        let mut memory = Memory::new(512 << 10);
         match self {
             Place::Own => f(),
             Place::NewThread => {
@@ -172,7 +157,7 @@ impl Place {
             }
             Place::Undescribed => corosensei::on_stack(&mut memory, f),
             Place::Registered => {
-                let (low, size) = (memory.0.as_mut_ptr(), memory.0.len());
+                let (low, size) = memory.range();
                 // SAFETY: the memory is a stack, and outlives the registration.
                 let _registered = unsafe { stackbounds::register(low, size) }.unwrap();
                 corosensei::on_stack(&mut memory, f);

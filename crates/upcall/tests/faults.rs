@@ -5,6 +5,8 @@
 #![cfg(feature = "runtime")]
 
 mod common;
+#[path = "common/memory.rs"]
+mod memory;
 
 use std::future::{Future, pending, poll_fn};
 use std::panic::catch_unwind;
@@ -16,10 +18,9 @@ use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::FIBERS;
-use common::{child, part, poll, stderr_of_success, time_limit};
-use corosensei::stack::{Stack, StackPointer};
+use common::{FIBERS, child, part, poll, stderr_of_success, time_limit};
 use corosensei::{Coroutine, CoroutineResult, Yielder};
+use memory::Memory;
 use upcall::{FiberLocal, blocking, downcall, enter, sleep, wait, yield_now};
 
 /// A payload whose drop panics.
@@ -343,29 +344,13 @@ fn an_initialiser_that_waits_for_its_own_thread_is_reported() {
     runtime.spawn_local(|| *LAZY).join().unwrap();
 }
 
-/// Memory of a host, for a stack.
-struct Memory(Vec<u8>);
-
-// SAFETY: nothing else uses the memory between `limit` and `base`, and the code run on it needs
-// much less.
-unsafe impl Stack for Memory {
-    fn base(&self) -> StackPointer {
-        let end = self.0.as_ptr_range().end as usize;
-        StackPointer::new(end & !(corosensei::stack::STACK_ALIGNMENT - 1)).unwrap()
-    }
-
-    fn limit(&self) -> StackPointer {
-        StackPointer::new(self.0.as_ptr() as usize).unwrap()
-    }
-}
-
 /// Opens upcalls on undescribed coroutines, and returns the number of upcalls not refused.
 fn opened(count: usize) -> usize {
     let mut open = Vec::new();
     let mut refused = 0;
     for _ in 0..count {
         let mut coroutine =
-            Coroutine::<(), (), bool, Memory>::with_stack(Memory(vec![0; 64 << 10]), |yielder, ()| {
+            Coroutine::<(), (), bool, Memory>::with_stack(Memory::new(64 << 10), |yielder, ()| {
                 let yielder: &Yielder<(), ()> = yielder;
                 enter(|| downcall(|| yielder.suspend(()))).is_ok()
             });

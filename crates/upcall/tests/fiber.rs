@@ -323,6 +323,7 @@ fn absurd_stack_sizes_are_refused() {
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn no_memory_for_a_stack() {
     const NAME: &str = "no_memory_for_a_stack";
@@ -359,6 +360,11 @@ fn suspended_when_their_thread_exits() {
         static KEPT: Cell<Vec<Pin<Box<Fiber<()>>>>> = const { Cell::new(Vec::new()) };
     }
     let _limit = time_limit("suspended_when_their_thread_exits");
+    // The destructors sleep. On Windows they run under the loader's lock, where no thread can
+    // begin. So the thread of the timers begins here.
+    if cfg!(windows) {
+        upcall::sleep(Duration::from_millis(1));
+    }
     let (sender, receiver) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
         let fibers = (0..20).map(|number| {

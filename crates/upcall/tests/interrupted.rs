@@ -16,7 +16,6 @@ use upcall::{Interrupted, downcall, downcall_on_fiber, enter, timer, wait, wait_
 /// The hook's next answer. Its calls reset it.
 static WANTED: AtomicBool = AtomicBool::new(false);
 static ASKED: AtomicUsize = AtomicUsize::new(0);
-static HANDLED: AtomicUsize = AtomicUsize::new(0);
 
 fn wanted() -> bool {
     ASKED.fetch_add(1, SeqCst);
@@ -81,6 +80,7 @@ fn a_wait_in_an_upcall_is_unwound_and_c_gets_the_declared_value() {
     assert_eq!(waits_for_ever(), -1);
 }
 
+#[cfg(unix)]
 #[test]
 fn a_signal_on_the_blocked_thread_has_the_host_asked_at_once() {
     const NAME: &str = "a_signal_on_the_blocked_thread_has_the_host_asked_at_once";
@@ -88,6 +88,7 @@ fn a_signal_on_the_blocked_thread_has_the_host_asked_at_once() {
         return;
     }
     let _limit = time_limit(NAME);
+    static HANDLED: AtomicUsize = AtomicUsize::new(0);
     extern "C" fn handled(_: libc::c_int) {
         HANDLED.fetch_add(1, SeqCst);
         WANTED.store(true, SeqCst);

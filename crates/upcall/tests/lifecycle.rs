@@ -290,6 +290,12 @@ fn stacks_left() -> usize {
     snapshot.pool.in_use.saturating_sub(SPARES * snapshot.threads.len())
 }
 
+/// Runs of a case until no other worker takes its fiber.
+///
+/// Where a worker that computes is not told from a blocked one, on a busy machine, another worker
+/// takes it often.
+const TRIES: usize = if cfg!(target_os = "linux") { 20 } else { 2000 };
+
 #[test]
 fn every_life() {
     let _limit = time_limit("every_life");
@@ -305,7 +311,7 @@ fn every_life() {
                 for sequence in sequences() {
                     let case = (state, runs, end, sequence);
                     let said = AtDrop(|| _ = thread::panicking().then(|| eprintln!("in case {case:?}")));
-                    assert!((0..20).any(|_| run(&case)), "never as it should be");
+                    assert!((0..TRIES).any(|_| run(&case)), "never as it should be");
                     until(|| stacks_left() == 0);
                     drop(said);
                     cases += 1;

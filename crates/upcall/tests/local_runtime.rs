@@ -3,13 +3,13 @@
 mod common;
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use common::FIBERS;
+use common::sys::{event_of, is_signalled};
 use common::{Log, time_limit};
 use upcall::{JoinHandle, LocalRuntime, LocalRuntimeError, sleep, wait, yield_now};
 
@@ -17,13 +17,9 @@ fn for_ever() {
     wait(std::future::pending::<()>());
 }
 
-/// Whether the descriptor would wake the host's loop. Waits for that, up to `milliseconds`.
-fn readable(runtime: &LocalRuntime, milliseconds: i32) -> bool {
-    let mut poll = libc::pollfd { fd: runtime.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    // SAFETY: the pointer and the count describe one valid entry.
-    let ready = unsafe { libc::poll(&mut poll, 1, milliseconds) };
-    assert!(ready >= 0);
-    poll.revents & libc::POLLIN != 0
+/// Whether the event would wake the host's loop. Waits for that, up to `milliseconds`.
+fn readable(runtime: &LocalRuntime, milliseconds: u16) -> bool {
+    is_signalled(event_of(runtime), milliseconds.into())
 }
 
 #[test]
@@ -417,6 +413,7 @@ fn adding_while_the_runtime_ends() {
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn a_handle_in_the_child_of_a_fork() {
     if common::part().is_none() {

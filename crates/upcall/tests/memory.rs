@@ -1,4 +1,5 @@
 //! Resident memory. Each measurement runs in its own process.
+#![cfg(unix)]
 
 mod common;
 

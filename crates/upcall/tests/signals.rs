@@ -1,6 +1,7 @@
 //! Signals on upcall's threads and fibers: their signal masks, and the limits of handlers there.
 //!
 //! Each case runs in its own process. The file is long because all cases share its helpers.
+#![cfg(unix)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! A signal arriving during work on a service stack is delivered afterwards.
+#![cfg(unix)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

@@ -64,7 +64,9 @@ fn stacks_have_bounds_headroom_and_their_deepest_use() {
         assert!(own.contains(here), "{snapshot}");
         let remaining = own.remaining.expect("the thread's own call is on it");
         assert!(remaining < own.high - own.low && own.low + remaining < here, "{snapshot}");
-        assert!(own.deepest.expect("pages are in memory") >= own.high - here, "{snapshot}");
+        if cfg!(target_os = "linux") {
+            assert!(own.deepest.expect("pages are in memory") >= own.high - here, "{snapshot}");
+        }
     }
     let pooled: Vec<&Stack> = stacks.iter().filter(|stack| stack.kind == StackKind::Pooled).collect();
     assert_eq!(pooled.len(), 1, "{snapshot}");
@@ -73,7 +75,7 @@ fn stacks_have_bounds_headroom_and_their_deepest_use() {
 
 /// On the thread's own stack, if its bounds are known.
 #[test]
-#[cfg(not(stackbounds_no_query))]
+#[cfg(all(target_os = "linux", not(stackbounds_no_query)))]
 fn deep_use_is_seen_after_it_is_over() {
     #[inline(never)]
     fn deep(bytes: usize) -> u8 {

@@ -2,16 +2,18 @@
 
 mod common;
 
-use std::future::{pending, poll_fn, ready};
-use std::pin::{Pin, pin};
+use std::future::{pending, ready};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Counted, FIBERS, Log, child, part, stderr_of_success, time_limit};
+use common::{Counted, FIBERS, Log, time_limit};
+#[cfg(unix)]
+use common::{child, part, stderr_of_success};
 use futures::future::{join, select};
 use futures_lite::future::or;
 use upcall::{downcall_on_fiber, enter, timeout, timer, wait};
@@ -107,6 +109,8 @@ fn a_timer_wakes_who_polled_it_last() {
     thread::spawn(move || drop(timer)).join().unwrap();
 }
 
+/// Where the test harness itself does without threads.
+#[cfg(unix)]
 #[test]
 fn without_a_thread_for_timers_other_futures_are_polled() {
     const NAME: &str = "without_a_thread_for_timers_other_futures_are_polled";
@@ -129,6 +133,7 @@ fn without_a_thread_for_timers_other_futures_are_polled() {
     assert!(start.elapsed() >= 4 * TICK);
 }
 
+#[cfg(unix)]
 #[test]
 fn a_timeout_goes_on_in_the_child_of_a_fork() {
     const NAME: &str = "a_timeout_goes_on_in_the_child_of_a_fork";
@@ -137,8 +142,9 @@ fn a_timeout_goes_on_in_the_child_of_a_fork() {
         return;
     }
     timeout(TICK, pending::<()>()).unwrap_err();
-    let mut began = pin!(timer(4 * TICK));
-    let polled = wait(poll_fn(|context| Poll::Ready(began.as_mut().poll(context).is_ready())));
+    let mut began = std::pin::pin!(timer(4 * TICK));
+    let polled =
+        wait(std::future::poll_fn(|context| std::task::Poll::Ready(began.as_mut().poll(context).is_ready())));
     assert!(!polled);
     // SAFETY: the child calls only upcall, which supports children of a fork, and `_exit`.
     let child = unsafe { libc::fork() };

@@ -2,15 +2,14 @@
 
 mod common;
 
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use common::{FIBERS, child, part, stderr_of_success, time_limit};
 use upcall::{enter, sleep, timer, wait};
 
-const NAP: Duration = Duration::from_millis(150);
+const NAP: Duration = Duration::from_millis(400);
 
 /// Runs `test` in a child process, and returns the child's stderr. In the child, returns `None`.
 fn said(test: &str, milliseconds: &str) -> Option<String> {
@@ -21,8 +20,8 @@ fn said(test: &str, milliseconds: &str) -> Option<String> {
 #[test]
 fn a_blocked_wait_is_told_once_for_each_place() {
     const NAME: &str = "a_blocked_wait_is_told_once_for_each_place";
-    if let Some(told) = said(NAME, "30") {
-        assert_eq!(told.matches("has blocked its thread for 30ms").count(), 2, "{told}");
+    if let Some(told) = said(NAME, "100") {
+        assert_eq!(told.matches("has blocked its thread for 100ms").count(), 2, "{told}");
         assert!(told.contains(&format!("upcall: the wait at {}:", file!())), "{told}");
         assert!(told.contains("it waits for async_channel::Recv<"), "{told}");
         assert!(told.contains("UPCALL_WAIT_WARNING=0"), "{told}");
@@ -66,11 +65,11 @@ fn fibers_behind_a_blocked_one_are_told() {
     upcall::config().workers(1).install().unwrap();
     let others = [(); 2].map(|()| FIBERS.spawn(|| sleep(Duration::from_millis(10))));
     sleep(Duration::from_millis(2));
-    let (mut reader, mut writer) = UnixStream::pair().unwrap();
-    let blocks = FIBERS.spawn(move || reader.read_exact(&mut [0]).unwrap());
+    let (sender, receiver) = mpsc::channel();
+    let blocks = FIBERS.spawn(move || receiver.recv().unwrap());
     thread::sleep(Duration::from_millis(500));
     assert!(others.iter().all(|other| !other.is_finished()), "they are behind it");
-    writer.write_all(b"x").unwrap();
+    sender.send(()).unwrap();
     blocks.join().unwrap();
     others.into_iter().for_each(|other| other.join().unwrap());
 }

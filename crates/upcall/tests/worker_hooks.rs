@@ -46,6 +46,27 @@ fn counts() -> (usize, usize) {
     (STARTED.load(SeqCst), ENDED.load(SeqCst))
 }
 
+/// Forks. The hooks run in the child, too.
+#[cfg(unix)]
+fn forks() {
+    // SAFETY: the child calls only upcall, which supports children of a fork, and `_exit`.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let before = counts();
+        let again = FIBERS.spawn(|| HERE.get()).join().is_ok_and(|here| here == 1);
+        let well = again
+            && before.1 == 0
+            && shutdown(Duration::from_secs(10)).is_ok()
+            && counts() == (before.0 + 1, 1);
+        // SAFETY: `_exit` takes no pointers, and runs no exit handlers of the parent.
+        unsafe { libc::_exit(i32::from(!well)) };
+    }
+    let mut status = 0;
+    // SAFETY: `status` is valid for writing, and `child` is an unreaped child of this process.
+    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+    assert_eq!(status, 0);
+}
+
 fn run(case: &str) {
     let start = match case {
         "panics" => panics,
@@ -72,23 +93,9 @@ fn run(case: &str) {
             thread::yield_now();
         }
     }
+    #[cfg(unix)]
     if case == "forks" {
-        // SAFETY: the child calls only upcall, which supports children of a fork, and `_exit`.
-        let child = unsafe { libc::fork() };
-        if child == 0 {
-            let before = counts();
-            let again = FIBERS.spawn(|| HERE.get()).join().is_ok_and(|here| here == 1);
-            let well = again
-                && before.1 == 0
-                && shutdown(Duration::from_secs(10)).is_ok()
-                && counts() == (before.0 + 1, 1);
-            // SAFETY: `_exit` takes no pointers, and runs no exit handlers of the parent.
-            unsafe { libc::_exit(i32::from(!well)) };
-        }
-        let mut status = 0;
-        // SAFETY: `status` is valid for writing, and `child` is an unreaped child of this process.
-        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
-        assert_eq!(status, 0);
+        forks();
     }
     FIBERS.spawn(|| sleep(Duration::from_millis(1))).join().unwrap();
     shutdown(Duration::from_secs(10)).unwrap();
@@ -102,7 +109,8 @@ fn hooks() {
         return run(&case);
     }
     let _limit = time_limit("hooks");
-    for case in ["plain", "panics", "spawns", "more", "forks"] {
+    let cases = ["plain", "panics", "spawns", "more"].into_iter().chain(cfg!(unix).then_some("forks"));
+    for case in cases {
         let said = stderr_of_success(&child("hooks", case, &[]));
         assert_eq!(
             said.contains("upcall: the hook worker_start panicked"),

@@ -7,31 +7,12 @@ use std::ptr::{self, NonNull};
 use std::rc::Rc;
 use std::thread;
 
-use corosensei::stack::{Stack, StackPointer};
 use corosensei::{Coroutine as Corosensei, CoroutineResult, Yielder};
 use upcall::coroutines::{self, Coroutine, Host, Resumed};
 
+use crate::common::sys::{event_of_coroutines, is_signalled};
 use crate::common::{FIBERS, time_limit};
-
-/// The stack of a coroutine; upcall knows nothing of it.
-struct Memory(Box<[u128]>);
-
-impl Memory {
-    fn new() -> Self {
-        Self(vec![0; (256 << 10) / size_of::<u128>()].into_boxed_slice())
-    }
-}
-
-// SAFETY: the memory is the box's, aligned to 16 bytes. No test overflows it.
-unsafe impl Stack for Memory {
-    fn base(&self) -> StackPointer {
-        StackPointer::new(self.0.as_ptr_range().end as usize).expect("not null")
-    }
-
-    fn limit(&self) -> StackPointer {
-        StackPointer::new(self.0.as_ptr() as usize).expect("not null")
-    }
-}
+use crate::memory::Memory;
 
 /// One coroutine of the host.
 pub struct Task {
@@ -84,7 +65,7 @@ pub fn go(f: impl FnOnce() + 'static) -> Rc<Task> {
     let task =
         Rc::new(Task { code: RefCell::new(None), yielder: Cell::new(ptr::null()), killed: Cell::new(false) });
     let own = Rc::downgrade(&task);
-    *task.code.borrow_mut() = Some(Corosensei::with_stack(Memory::new(), move |yielder, ()| {
+    *task.code.borrow_mut() = Some(Corosensei::with_stack(Memory::new(256 << 10), move |yielder, ()| {
         own.upgrade().expect("it runs").yielder.set(yielder);
         f();
     }));
@@ -112,8 +93,7 @@ pub fn kill(task: &Rc<Task>) {
 
 /// Runs all coroutines to their ends.
 pub fn run_all() {
-    use std::os::fd::AsRawFd;
-    let fd = coroutines::fd().unwrap().as_raw_fd();
+    let event = event_of_coroutines();
     loop {
         while let Some(task) = QUEUE.with_borrow_mut(VecDeque::pop_front) {
             run(task);
@@ -121,9 +101,7 @@ pub fn run_all() {
         if SUSPENDED.with_borrow(Vec::is_empty) {
             return;
         }
-        let mut fds = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-        // SAFETY: one valid `pollfd`.
-        assert_eq!(unsafe { libc::poll(&mut fds, 1, 10_000) }, 1, "none can go on");
+        assert!(is_signalled(event, 10_000), "none can go on");
         coroutines::run_ready(usize::MAX);
     }
 }

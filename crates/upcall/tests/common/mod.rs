@@ -1,9 +1,13 @@
 //! Helpers shared by the tests. Each test program uses some of them.
 #![allow(dead_code)]
 
+#[cfg_attr(unix, path = "unix.rs")]
+#[cfg_attr(windows, path = "windows.rs")]
+pub mod sys;
+
 use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
-use std::ffi::{c_int, c_void};
+use std::ffi::{OsStr, c_int, c_void};
 use std::future::Future;
 use std::io::Write;
 use std::pin::Pin;
@@ -43,9 +47,11 @@ const CHILD: &str = "UPCALL_TEST_CHILD";
 /// Runs `part` of `test`, a test of this program, in a child process.
 pub fn child(test: &str, part: &str, variables: &[(&str, &str)]) -> Output {
     let program = std::env::current_exe().expect("a test program knows where it is");
-    let mut command = Command::new("env");
     // Empty, or an emulator for programs of another architecture.
-    command.args(std::env::var("TEST_RUNNER").unwrap_or_default().split_whitespace()).arg(program);
+    let runner = std::env::var("TEST_RUNNER").unwrap_or_default();
+    let mut words = runner.split_whitespace().map(OsStr::new).chain([program.as_os_str()]);
+    let mut command = Command::new(words.next().expect("one word at least"));
+    command.args(words);
     command.args([test, "--exact", "--nocapture", "--test-threads=1"]);
     command.env(CHILD, part).envs(variables.iter().copied()).output().expect("it can be started")
 }
@@ -156,6 +162,11 @@ impl<'a> Comparator<'a> {
         }
     }
 }
+
+/// A comparator with its data as the first argument.
+pub type DataFirst = unsafe extern "C" fn(*mut c_void, *const c_void, *const c_void) -> c_int;
+/// A comparator with its data as the last argument.
+pub type DataLast = unsafe extern "C" fn(*const c_void, *const c_void, *mut c_void) -> c_int;
 
 /// Pseudorandom numbers by xorshift, in the same sequence each time.
 pub struct Random(u64);
