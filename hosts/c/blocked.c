@@ -123,6 +123,7 @@ static void extra_workers_go(void) {
     CHECK(guest_join(guest_spawn(sleep_100, NULL)) == 0);
 }
 
+#ifndef _WIN32
 /* ---- masks and names ---- */
 
 static int check_thread(void *name_begins) {
@@ -190,13 +191,16 @@ static void masks_and_names(void) {
     CHECK(guest_join(guest_spawn_on_fiber("signals", signal_process, (void *)200)) == 0);
     CHECK(handled == 400);
 }
+#endif
 
 int main(int argc, char **argv) {
     static const struct named_case cases[] = {
         {"begins", begins},
         {"kept_by_stuck_worker", kept_by_stuck_worker},
         {"extra_workers_go", extra_workers_go},
+#ifndef _WIN32
         {"masks_and_names", masks_and_names},
+#endif
         {NULL, NULL},
     };
     return run_case(cases, argc, argv);

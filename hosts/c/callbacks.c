@@ -3,8 +3,10 @@
 #include "host.h"
 
 #include <search.h>
+#ifndef _WIN32
 #include <setjmp.h>
 #include <sys/wait.h>
+#endif
 
 static int call(struct guest_closure c, int number) { return c.call(c.data, number); }
 static void destroy(struct guest_closure c) { c.destroy(c.data); }
@@ -244,6 +246,7 @@ static int leave_suspended(const struct guest_closure *closure) {
 
 static void scope_ends_too_soon(void) { guest_lend_calling(yield_in_call, leave_suspended); }
 
+#ifndef _WIN32
 /* Calls that C abandons by longjmp: the scope ends all the same, and waits for none of them. */
 static jmp_buf out;
 
@@ -280,6 +283,7 @@ static void scope_with_jumps(void) {
     CHECK(guest_lend_calling(jump_out, jump_last) == 8);
     CHECK(call(lent, 1) == -1);
 }
+#endif
 
 static void waits(void) {
     struct guest_closure waiter = guest_waiter();
@@ -316,6 +320,7 @@ static void dereferenced(void) {
     (void)*account;
 }
 
+#ifndef _WIN32
 /* Use in the child of a fork, while another thread of the parent makes and frees objects. */
 static volatile int stop;
 
@@ -348,6 +353,7 @@ static void forked(void) {
     CHECK(pthread_join(thread, NULL) == 0);
     CHECK(guest_account_close(account) == 40 && call(adder, 1) == 2);
 }
+#endif
 
 /* Use in key destructors, in each of their rounds, and at exit. */
 static pthread_key_t key;
@@ -399,13 +405,15 @@ int main(int argc, char **argv) {
         {"bombs", bombs},
         {"lent_by_rust", lent_by_rust},
         {"scope_ends_too_soon", scope_ends_too_soon},
-        {"scope_with_jumps", scope_with_jumps},
         {"waits", waits},
         {"accounts", accounts},
         {"dereferenced", dereferenced},
-        {"forked", forked},
         {"key_destructors", key_destructors},
         {"at_exit", at_exit_case},
+#ifndef _WIN32
+        {"scope_with_jumps", scope_with_jumps},
+        {"forked", forked},
+#endif
         {NULL, NULL},
     };
     return run_case(cases, argc, argv);

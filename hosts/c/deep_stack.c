@@ -1,17 +1,9 @@
 /* Upcalls at very different depths of one stack, and with almost no stack remaining. */
 #include "host.h"
 
+#ifndef _WIN32
 #include <sys/resource.h>
-
-static uintptr_t low_end(void) {
-    pthread_attr_t attr;
-    void *low;
-    size_t size;
-    CHECK(pthread_getattr_np(pthread_self(), &attr) == 0);
-    CHECK(pthread_attr_getstack(&attr, &low, &size) == 0);
-    pthread_attr_destroy(&attr);
-    return (uintptr_t)low;
-}
+#endif
 
 static int results[3];
 
@@ -127,6 +119,7 @@ static void sized(void) {
     CHECK(guest_with_stack(0, returns_7, NULL) == 7);
 }
 
+#ifndef _WIN32
 static void out_of_memory(void) {
     char message[256];
     CHECK(guest_use_sized_stack((size_t)-1, 1) == -1);
@@ -141,7 +134,6 @@ static void out_of_memory(void) {
     CHECK(guest_use_sized_stack(1 << 20, 1 << 19) == 0);
     CHECK(guest_call_pooled(returns_7, NULL) == 7);
 }
-
 /* ---- the caller's stack used by a call before it continues on another stack ---- */
 
 enum { PAINT = 0xa5, PAINTED = 64 << 10 };
@@ -208,6 +200,7 @@ static void takes(void) {
     CHECK(guest_call_pooled(returns_7, NULL) == 7);
     on_thread(NULL, 0, takes_there, NULL);
 }
+#endif
 
 int main(int argc, char **argv) {
     static const struct named_case cases[] = {
@@ -218,8 +211,10 @@ int main(int argc, char **argv) {
         {"different_depths", different_depths},
         {"caller_refused", caller_refused},
         {"sized", sized},
+#ifndef _WIN32
         {"out_of_memory", out_of_memory},
         {"takes", takes},
+#endif
         {NULL, NULL},
     };
     return run_case(cases, argc, argv);

@@ -73,7 +73,7 @@ static void check_refused(void) {
     CHECK(guest_where(&where) == -1 && guest_yield() == -1 && here() == -1);
     CHECK(upcall_local_begin() == -1 && last_panic_says(why));
     CHECK(upcall_local_spawn(NULL, NULL) == -1 && upcall_local_run_ready(1) == -1);
-    CHECK(upcall_local_fd() == -1 && upcall_local_end() == -1);
+    CHECK(local_event() == NO_EVENT && upcall_local_end() == -1);
 }
 
 static int inner(void *argument) {
@@ -249,7 +249,7 @@ static void ended_at_any_moment(void) {
  * deferred until the thread has finished that wait. */
 static void end_from_inside(void *channel) {
     CHECK(upcall_local_end() == 0);
-    CHECK(upcall_local_fd() == -1 && upcall_local_begin() == -1);
+    CHECK(local_event() == NO_EVENT && upcall_local_begin() == -1);
     note('e');
     CHECK(guest_send(channel, 3) == 0);
     CHECK(guest_receive(never) == -1);
@@ -303,20 +303,20 @@ static void thread_exit(void) {
         check_happened(locals_go_first() ? "wiloltk" : "wkilolt");
         CHECK(guest_attached_threads() == 1 && guest_stacks_in_use() == in_use);
         if (i == 0)
-            descriptors = entries("/proc/self/fd");
+            descriptors = open_descriptors();
     }
-    CHECK(entries("/proc/self/fd") == descriptors);
+    CHECK(open_descriptors() == descriptors);
 }
 
 /* The process exits, from main and from the middle of a fiber. */
-static void tell(void) {
+static void tell_end(void) {
     if (has_happened("wiloltk") || has_happened("wilolt"))
         puts("ended at exit");
 }
 
 static void process_exit(void) {
     static struct dive dive = {here, 0};
-    atexit(tell);
+    atexit(tell_end);
     CHECK(pthread_key_create(&key, call_at_exit) == 0);
     never = guest_channel_new(1);
     exits_unended(&dive);

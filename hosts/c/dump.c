@@ -1,7 +1,9 @@
 /* upcall_dump writes a snapshot of the process to a file descriptor. */
 #include "host.h"
 
+#ifndef _WIN32
 #include <fcntl.h>
+#endif
 
 /* The text of the last dump. */
 static char text[1 << 16];
@@ -9,7 +11,9 @@ static char text[1 << 16];
 static void dump(void) {
     int ends[2];
     CHECK(pipe(ends) == 0);
+#ifndef _WIN32
     CHECK(fcntl(ends[1], F_SETPIPE_SZ, sizeof text) >= (int)sizeof text);
+#endif
     CHECK(upcall_dump(ends[1]) == 0);
     close(ends[1]);
     ssize_t size = read(ends[0], text, sizeof text - 1);

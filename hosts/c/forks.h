@@ -5,7 +5,9 @@
 
 #include "host.h"
 
+#ifndef _WIN32
 #include <sys/wait.h>
+#endif
 
 static __attribute__((unused)) int returns_7(void *unused) {
     (void)unused;
@@ -48,6 +50,7 @@ static __attribute__((unused)) void *starts_afresh_on_thread(void *unused) {
     return unused;
 }
 
+#ifndef _WIN32
 /* Forks, runs `child` in the child, and exits there. An alarm kills a hanging child. */
 static __attribute__((unused)) void in_child(void (*child)(void)) {
     fflush(NULL);
@@ -65,6 +68,7 @@ static __attribute__((unused)) void in_child(void (*child)(void)) {
         fprintf(stderr, "the child ended with status %#x\n", status);
     CHECK(status == 0);
 }
+#endif
 
 static __attribute__((unused)) void all_is_right(void) {
     calls_are_right();

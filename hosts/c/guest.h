@@ -115,7 +115,7 @@ int guest_end_when_stopped(void);
 /* Functions called by signal handlers at any moment: src/interrupted.rs. */
 int guest_panic_is_taken(bool pooled);
 int guest_is_raised(bool pooled, void (*callback)(void));
-/* A write to a closed pipe, with SIGPIPE or without: src/signals.rs. */
+/* A write to a closed pipe, with SIGPIPE or without: src/unix.rs. */
 int guest_write_to_nobody(bool kept_off);
 /* Functions abandoned by C in the middle of a wait, a poll or the use of a value: src/jumped.rs. */
 int guest_poll_calls(guest_callback callback, void *argument);

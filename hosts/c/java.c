@@ -24,15 +24,6 @@ static __attribute__((noinline)) int down(uintptr_t end) {
     return (uintptr_t)frame > end ? down(end) + frame[0] : frame[0];
 }
 
-static uintptr_t low_end(void) {
-    pthread_attr_t attr;
-    void *low;
-    size_t size;
-    CHECK(pthread_getattr_np(pthread_self(), &attr) == 0 && pthread_attr_getstack(&attr, &low, &size) == 0);
-    pthread_attr_destroy(&attr);
-    return (uintptr_t)low;
-}
-
 /* A thread of the host's, attached first to upcall or first to the JVM. */
 static void *attached(void *upcall_first) {
     JNIEnv *env;

@@ -1,7 +1,9 @@
 /* Memory returned by Rust, owned and freed by C. */
 #include "host.h"
 
+#ifndef _WIN32
 #include <sys/wait.h>
+#endif
 
 static void strings_and_arrays(void) {
     char *text = guest_memory_text("owned by C");
@@ -25,6 +27,7 @@ static void wrongly_freed(void) {
     CHECK(guest_memory_numbers(3, NULL) == NULL && last_panic_says("a pointer is null"));
 }
 
+#ifndef _WIN32
 static void *many(void *unused) {
     for (int i = 0; i < 2000; i++) {
         char *text = guest_memory_text("one of many");
@@ -54,12 +57,15 @@ static void forked(void) {
         CHECK(pthread_join(others[i], NULL) == 0);
     CHECK(upcall_memory_free(text) == 0);
 }
+#endif
 
 int main(int argc, char **argv) {
     static const struct named_case cases[] = {
         {"strings_and_arrays", strings_and_arrays},
         {"wrongly_freed", wrongly_freed},
+#ifndef _WIN32
         {"forked", forked},
+#endif
         {NULL, NULL},
     };
     return run_case(cases, argc, argv);

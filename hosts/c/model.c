@@ -6,8 +6,9 @@
  * that ended it. */
 #include "host.h"
 
-#include <poll.h>
+#ifndef _WIN32
 #include <setjmp.h>
+#endif
 
 enum { SLOTS = 8, STREAMS = 8 };
 
@@ -34,7 +35,9 @@ struct stream {
     char runs_on; /* 't'hread, 'f'iber, 's'ystem stack of a worker */
     int next, count, capacity;
     struct step *steps;
+#ifndef _WIN32
     jmp_buf **jumps; /* by frame */
+#endif
     struct coroutine coroutines[SLOTS];
     struct memory stacks[SLOTS];
     void *registrations[SLOTS];
@@ -51,8 +54,8 @@ static guest_channel *channels[STREAMS][STREAMS];
 
 static const struct step *taken(struct stream *s) { return &s->steps[s->next - 1]; }
 
-static __attribute__((noreturn)) void wrong(struct stream *s, const char *what, long expected, long found) {
-    fprintf(stderr, "program %d, thread %d, step %d '%c': %s is %ld, not %ld\n", program, s->number, s->next - 1,
+static __attribute__((noreturn)) void wrong(struct stream *s, const char *what, intptr_t expected, intptr_t found) {
+    fprintf(stderr, "program %d, thread %d, step %d '%c': %s is %zd, not %zd\n", program, s->number, s->next - 1,
             taken(s)->what, what, found, expected);
     fflush(NULL);
     _exit(1);
@@ -60,7 +63,7 @@ static __attribute__((noreturn)) void wrong(struct stream *s, const char *what, 
 
 #define EXPECT(s, what, expected, found)                        \
     do {                                                        \
-        long expected_ = (expected), found_ = (found);          \
+        intptr_t expected_ = (expected), found_ = (found);         \
         if (expected_ != found_)                                \
             wrong(s, what, expected_, found_);                  \
     } while (0)
@@ -89,13 +92,16 @@ static void ended_by_panic(struct stream *s, int answer, const char *caught) {
 /* A frame of C. */
 struct frame {
     int id;
+#ifndef _WIN32
     jmp_buf jump;
+#endif
     volatile int pattern[16];
 };
 
 static int run_steps(void *stream);
 static void in_coroutine(struct coroutine *c, void *stream);
 
+#ifndef _WIN32
 /* ---- signals of a scheduler: their handlers take the next steps ---- */
 
 /* The code interrupted by the next signal. */
@@ -131,6 +137,7 @@ static int interrupted_in_rust(struct stream *s) {
     unblock();
     return guest_call_plain(raises, &(struct interruption){.s = s});
 }
+#endif
 
 /* Defined in model_catch.cpp, if there is a C++ compiler. */
 int model_in_exception(bool caught, int number, guest_callback steps, void *stream) __attribute__((weak));
@@ -160,7 +167,9 @@ static void call(struct stream *s, const struct step *step) {
     case 't': return ended(s, guest_call_plain_then(run_steps, run_steps, s));
     case 'w': return ended(s, guest_with_stack(step->b, run_steps, s));
     case 'u': return ended(s, guest_use_and_call(step->b, run_steps, s));
+#ifndef _WIN32
     case 's': return ended(s, interrupted_in_rust(s));
+#endif
     case 'e': return ended(s, guest_call_on_own_fiber(in_exception, s));
     case 'P': return ended(s, guest_poll_calls(run_steps, s));
     case 'l': return ended(s, guest_call_using_fiber_local(step->enters, run_steps, s));
@@ -191,7 +200,7 @@ static void check_where(struct stream *s, const struct step *step) {
     if (step->a != 'a')
         EXPECT(s, "being on the own stack", step->a == 'o', where.own);
     if (step->a == 'r')
-        EXPECT(s, "being on the registered stack", (long)s->stacks[step->b].base, (long)where.low);
+        EXPECT(s, "being on the registered stack", (intptr_t)s->stacks[step->b].base, (intptr_t)where.low);
     if (step->a == 'p')
         EXPECT(s, "being on this stack", 0, within(where.low, where.high, &where));
 }
@@ -273,8 +282,8 @@ static int suspending_join(struct stream *s, int slot, int fiber) {
 /* Takes the coroutines that can go on. Those in the set `ready` must be among them, unless taken
  * before. All are in the set `possible`. */
 static void take_ready(struct stream *s, int ready, int possible) {
-    struct pollfd fd = {upcall_coroutines_fd(), POLLIN, 0};
-    EXPECT(s, "being readable", 1, !(ready & ~s->told) || poll(&fd, 1, 0) == 1);
+    event told = coroutines_event();
+    EXPECT(s, "being readable", 1, !(ready & ~s->told) || is_signalled(told, 0));
     for (void *next; upcall_coroutines_next_ready(&next) == 1;) {
         long slot = (struct coroutine *)next - s->coroutines;
         EXPECT(s, "a coroutine that waits", 1, slot >= 0 && slot < SLOTS && possible >> slot & 1);
@@ -282,7 +291,7 @@ static void take_ready(struct stream *s, int ready, int possible) {
         s->told |= 1 << slot;
     }
     EXPECT(s, "the set that can go on", ready, ready & s->told);
-    EXPECT(s, "being readable", 0, poll(&fd, 1, 0));
+    EXPECT(s, "being readable", 0, is_signalled(told, 0));
 }
 
 struct food {
@@ -314,6 +323,7 @@ static void feed_coroutine(struct stream *s, const struct step *step) {
     }
 }
 
+#ifndef _WIN32
 static __thread jmp_buf out_of_wait;
 
 static void leave_wait(int signal) {
@@ -330,6 +340,7 @@ static void leave_a_wait(struct stream *s) {
     if (!_setjmp(out_of_wait))
         EXPECT(s, "coming back", 0, guest_poll_calls_plain(raises_to_leave, NULL) + 1);
 }
+#endif
 
 /* Other fibers of a worker share its thread-local, so there its value is unknown. */
 static void use_thread_local(struct stream *s, int way, int number) {
@@ -351,7 +362,10 @@ static int take(struct stream *s, const struct step *step) {
     case 'w': check_where(s, step); break;
     case 'o': EXPECT(s, "the number of open downcalls", step->a, guest_open_downcalls()); break;
     case 'g': register_briefly(s); break;
+#ifndef _WIN32
     case 'j': _longjmp(*s->jumps[step->a], 1);
+    case 'J': leave_a_wait(s); break;
+#endif
     case 's': start(s, step->a, step->b); resume(s, step->a); break;
     case 'e': resume(s, step->a); break;
     case 'y': coroutine_yield(&s->coroutines[step->a]); return s->elsewhere;
@@ -370,7 +384,6 @@ static int take(struct stream *s, const struct step *step) {
     case 'a': ended(s, guest_receive(s->gates[step->a])); break;
     case 'z': ended(s, guest_yield()); break;
     case 'X': check_exceptions(s, step); break;
-    case 'J': leave_a_wait(s); break;
     case 'l': use_thread_local(s, step->a, step->b); break;
     case 'L': ended(s, guest_add_to_fiber_local(step->a)); break;
     case 'Z': ended(s, guest_add_around_yield(step->a)); break;
@@ -390,10 +403,12 @@ static int run_steps(void *stream) {
     if (s->elsewhere)
         return 0;
     struct frame frame = {.id = s->next ? taken(s)->enters : 1};
-    s->jumps[frame.id] = &frame.jump;
     for (int i = 0; i < 16; i++)
         frame.pattern[i] = frame.id + i;
+#ifndef _WIN32
+    s->jumps[frame.id] = &frame.jump;
     _setjmp(frame.jump);
+#endif
     for (;;) {
         const struct step *step = &s->steps[s->next++];
         EXPECT(s, "the frame of C that runs", step->frame, frame.id);
@@ -490,7 +505,9 @@ static void read_stream(struct stream *s, int number) {
     if (s->count + 2 > s->capacity) {
         s->capacity = 2 * s->count + 2;
         CHECK((s->steps = realloc(s->steps, s->capacity * sizeof *s->steps)));
+#ifndef _WIN32
         CHECK((s->jumps = realloc(s->jumps, s->capacity * sizeof *s->jumps)));
+#endif
     }
     for (int i = 0; i < s->count; i++) {
         struct step *step = &s->steps[i];
@@ -503,8 +520,7 @@ static void read_stream(struct stream *s, int number) {
 }
 
 /* A program takes some milliseconds. One that never ends is a failure. */
-static void too_long(int signal) {
-    (void)signal;
+static void too_long(void) {
     fprintf(stderr, "program %d has not ended:", program);
     for (int i = 0; i < stream_count; i++)
         fprintf(stderr, " thread %d is in step %d;", i, streams[i].next - 1);
@@ -515,14 +531,15 @@ static void too_long(int signal) {
 int main(int argc, char **argv) {
     int leaves, hooks;
     CHECK(argc == 2);
-    signal(SIGALRM, too_long);
+#ifndef _WIN32
     CHECK(sigaction(SIGUSR1, &(struct sigaction){.sa_handler = leave_wait, .sa_flags = SA_NODEFER}, NULL) == 0);
     CHECK(sigaction(SIGUSR2, &(struct sigaction){.sa_handler = handle, .sa_flags = SA_NODEFER}, NULL) == 0);
+#endif
     guest_panic_silently();
     while (scanf("%d %d %d %d", &program, &stream_count, &leaves, &hooks) == 4) {
         for (int i = 0; i < stream_count; i++)
             read_stream(&streams[i], i);
-        alarm(atoi(argv[1]));
+        end_after((unsigned)atoi(argv[1]), too_long);
         run_program(leaves, hooks);
         printf("%d\n", program);
         fflush(stdout);

@@ -3,9 +3,19 @@
  * At the first return into Rust, upcall reports the function by name and aborts. */
 #include "host.h"
 
-/* A fixed address for the coroutine's stack, to be found in messages. */
-#define LOW ((char *)0x20000000)
-enum { SIZE = 256 << 10 };
+enum { BYTES = 256 << 10 };
+
+#ifdef _WIN32
+static char *stack_new(void) { return memory_new(GUARDED, BYTES).base; }
+#else
+/* The stack of the coroutine has a fixed address, to be found in messages. */
+static char *stack_new(void) {
+    char *low = (char *)0x20000000;
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
+    CHECK(mmap(low, BYTES, PROT_READ | PROT_WRITE, flags, -1, 0) == low);
+    return low;
+}
+#endif
 
 static struct coroutine moved;
 
@@ -16,7 +26,7 @@ static int yields(void *unused) {
 }
 
 static void *suspends(void *unused) {
-    pthread_setname_np(pthread_self(), "first");
+    name_thread("first");
     coroutine_resume(&moved);
     return unused;
 }
@@ -34,7 +44,7 @@ static int goes_on_deeper(void *unused) { return guest_call_pooled(goes_on, unus
 static int is(const char *what) { return strstr(getenv("HOST_MOVE"), what) != NULL; }
 
 static void *resumes(void *unused) {
-    pthread_setname_np(pthread_self(), "second");
+    name_thread("second");
     if (is("attached"))
         CHECK(guest_empty() == 0);
     if (is("inside"))
@@ -44,11 +54,10 @@ static void *resumes(void *unused) {
 }
 
 static void moves(void (*body)(struct coroutine *, void *), int registered) {
-    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
-    CHECK(mmap(LOW, SIZE, PROT_READ | PROT_WRITE, flags, -1, 0) == LOW);
+    char *low = stack_new();
     if (registered)
-        CHECK(upcall_stack_register(LOW, SIZE, "the coroutine's") == 0);
-    coroutine_init(&moved, LOW, SIZE, body, NULL);
+        CHECK(upcall_stack_register(low, BYTES, "the coroutine's") == 0);
+    coroutine_init(&moved, low, BYTES, body, NULL);
     /* The second thread may well get the stack, thread pointer and pthread_t of an exited first
      * one. */
     if (is("exited"))
@@ -94,7 +103,7 @@ MOVES(inner_on_fiber, 0, guest_moving_on_fiber(nested, NULL))
 
 /* The coroutine runs a thread, and this thread continues on the first thread's own stack. */
 static void *takes_over(void *unused) {
-    pthread_setname_np(pthread_self(), "second");
+    name_thread("second");
     if (is("attached"))
         CHECK(guest_empty() == 0);
     if (is("inside"))
@@ -115,8 +124,8 @@ static int leaves(void *unused) {
 }
 
 static void own_stack(void) {
-    pthread_setname_np(pthread_self(), "first");
-    coroutine_init(&moved, (char *)malloc(SIZE), SIZE, passes_on, NULL);
+    name_thread("first");
+    coroutine_init(&moved, memory_new(MALLOCED, BYTES).base, BYTES, passes_on, NULL);
     guest_moving(leaves, NULL);
 }
 

@@ -1,9 +1,11 @@
 /* The bytes remaining on C's current stack. */
 #include "host.h"
 
+#ifndef _WIN32
 #include <linux/seccomp.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#endif
 
 enum { FRAME = 4096 };
 
@@ -28,11 +30,11 @@ static __attribute__((noinline)) void use(ptrdiff_t bytes) {
         used[i] = 1;
 }
 
-static void *on_pthread(void *size) {
-    ptrdiff_t left = upcall_stack_remaining(), all = (ptrdiff_t)size;
+static void *on_pthread(void *unused) {
+    ptrdiff_t left = upcall_stack_remaining(), all = (ptrdiff_t)((uintptr_t)&left - low_end());
     if (no_query()) {
         CHECK(left == -1);
-        return NULL;
+        return unused;
     }
     CHECK(left <= all && left > all - (16 << 10));
     CHECK(deeper(10) > 0);
@@ -44,15 +46,13 @@ static void *on_pthread(void *size) {
     CHECK(upcall_thread_detach() == 0 && guest_attached_threads() == 0);
     ptrdiff_t again = upcall_stack_remaining();
     CHECK(again <= left + 256 && again >= left - 256);
-    return NULL;
+    return unused;
 }
 
 static void own_stack(void) {
-    struct memory stack = memory_new(GUARDED, 256 << 10);
-    on_thread(stack.base, stack.size, on_pthread, (void *)stack.size);
+    on_thread(NULL, 256 << 10, on_pthread, NULL);
     CHECK(guest_attached_threads() == 0);
     CHECK(no_query() ? upcall_stack_remaining() == -1 : deeper(100) > 1 << 20);
-    memory_free(stack);
 }
 
 static size_t registered_size;
@@ -114,7 +114,6 @@ static void inside_calls(void) {
 }
 
 /* A thread's first question, with little stack remaining. It asks the system. */
-static struct memory small;
 static ptrdiff_t left_there;
 
 /* No CHECK in here: printing a failure takes more stack than remains. */
@@ -122,17 +121,16 @@ static void asks(void) { left_there = upcall_stack_remaining(); }
 
 static void *on_small_stack(void *argument) {
     ptrdiff_t left = unoptimised() ? 4096 : 1024;
-    with_left((uintptr_t)small.base, left, asks);
+    with_left(low_end(), left, asks);
     CHECK(no_query() ? left_there == -1 : left_there > left - 512 && left_there < left + 512);
     return argument;
 }
 
 static void little_stack(void) {
-    small = memory_new(GUARDED, 256 << 10);
-    on_thread(small.base, small.size, on_small_stack, NULL);
-    memory_free(small);
+    on_thread(NULL, 256 << 10, on_small_stack, NULL);
 }
 
+#ifndef _WIN32
 /* ---- without a system call ---- */
 
 static void ask_repeatedly(int undescribed) {
@@ -163,6 +161,7 @@ static void repeated_on_coroutine(void) {
     coroutine_init(&c, stack.base, stack.size, ask_on_coroutine, NULL);
     coroutine_resume(&c);
 }
+#endif
 
 int main(int argc, char **argv) {
     static const struct named_case cases[] = {
@@ -170,8 +169,10 @@ int main(int argc, char **argv) {
         {"coroutines", coroutines},
         {"inside_calls", inside_calls},
         {"little_stack", little_stack},
+#ifndef _WIN32
         {"repeated_on_own_stack", repeated_on_own_stack},
         {"repeated_on_coroutine", repeated_on_coroutine},
+#endif
         {NULL, NULL},
     };
     return run_case(cases, argc, argv);

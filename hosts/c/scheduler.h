@@ -1,11 +1,9 @@
 /* A scheduler of coroutines in C, and its hooks for upcall.
  *
  * One thread, one scheduler. Its loop runs the coroutines in its queue, takes ready ones from
- * upcall, and sleeps in poll(2) when there are none. */
+ * upcall, and waits for their event when there are none. */
 #ifndef SCHEDULER_H
 #define SCHEDULER_H
-
-#include <poll.h>
 
 #include "host.h"
 
@@ -141,11 +139,11 @@ static inline int run_once(void) {
 
 /* Runs all coroutines to their ends. Fails if none can go on for ten seconds. */
 static inline void run_scheduler(void) {
-    struct pollfd fd = {upcall_coroutines_fd(), POLLIN, 0};
-    CHECK(fd.fd >= 0);
+    event ready = coroutines_event();
+    CHECK(ready != NO_EVENT);
     while (live > 0) {
         if (!run_once() && live > 0)
-            CHECK(poll(&fd, 1, 10000) == 1 && fd.revents == POLLIN);
+            CHECK(is_signalled(ready, 10000));
     }
 }
 

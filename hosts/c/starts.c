@@ -1,8 +1,6 @@
 /* A shared object with a constructor that loads a plug-in and waits for a thread's first calls of
  * it. */
-#include "host.h"
-
-#include <dlfcn.h>
+#include "objects.h"
 
 int calls_made;
 
@@ -26,11 +24,8 @@ static void *calls(void *unused) {
 }
 
 static __attribute__((constructor)) void starts(void) {
-    char path[4096];
-    snprintf(path, sizeof path, "%s/first.so", getenv("HOST_PLUGINS"));
-    void *object = dlopen(path, RTLD_NOW);
-    CHECK(object);
-#define FIND(name) CHECK((plugin.name = dlsym(object, #name)) != NULL);
+    void *object = open_object("first");
+#define FIND(name) CHECK((plugin.name = find_symbol(object, #name)) != NULL);
     FUNCTIONS(FIND)
     on_thread(NULL, 0, calls, NULL);
 }

@@ -1,8 +1,6 @@
 /* Waits that suspend the coroutines of a scheduler in C, by its hooks. */
 #include "scheduler.h"
 
-#include <sys/wait.h>
-
 static int ended;
 
 static void begin(void) { CHECK(install_scheduler(0) == 0); }
@@ -90,7 +88,9 @@ static void many(void) {
     int count = set ? atoi(set) : sizeof(void *) < 8 ? 1500 : 10000;
     begin();
     double few = pass_rounds(FEW, ROUNDS * count / FEW < 80 ? ROUNDS * count / FEW : 80);
-    CHECK(pass_rounds(count, ROUNDS) < 4 * few);
+    double all = pass_rounds(count, ROUNDS);
+    /* Windows counts the time of the processor in ticks of 15 ms, too few for this. */
+    CHECK(all < 4 * few || few == 0);
     check_over();
 }
 
@@ -220,6 +220,7 @@ static void registered(void) {
     check_over();
 }
 
+#ifndef _WIN32
 /* ---- a coroutine that begins with a made-up return address, as those of Perl's Coro do ---- */
 
 #ifdef __x86_64__
@@ -263,6 +264,7 @@ static void endless(void) {
     CHECK(ended == 20);
     check_over();
 }
+#endif
 
 /* ---- fibers of ours and coroutines of the host, one inside the other ---- */
 
@@ -440,10 +442,7 @@ static void resumed_too_soon(void) {
 
 /* ---- the descriptor is level-triggered, and quiet afterwards ---- */
 
-static int readable(void) {
-    struct pollfd fd = {upcall_coroutines_fd(), POLLIN, 0};
-    return poll(&fd, 1, 0);
-}
+static int readable(void) { return is_signalled(coroutines_event(), 0); }
 
 static void descriptor(void) {
     begin();
@@ -498,7 +497,6 @@ int main(int argc, char **argv) {
         {"other_threads", other_threads},
         {"nested", nested},
         {"registered", registered},
-        {"endless", endless},
         {"fibers", fibers},
         {"killed", killed},
         {"killed_inside", killed_inside},
@@ -506,6 +504,9 @@ int main(int argc, char **argv) {
         {"resumed_too_soon", resumed_too_soon},
         {"descriptor", descriptor},
         {"misused", misused},
+#ifndef _WIN32
+        {"endless", endless},
+#endif
         {NULL, NULL},
     };
     return run_case(cases, argc, argv);

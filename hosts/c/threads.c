@@ -79,27 +79,24 @@ static void *one_pooled_call(void *argument) {
 }
 
 /* An upcall runs in place if the stack has room for it and for the margin. */
-static void *calls_by_size(void *size) {
+static void *calls_by_size(void *unused) {
     enum { MIN_STACK = 128 << 10, MARGIN = 96 << 10, FRAMES = 16 << 10 };
     struct guest_where where;
+    size_t size = (uintptr_t)&where - low_end();
     CHECK(guest_where(&where) == 0 && where.exact);
     if (!no_query())
-        CHECK(where.own == ((size_t)size >= MIN_STACK + MARGIN + FRAMES));
-    return some_calls(size);
+        CHECK(where.own == (size >= MIN_STACK + MARGIN + FRAMES));
+    return some_calls(unused);
 }
 
 /* The default size of a stack is 8 MiB with glibc, and 128 KiB with musl. */
 static void of_each_size(void) {
-    pthread_attr_t attr;
     pthread_t thread;
-    size_t size;
-    pthread_attr_init(&attr);
-    pthread_attr_getstacksize(&attr, &size);
-    CHECK(pthread_create(&thread, NULL, calls_by_size, (void *)size) == 0);
+    CHECK(pthread_create(&thread, NULL, calls_by_size, NULL) == 0);
     CHECK(pthread_join(thread, NULL) == 0);
-    on_thread(NULL, PTHREAD_STACK_MIN, calls_by_size, (void *)PTHREAD_STACK_MIN);
-    for (size = 64 << 10; size <= 16 << 20; size *= 2)
-        on_thread(NULL, size, calls_by_size, (void *)size);
+    on_thread(NULL, PTHREAD_STACK_MIN, calls_by_size, NULL);
+    for (size_t size = 64 << 10; size <= 16 << 20; size *= 2)
+        on_thread(NULL, size, calls_by_size, NULL);
 }
 
 static void hundred_thousand(void) {

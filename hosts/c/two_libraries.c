@@ -2,10 +2,12 @@
  *
  * As shared libraries, each has its own copy of upcall, with its own answers. Linked into one
  * static library, both use one copy. */
+#define WITHOUT_GUEST
 #include "host.h"
 
-#include <poll.h>
+#ifndef _WIN32
 #include <sys/wait.h>
+#endif
 
 #include "two_libraries.h"
 
@@ -41,7 +43,7 @@ static void messages(void) {
     CHECK(map_thread_attach() == 0 && map_thread_detach() == 0 && map_threads() == 0);
 }
 
-enum { SIZE = 256 << 10 };
+enum { BYTES = 256 << 10 };
 static char *low;
 
 static int cannot_be_unregistered(void *unused) {
@@ -59,7 +61,7 @@ static void on_coroutine(struct coroutine *c, void *unused) {
     CHECK(geo_stack_remaining() == -1 && map_stack_remaining() == -1);
     coroutine_yield(c);
     CHECK(geo_is_in_place() == 1 && map_is_in_place() == 0);
-    CHECK(geo_stack_remaining() > SIZE / 2 && map_stack_remaining() == -1);
+    CHECK(geo_stack_remaining() > BYTES / 2 && map_stack_remaining() == -1);
     coroutine_yield(c);
     CHECK(geo_is_in_place() == 1 && map_is_in_place() == 1);
     CHECK(geo_call(cannot_be_unregistered, NULL) == 7);
@@ -67,14 +69,14 @@ static void on_coroutine(struct coroutine *c, void *unused) {
 }
 
 static void stacks(void) {
-    struct memory memory = memory_new(GUARDED, SIZE);
+    struct memory memory = memory_new(GUARDED, BYTES);
     struct coroutine coroutine;
     low = memory.base;
-    coroutine_init(&coroutine, low, SIZE, on_coroutine, NULL);
+    coroutine_init(&coroutine, low, BYTES, on_coroutine, NULL);
     coroutine_resume(&coroutine);
-    CHECK(geo_stack_register(low, SIZE, "the coroutine's") == 0);
+    CHECK(geo_stack_register(low, BYTES, "the coroutine's") == 0);
     coroutine_resume(&coroutine);
-    CHECK(map_stack_register(low, SIZE, "the coroutine's") == 0);
+    CHECK(map_stack_register(low, BYTES, "the coroutine's") == 0);
     coroutine_resume(&coroutine);
     CHECK(coroutine.done && geo_stack_unregister(low) == 0);
     memory_free(memory);
@@ -115,7 +117,7 @@ static void on_fiber(void *by) {
 static void runtimes(void) {
     int one = 1, ten = 10;
     CHECK(geo_local_begin() == 0 && map_local_begin() == 0);
-    CHECK(geo_local_fd() != map_local_fd());
+    CHECK(EVENT_OF(geo_local)() != EVENT_OF(map_local)());
     CHECK(geo_local_spawn(on_fiber, &one) == 0 && map_local_spawn(on_fiber, &ten) == 0);
     CHECK(geo_local_run_ready(100) == 1 && ran == 1);
     CHECK(geo_local_run_ready(100) == 0);
@@ -170,9 +172,9 @@ static void waits_for_both(struct coroutine *c, void *unused) {
 static void suspended(void) {
     CHECK(geo_coroutines_install(0, &of_geo, current, suspend, NULL) == 0);
     CHECK(map_coroutines_install(0, &of_map, current, suspend, NULL) == 0);
-    struct pollfd fds[] = {{geo_coroutines_fd(), POLLIN, 0}, {map_coroutines_fd(), POLLIN, 0}};
+    event of_either[] = {EVENT_OF(geo_coroutines)(), EVENT_OF(map_coroutines)()};
     int most_of_map = 0, done = 0;
-    CHECK(fds[0].fd != fds[1].fd);
+    CHECK(of_either[0] != of_either[1]);
     for (int i = 0; i < COROUTINES; i++) {
         coroutine_init(&coroutines[i], memory_new(GUARDED, ON_STACK).base, ON_STACK, waits_for_both, NULL);
         resume(&coroutines[i]);
@@ -180,7 +182,7 @@ static void suspended(void) {
     CHECK(of_geo == COROUTINES && of_map == 0);
     while (of_geo + of_map > 0) {
         void *ready;
-        CHECK(poll(fds, 2, 10000) > 0);
+        CHECK(is_either_signalled(of_either, 10000));
         while (geo_coroutines_next_ready(&ready) == 1)
             resume(ready);
         most_of_map = of_map > most_of_map ? of_map : most_of_map;
@@ -194,6 +196,7 @@ static void suspended(void) {
     CHECK(geo_on_worker() == 0 && map_on_worker() == 0);
 }
 
+#ifndef _WIN32
 static void forks(void) {
     int status;
     CHECK(geo_on_worker() == 0 && map_on_worker() == 0);
@@ -207,14 +210,15 @@ static void forks(void) {
     }
     CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
+#endif
 
 /* In one static library, there is one upcall with the names of both. */
 static void one_copy(void) {
-    struct memory memory = memory_new(GUARDED, SIZE);
+    struct memory memory = memory_new(GUARDED, BYTES);
     CHECK(geo_panic("of geo") == -1);
     CHECK(says(geo_last_message, "of geo") && says(map_last_message, "of geo"));
-    CHECK(geo_stack_register(memory.base, SIZE, NULL) == 0);
-    CHECK(map_stack_register(memory.base, SIZE, NULL) == -1);
+    CHECK(geo_stack_register(memory.base, BYTES, NULL) == 0);
+    CHECK(map_stack_register(memory.base, BYTES, NULL) == -1);
     CHECK(map_stack_unregister(memory.base) == 0);
     CHECK(geo_local_begin() == 0 && map_local_begin() == -1 && map_local_end() == 0);
     CHECK(geo_on_worker() == 0 && map_on_worker() == 0 && map_shutdown(10000) == 0 && geo_on_worker() == -1);
@@ -224,7 +228,10 @@ static void one_copy(void) {
 int main(int argc, char **argv) {
     static const struct named_case cases[] = {
         {"messages", messages}, {"stacks", stacks},   {"snapshots", snapshots}, {"runtimes", runtimes},
-        {"workers", workers},   {"suspended", suspended}, {"forks", forks},     {"one_copy", one_copy},
+        {"workers", workers},   {"suspended", suspended}, {"one_copy", one_copy},
+#ifndef _WIN32
+        {"forks", forks},
+#endif
         {NULL, NULL},
     };
     return run_case(cases, argc, argv);

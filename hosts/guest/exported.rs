@@ -121,8 +121,8 @@ pub struct GuestPair {
 pub extern "C" fn guest_exported_sum<'a>(
     GuestPair { first, second }: GuestPair,
     mut sum: c_int,
-    #[cfg(not(unix))] nobody: c_int,
-    #[cfg(unix)] ref more: c_int,
+    #[cfg(not(any(unix, windows)))] nobody: c_int,
+    #[cfg(any(unix, windows))] ref more: c_int,
     last: Option<&'a c_int>,
 ) -> c_int {
     #![allow(clippy::needless_lifetimes)]

@@ -11,10 +11,11 @@ mod memory;
 mod model;
 mod moved;
 mod room;
-mod signals;
 mod suspended;
 mod tasks;
 mod tools;
+#[cfg(unix)]
+mod unix;
 mod waiting;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -33,9 +34,10 @@ pub use exported::*;
 pub use interrupted::*;
 pub use model::*;
 pub use moved::*;
-pub use signals::*;
 pub use suspended::*;
 pub use tools::*;
+#[cfg(unix)]
+pub use unix::*;
 pub use waiting::*;
 
 // SAFETY: no code on fibers borrows a thread-local across a wait, and no initialiser of a

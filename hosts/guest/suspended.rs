@@ -81,7 +81,7 @@ pub extern "C" fn guest_suspended_coroutines() -> c_int {
 }
 
 /// A waiting call's place in the list of a bell. It is on the stack of the call.
-struct Place {
+pub(crate) struct Place {
     next: *mut Place,
     waker: Option<Waker>,
     is_listed: bool,
@@ -89,7 +89,7 @@ struct Place {
 }
 
 /// Waiting calls, in a list of places on their stacks.
-pub struct GuestBell(Mutex<*mut Place>);
+pub struct GuestBell(pub(crate) Mutex<*mut Place>);
 
 // SAFETY: the lock guards the list and its places.
 unsafe impl Sync for GuestBell {}
@@ -129,14 +129,6 @@ fn ring(bell: &GuestBell, pause: Duration) -> c_int {
     }
     wakers.into_iter().for_each(Waker::wake);
     rung as c_int
-}
-
-/// Forks while no thread uses the bell, except for the calls of wakers. Returns the child's id.
-#[unsafe(no_mangle)]
-pub extern "C" fn guest_bell_fork(bell: &GuestBell) -> c_int {
-    let _first = bell.0.lock().unwrap();
-    // SAFETY: nothing but `fork` is called while the lock is held.
-    unsafe { libc::fork() }
 }
 
 /// The wait of one call.

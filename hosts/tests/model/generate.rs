@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use super::host::can_build;
+use super::host::{can_build, on_windows};
 use super::machine::{COROUTINES, FIBERS, RunsOn};
 use super::programs::{Program, World};
 use super::steps::{Choice, FEEDERS, HOWS, How, MEMORIES, WAYS_OF_THREAD_LOCALS};
@@ -32,8 +32,8 @@ fn has_cpp() -> bool {
 /// Makes the program of a seed. Each program leaves some kinds of steps out and prefers others.
 pub fn program(seed: u64) -> Program {
     let random = &mut Random(seed);
-    // AddressSanitizer cannot follow a `longjmp` from stack to stack.
-    let jumps = random.below(4) == 0 && std::env::var_os("MODEL_WITHOUT_JUMPS").is_none();
+    // AddressSanitizer cannot follow a `longjmp` from stack to stack, and that of Windows unwinds.
+    let jumps = random.below(4) == 0 && std::env::var_os("MODEL_WITHOUT_JUMPS").is_none() && !on_windows();
     let mut threads = vec![RunsOn::Thread];
     let kinds = if jumps { 1 } else { 3 };
     for _ in 0..[0, 0, 0, 1, 2, 3][random.below(6)] {
@@ -46,6 +46,7 @@ pub fn program(seed: u64) -> Program {
     let possible = |how| match how {
         How::PlainThen => !jumps,
         How::Catching | How::Destroying => cpp,
+        How::InHandler => !on_windows(),
         _ => true,
     };
     let hows: Vec<_> = HOWS.into_iter().filter(|&how| random.below(3) > 0 && possible(how)).collect();

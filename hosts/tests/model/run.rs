@@ -2,20 +2,22 @@
 
 use std::io::{Read, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{ExitStatus, Stdio};
 
+use super::host::started;
 use super::programs::Program;
 
-/// A failure: its message, and the number of programs that passed before it.
+/// A failure: its message, the end of the process, and the number of programs that passed before.
 #[derive(Debug)]
 pub struct Failure {
     pub before: usize,
     pub says: String,
+    pub status: ExitStatus,
 }
 
 /// Runs programs in one process, one after the other. Each may take at most `seconds`.
 pub fn run(host: &Path, programs: &[Program], seconds: u32) -> Result<(), Failure> {
-    let mut command = Command::new(host);
+    let mut command = started(host);
     command.arg(seconds.to_string());
     command
         .env("RUST_BACKTRACE", "0")
@@ -47,5 +49,5 @@ pub fn run(host: &Path, programs: &[Program], seconds: u32) -> Result<(), Failur
         assert_eq!(done.lines().count(), programs.len(), "a host that exits has run all programs");
         return Ok(());
     }
-    Err(Failure { before: done.lines().count(), says: format!("{status}\n{says}") })
+    Err(Failure { before: done.lines().count(), says: format!("{status}\n{says}"), status })
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ macro_rules! cases {
 pub enum Link {
     Static,
     Shared,
-    /// Loaded with `RTLD_LOCAL`.
+    /// Loaded with `RTLD_LOCAL`, or by Windows.
     Local,
     /// Loaded with `RTLD_GLOBAL`.
     Global,
@@ -44,10 +44,22 @@ pub fn links_of(name: &str) -> &'static [Link] {
     static ALL: OnceLock<bool> = OnceLock::new();
     let is_all = || std::env::var_os("HOST_LINKS").is_some_and(|links| links == "all");
     match name {
+        "plugins" if on_windows() => &[Link::Local],
         "plugins" => &[Link::Local, Link::Global],
         _ if *ALL.get_or_init(is_all) => &[Link::Static, Link::Shared],
         _ => &[Link::Static],
     }
+}
+
+/// Whether the host programs are built for Windows, according to their compiler.
+#[allow(dead_code, reason = "not each test file asks")]
+pub fn on_windows() -> bool {
+    static ON_WINDOWS: OnceLock<bool> = OnceLock::new();
+    *ON_WINDOWS.get_or_init(|| {
+        let mut compiler = Command::new(std::env::var_os("CC").unwrap_or("cc".into()));
+        let target = compiler.arg("-dumpmachine").output();
+        target.is_ok_and(|target| String::from_utf8_lossy(&target.stdout).contains("mingw"))
+    })
 }
 
 /// Whether the host programs are built with musl, as HOST_LIBC says.
@@ -66,9 +78,9 @@ pub enum Outcome {
     Prints(&'static str),
     /// Exits with 0, having written this exactly once to stderr.
     SaysOnce(&'static str),
-    /// Is killed by SIGABRT, having written this to stderr.
+    /// Is aborted, having written this to stderr.
     Aborts(&'static str),
-    /// Is killed by SIGABRT, having written all of these to stderr, in this order.
+    /// Is aborted, having written all of these to stderr, in this order.
     AbortsSaying([&'static str; 5]),
     /// Exits with this status, having written this to stderr.
     Exits(i32, &'static str),
@@ -111,7 +123,7 @@ impl Program {
 }
 
 /// The command for a program, run by the emulator named in TEST_RUNNER, if any.
-fn started(program: &Path) -> Command {
+pub fn started(program: &Path) -> Command {
     let mut command = Command::new("env");
     command.args(std::env::var("TEST_RUNNER").unwrap_or_default().split_whitespace()).arg(program);
     command
@@ -142,10 +154,10 @@ pub fn run(command: &mut Command, what: &str, expected: Outcome) {
         Outcome::Success => status.is_some_and(|s| s.success()),
         Outcome::Prints(text) => status.is_some_and(|s| s.success()) && stdout.contains(text),
         Outcome::SaysOnce(text) => status.is_some_and(|s| s.success()) && stderr.matches(text).count() == 1,
-        Outcome::Aborts(text) => status.is_some_and(by(libc::SIGABRT)) && stderr.contains(text),
+        Outcome::Aborts(text) => status.is_some_and(aborted) && stderr.contains(text),
         Outcome::AbortsSaying(texts) => {
             let said = texts.iter().try_fold(&*stderr, |left, text| Some(left.split_once(text)?.1));
-            status.is_some_and(by(libc::SIGABRT)) && said.is_some()
+            status.is_some_and(aborted) && said.is_some()
         }
         Outcome::Exits(code, text) => status.is_some_and(|s| s.code() == Some(code)) && stderr.contains(text),
         Outcome::Segfaults(text) => {
@@ -158,8 +170,15 @@ pub fn run(command: &mut Command, what: &str, expected: Outcome) {
     println!("{what}: {}", stdout.lines().last().unwrap_or("ok"));
 }
 
+/// Checks whether a process ended by an abort: by SIGABRT, or with 0xC0000409 on Windows.
+///
+/// Wine exits with the low byte of that.
+pub fn aborted(status: ExitStatus) -> bool {
+    if on_windows() { status.code() == Some(9) } else { by(libc::SIGABRT)(status) }
+}
+
 /// A check whether `signal` killed a process.
-fn by(signal: i32) -> impl Fn(std::process::ExitStatus) -> bool {
+fn by(signal: i32) -> impl Fn(ExitStatus) -> bool {
     move |status| std::os::unix::process::ExitStatusExt::signal(&status) == Some(signal)
 }
 
@@ -173,7 +192,7 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
 }
 
 /// Waits for the child. After the time limit, kills it and returns `None`.
-fn wait(child: &mut Child) -> Option<std::process::ExitStatus> {
+fn wait(child: &mut Child) -> Option<ExitStatus> {
     let end = Instant::now() + LIMIT;
     while Instant::now() < end {
         if let Some(status) = child.try_wait().unwrap() {
@@ -187,7 +206,10 @@ fn wait(child: &mut Child) -> Option<std::process::ExitStatus> {
 }
 
 fn build(name: &str, link: Link) -> PathBuf {
-    let program = folder("c-hosts").join(format!("{name}-{link:?}"));
+    let mut program = folder("c-hosts").join(format!("{name}-{link:?}"));
+    if on_windows() {
+        program.set_extension("exe");
+    }
     let mut cc = compiler_of(name, &program);
     link_guest(&mut cc, link);
     let cpp = format!("{name}_catch");
@@ -203,10 +225,21 @@ fn build(name: &str, link: Link) -> PathBuf {
 /// The dependencies of a static library on Linux, from `rustc --print native-static-libs`.
 pub const SYSTEM: [&str; 6] = ["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl"];
 
+/// The dependencies of a static library on Windows.
+pub const SYSTEM_OF_WINDOWS: [&str; 6] =
+    ["-ladvapi32", "-lntdll", "-luserenv", "-lws2_32", "-ldbghelp", "-lsynchronization"];
+
 /// Adds the arguments for linking the guest library.
 pub fn link_guest(cc: &mut Command, link: Link) {
     let libraries = libraries();
     match link {
+        Link::Static if on_windows() => cc.arg(libraries.join("libguest.a")).args(SYSTEM_OF_WINDOWS),
+        Link::Shared if on_windows() => {
+            // A program finds the library beside itself.
+            std::fs::copy(libraries.join("guest.dll"), folder("c-hosts").join("guest.dll")).unwrap();
+            cc.arg(libraries.join("libguest.dll.a"))
+        }
+        _ if on_windows() => cc,
         Link::Static => cc.arg(libraries.join("libguest.a")).args(SYSTEM),
         Link::Shared => {
             cc.arg("-L").arg(&libraries).arg("-lguest").arg(format!("-Wl,-rpath,{}", libraries.display()))
@@ -221,9 +254,17 @@ pub fn compiler_of(name: &str, to: &Path) -> Command {
     cc.args(["-O2", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", "-o"]).arg(to);
     // The flags of a sanitizer, in its lane.
     cc.args(std::env::var("CFLAGS").unwrap_or_default().split_whitespace());
-    // Binds symbols at the start. So a case with 1 KiB of stack remaining measures our need of
-    // stack, not the dynamic linker's.
-    cc.arg("-Wl,-z,now").arg(source);
+    if on_windows() {
+        // The libraries of the compiler, which Windows lacks, and a main stack as large as Linux's.
+        // If the program is not at its preferred address, GNU ld 2.40 relocates the offsets of
+        // thread-locals, too.
+        cc.args(["-static", "-Wl,--stack,8388608,--disable-dynamicbase"]);
+    } else {
+        // Binds symbols at the start. So a case with 1 KiB of stack remaining measures our need of
+        // stack, not the dynamic linker's.
+        cc.arg("-Wl,-z,now");
+    }
+    cc.arg(source);
     cc
 }
 
@@ -238,8 +279,13 @@ fn plugins() -> &'static Path {
     static PLUGINS: OnceLock<PathBuf> = OnceLock::new();
     PLUGINS.get_or_init(|| {
         let plugins = folder("c-hosts/plugins");
-        for copy in ["first.so", "second.so"] {
-            std::fs::copy(libraries().join("libguest.so"), plugins.join(copy)).unwrap();
+        let (library, extension) = if on_windows() { ("guest.dll", "dll") } else { ("libguest.so", "so") };
+        for copy in ["first", "second"] {
+            let copy = plugins.join(copy).with_extension(extension);
+            std::fs::copy(libraries().join(library), copy).unwrap();
+        }
+        if on_windows() {
+            return plugins;
         }
         compile(compiler_of("starts", &plugins.join("starts.so")).args(["-shared", "-fPIC", "-ldl"]));
         plugins
@@ -294,7 +340,9 @@ fn source(name: &str) -> (PathBuf, &'static str, Command) {
 /// Checks whether there is a compiler for the program `name`, and reports it if not.
 pub fn can_build(name: &str) -> bool {
     let (_, language, mut compiler) = source(name);
-    compiler.args(["-shared", "-o", "/dev/null", "-x", language, "/dev/null"]);
+    // The linker for Windows needs a file that it can read again.
+    let way = if on_windows() { "-c" } else { "-shared" };
+    compiler.args([way, "-o", "/dev/null", "-x", language, "/dev/null"]);
     let can = compiler.output().is_ok_and(|output| output.status.success());
     if !can {
         skipped(name, "a compiler for it");

@@ -1,4 +1,4 @@
-//! SIGPIPE in Rust code.
+//! Forks and SIGPIPE, which other systems lack.
 
 use std::ffi::c_int;
 use std::fs::File;
@@ -8,6 +8,15 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use upcall::{enter, without_sigpipe};
 
 use crate::or_failed;
+use crate::suspended::GuestBell;
+
+/// Forks while no thread uses the bell, except for the calls of wakers. Returns the child's id.
+#[unsafe(no_mangle)]
+pub extern "C" fn guest_bell_fork(bell: &GuestBell) -> c_int {
+    let _first = bell.0.lock().unwrap();
+    // SAFETY: nothing but `fork` is called while the lock is held.
+    unsafe { libc::fork() }
+}
 
 /// Writes to a pipe with a closed reading end, in an upcall. Returns the error's number.
 ///
