@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use async_io::Async;
@@ -14,11 +15,38 @@ use crate::parts;
 
 use crate::FIBERS;
 
+/// The number of unfinished calls of [`get`].
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+/// The greatest number since the last [`most_open`].
+static MOST_OPEN: AtomicUsize = AtomicUsize::new(0);
+
+/// An unfinished call of [`get`].
+struct Open;
+
+impl Open {
+    fn new() -> Self {
+        MOST_OPEN.fetch_max(OPEN.fetch_add(1, Relaxed) + 1, Relaxed);
+        Self
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        OPEN.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The greatest number of calls of [`get`] at a time, since the last look.
+pub fn most_open() -> usize {
+    MOST_OPEN.swap(0, Relaxed)
+}
+
 /// Gets the page at `url`, with the host given by address and port.
 ///
 /// # Errors
 /// If the page cannot be had, or the server's answer is not a success.
 pub async fn get(url: &str) -> io::Result<String> {
+    let _open = Open::new();
     let named = url.strip_prefix("http://").and_then(|rest| rest.split_once('/'));
     let (host, page) = named.ok_or_else(|| io::Error::other("not a URL"))?;
     let mut server =
