@@ -2,7 +2,7 @@
 # Installs the packages of the lanes beyond `cargo test`, so CI skips none of them. On other
 # machines this is optional: a lane without its tool prints SKIPPED.
 set -euo pipefail
-missing=()
+missing=() lean=()
 for tool in gdb strace valgrind; do
     command -v "$tool" >/dev/null || missing+=("$tool")
 done
@@ -27,6 +27,9 @@ command -v i686-linux-gnu-g++ >/dev/null || missing+=(g++-i686-linux-gnu)
 command -v file >/dev/null || missing+=(file)
 command -v musl-gcc >/dev/null || missing+=(musl-tools)
 [ -e /usr/lib/llvm-19/lib/libunwind.a ] || missing+=(libunwind-19-dev)
+# For Windows: a C++ compiler, and wine, without the other half of its packages.
+command -v x86_64-w64-mingw32-g++ >/dev/null || missing+=(g++-mingw-w64-x86-64)
+command -v wine >/dev/null || lean+=(wine wine64)
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v c++ >/dev/null || missing+=(g++)
 command -v clang++ >/dev/null || missing+=(clang)
@@ -36,14 +39,18 @@ command -v make >/dev/null || missing+=(make)
 can_install() {
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null
 }
-if [ ${#missing[@]} -eq 0 ]; then
+# On a newly started machine, another apt may hold the lock for a while.
+apt=(apt-get -y -o DPkg::Lock::Timeout=300)
+install_all() {
+    { [ ${#missing[@]} -eq 0 ] || "${apt[@]}" install "${missing[@]}"; } &&
+        { [ ${#lean[@]} -eq 0 ] || "${apt[@]}" install --no-install-recommends "${lean[@]}"; }
+}
+if [ ${#missing[@]} -eq 0 ] && [ ${#lean[@]} -eq 0 ]; then
     echo "nothing to install"
 elif can_install; then
-    # On a newly started machine, another apt may hold the lock for a while.
-    apt-get install -y -o DPkg::Lock::Timeout=300 "${missing[@]}" ||
-        { apt-get update -o DPkg::Lock::Timeout=300 && apt-get install -y -o DPkg::Lock::Timeout=300 "${missing[@]}"; }
+    install_all || { "${apt[@]}" update && install_all; }
 else
-    echo "SKIPPED: not root, or no apt: install ${missing[*]} by hand for all lanes"
+    echo "SKIPPED: not root, or no apt: install ${missing[*]} ${lean[*]} by hand for all lanes"
 fi
 if can_install; then
     ci/foreign-std.sh arm64 aarch64-unknown-linux-gnu || echo "SKIPPED: aarch64, whose standard library could not be had"

@@ -17,13 +17,13 @@ mkdir -p target/targets
 "$RUSTC" -Zunstable-options --print target-spec-json --target x86_64-unknown-linux-gnu |
     sed '/^ *"has-thread-local": true/d' >$no_locals
 
-accepted=(aarch64-apple-darwin x86_64-unknown-freebsd x86_64-unknown-netbsd)
+accepted=(aarch64-apple-darwin x86_64-unknown-freebsd x86_64-unknown-netbsd x86_64-pc-windows-msvc)
 without_locals=(aarch64-linux-android $no_locals)
 others=() features=
 if [ "${1-}" = all ]; then
     accepted+=(i686-unknown-linux-gnu riscv64gc-unknown-linux-gnu {x86_64,aarch64}-unknown-linux-musl)
-    without_locals+=(aarch64-unknown-linux-ohos x86_64-unknown-openbsd x86_64-unknown-illumos)
-    others+=(loongarch64-unknown-linux-gnu x86_64-pc-windows-msvc)
+    without_locals+=(aarch64-unknown-linux-ohos x86_64-unknown-openbsd x86_64-unknown-illumos x86_64-pc-windows-gnu)
+    others+=({aarch64,i686}-pc-windows-msvc loongarch64-unknown-linux-gnu)
     features=--all-features
 fi
 
@@ -49,7 +49,7 @@ for target in "${without_locals[@]}"; do
 done
 for target in "${others[@]}"; do
     case $target in
-        *windows*) refuses "$target" 'upcall runs on Unix so far' ;;
+        *windows*) refuses "$target" 'upcall runs on Unix and on 64-bit Windows' ;;
         *) refuses "$target" 'upcall cannot read SP' ;;
     esac
 done
