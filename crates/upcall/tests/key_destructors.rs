@@ -124,11 +124,15 @@ fn nothing_is_left_of_threads_whose_last_destructors_call() {
     run_threads(200, || enter(|| ()).unwrap());
     for (name, call) in CALLS {
         run_threads(80, *call);
-        let (live, threads) = (LIVE.load(Relaxed), upcall::snapshot().threads.len());
-        run_threads(80, *call);
-        let left = LIVE.load(Relaxed) - live;
-        // Workers keep a little memory: other fibers may run on them next.
-        assert!(left < 80 * 16, "{name}: {left} bytes are left of 80 threads");
-        assert_eq!(upcall::snapshot().threads.len(), threads, "{name}");
+        let left_of_80 = || {
+            let (live, threads) = (LIVE.load(Relaxed), upcall::snapshot().threads.len());
+            run_threads(80, *call);
+            (LIVE.load(Relaxed) - live, upcall::snapshot().threads.len().saturating_sub(threads))
+        };
+        // Workers keep a little memory: other fibers may run on them next. A worker that begins
+        // meanwhile is a thread with more, once.
+        let mut rounds = (0..4).map(|_| left_of_80());
+        let all_is_gone = rounds.any(|(bytes, threads)| bytes < 80 * 16 && threads == 0);
+        assert!(all_is_gone, "{name}: bytes or threads are left of each 80 threads");
     }
 }
