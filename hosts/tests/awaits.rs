@@ -10,6 +10,8 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 use program::Outcome;
 
@@ -87,8 +89,10 @@ awaits! {
 
 /// Compiles `text` alone. Returns the compiler's messages, empty on success.
 fn messages(compiler: &str, flags: &[&str], text: &str) -> String {
-    let name = file_name(compiler);
-    let file = program::folder("c-hosts").join(format!("hpp-{name}-{}.cpp", flags.concat().len()));
+    /// Tests run at the same time.
+    static TEXTS: AtomicUsize = AtomicUsize::new(0);
+    let (name, number) = (file_name(compiler), TEXTS.fetch_add(1, Relaxed));
+    let file = program::folder("c-hosts").join(format!("hpp-{name}-{number}.cpp"));
     std::fs::write(&file, text).unwrap();
     let output = cpp(compiler).args(flags).arg("-fsyntax-only").arg(&file).output().unwrap();
     let messages = String::from_utf8_lossy(&output.stderr).into_owned();
