@@ -24,6 +24,9 @@
 //! assembly declares the clobbers of the System V convention. Beyond RBX and RBP, these include all
 //! that Windows' convention preserves.
 
+#[path = "x86_64_resume.rs"]
+mod resume;
+
 use std::arch::{asm, global_asm};
 use std::ptr;
 
@@ -250,29 +253,6 @@ impl Link {
     pub unsafe fn resumer<'a>(link: *mut Link) -> &'a OsBounds {
         // SAFETY: the caller guarantees an initialised link that stays.
         unsafe { &(*link).resumer }
-    }
-
-    /// Resumes the coroutine. Returns the pointer passed to [`suspend`](Self::suspend) or
-    /// [`finish`](Self::finish).
-    ///
-    /// # Safety
-    /// The coroutine is new or suspended, and its code accepts the argument.
-    #[inline(always)]
-    pub unsafe fn resume(link: *mut Link, argument: *mut ()) -> *mut () {
-        let passed;
-        // SAFETY: this is a call. It returns with SP, RBX and RBP unchanged, and all other
-        // registers are declared as clobbered.
-        unsafe {
-            asm!(
-                "call {resume}",
-                resume = sym switch_resume,
-                inlateout("rdi") argument => passed,
-                in("rsi") link,
-                lateout("r12") _, lateout("r13") _, lateout("r14") _, lateout("r15") _,
-                clobber_abi("sysv64"),
-            );
-        }
-        passed
     }
 
     /// Suspends the coroutine and passes `passed` to its resumer. Returns the argument of the next

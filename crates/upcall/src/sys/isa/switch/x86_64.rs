@@ -27,6 +27,8 @@
 
 #[path = "own.rs"]
 mod own;
+#[path = "x86_64_resume.rs"]
+mod resume;
 
 use std::arch::{asm, global_asm};
 
@@ -146,29 +148,6 @@ impl Link {
             (sp as *mut [usize; 3]).sub(1).write([0, link as usize, root]);
             link.write(Link { record: sp - 2 * size_of::<usize>(), begin });
         }
-    }
-
-    /// Resumes the coroutine. Returns the pointer passed to [`suspend`](Self::suspend) or
-    /// [`finish`](Self::finish).
-    ///
-    /// # Safety
-    /// The coroutine is new or suspended, and its code accepts the argument.
-    #[inline(always)]
-    pub unsafe fn resume(link: *mut Link, argument: *mut ()) -> *mut () {
-        let passed;
-        // SAFETY: this is a call. It returns with SP, RBX and RBP unchanged, and all other
-        // registers are declared as clobbered.
-        unsafe {
-            asm!(
-                "call {resume}",
-                resume = sym switch_resume,
-                inlateout("rdi") argument => passed,
-                in("rsi") link,
-                lateout("r12") _, lateout("r13") _, lateout("r14") _, lateout("r15") _,
-                clobber_abi("sysv64"),
-            );
-        }
-        passed
     }
 
     /// Suspends the coroutine and passes `passed` to its resumer. Returns the argument of the next
