@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
-use common::sys::Teb;
+use common::sys::{Teb, deep};
 use common::{FIBERS, Random, message, time_limit};
 use upcall::{StackChoice, downcall, enter, entry, sleep, wait, yield_now};
 use windows_sys::Win32::System::Threading::{
@@ -93,6 +93,15 @@ impl Host {
         }
         // SAFETY: this is the thread's own fiber.
         assert_ne!(unsafe { ConvertFiberToThread() }, 0);
+    }
+
+    /// Switches to each fiber in turn, to its next switch, until all have ended.
+    fn run_all_in_turn(&self) {
+        while self.first_unfinished().is_some() {
+            let in_turn = self.unfinished.borrow().clone();
+            in_turn.into_iter().for_each(|fiber| self.switch_to(fiber));
+        }
+        self.run_all();
     }
 
     fn first_unfinished(&self) -> Option<usize> {
@@ -219,12 +228,7 @@ fn panics_pass_between_switches() {
             }
         });
     }
-    // Each of them in turn, to its next switch.
-    while host.first_unfinished().is_some() {
-        let in_turn = host.unfinished.borrow().clone();
-        in_turn.into_iter().for_each(|fiber| host.switch_to(fiber));
-    }
-    host.run_all();
+    host.run_all_in_turn();
 }
 
 #[test]
@@ -255,18 +259,6 @@ fn the_first_upcall_of_a_thread_may_be_on_a_fiber() {
     }
 }
 
-/// Calls `f` at a depth of `bytes`.
-#[inline(never)]
-fn deep(bytes: usize, f: &mut dyn FnMut()) {
-    let page = black_box([1_u8; 4096]);
-    if bytes < page.len() {
-        f()
-    } else {
-        deep(bytes - page.len(), f)
-    }
-    assert_eq!(page[7], 1);
-}
-
 /// `SwitchToFiber` restores other bounds than those of the stack that C left.
 #[test]
 fn c_on_a_stack_of_ours_switches_too() {
@@ -293,11 +285,7 @@ fn c_on_a_stack_of_ours_switches_too() {
             on(&own);
         });
     }
-    while host.first_unfinished().is_some() {
-        let in_turn = host.unfinished.borrow().clone();
-        in_turn.into_iter().for_each(|fiber| host.switch_to(fiber));
-    }
-    host.run_all();
+    host.run_all_in_turn();
 }
 
 /// Its fibers are lost with their stacks, like those of a host that ends early.

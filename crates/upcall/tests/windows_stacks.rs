@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::thread;
 
-use common::sys::Teb;
+use common::sys::{Teb, deep};
 use common::{FIBERS, child, message, part, poll, stderr_of_success, time_limit};
 use corosensei::stack::{Stack, StackPointer, StackTebFields};
 use corosensei::{Coroutine, CoroutineResult};
@@ -35,18 +35,6 @@ fn on(stack: &Teb) {
     let now = Teb::right();
     assert_eq!(now.stack(), stack.stack());
     assert!(now.limit <= stack.limit, "a stack never shrinks: {now:x?} {stack:x?}");
-}
-
-/// Calls `f` at a depth of `bytes`.
-#[inline(never)]
-fn deep(bytes: usize, f: &mut dyn FnMut()) {
-    let page = black_box([1_u8; 4096]);
-    if bytes < page.len() {
-        f()
-    } else {
-        deep(bytes - page.len(), f)
-    }
-    assert_eq!(page[7], 1);
 }
 
 /// Has a frame of 16 pages.

@@ -104,3 +104,15 @@ impl Teb {
         self.low..self.base
     }
 }
+
+/// Calls `f` at a depth of `bytes`.
+#[inline(never)]
+pub fn deep(bytes: usize, f: &mut dyn FnMut()) {
+    let page = std::hint::black_box([1_u8; 4096]);
+    if bytes < page.len() {
+        f()
+    } else {
+        deep(bytes - page.len(), f)
+    }
+    assert_eq!(page[7], 1);
+}
