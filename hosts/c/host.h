@@ -39,6 +39,15 @@ static inline double milliseconds(clockid_t clock) {
     return time.tv_sec * 1e3 + time.tv_nsec / 1e6;
 }
 
+/* Memory for the stack of a coroutine. */
+enum kind { MALLOCED, GUARDED };
+
+struct memory {
+    enum kind kind;
+    char *base;
+    size_t size;
+};
+
 #ifdef _WIN32
 #include "host_windows.h"
 #else

@@ -139,14 +139,6 @@ static inline int is_either_signalled(const event fds[2], int milliseconds) {
 
 /* ---- memory for stacks ---- */
 
-enum kind { MALLOCED, GUARDED };
-
-struct memory {
-    enum kind kind;
-    char *base;
-    size_t size;
-};
-
 /* Returns `size` bytes from malloc, or mapped above a PROT_NONE page. */
 static inline struct memory memory_new(enum kind kind, size_t size) {
     struct memory m = {kind, NULL, size};

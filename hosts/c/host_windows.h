@@ -206,14 +206,6 @@ static inline struct home *home_at(const char *low, int taken) {
     return found;
 }
 
-enum kind { MALLOCED, GUARDED };
-
-struct memory {
-    enum kind kind;
-    char *base;
-    size_t size;
-};
-
 /* Returns `size` bytes of the stack of a new fiber. Both kinds are alike. */
 static inline struct memory memory_new(enum kind kind, size_t size) {
     struct memory m = {kind, home_new(size)->low, size};
