@@ -37,7 +37,8 @@ pub(crate) struct SuspendedWait {
     coroutine: AtomicPtr<c_void>,
     /// Shown by snapshots.
     wait: CurrentWait,
-    /// When the coroutine was suspended, in milliseconds since [`start`](super::clock::start); shown by snapshots.
+    /// When the coroutine was suspended, in milliseconds since [`start`](super::clock::start); shown
+    /// by snapshots.
     since: AtomicU32,
     /// The host that suspends the coroutine; `None` if the place is free. Only for the own thread.
     host: Cell<Option<&'static dyn Host>>,
@@ -74,8 +75,8 @@ pub(crate) struct CoroutineWaits {
     serial: AtomicUsize,
     ready: Remote<Ready>,
     event: OnceLock<&'static Event>,
-    /// When a wait became ready, in milliseconds since [`start`](super::clock::start): the first one since the host last
-    /// asked for ready coroutines. 0 if there is none.
+    /// When a wait became ready, in milliseconds since [`start`](super::clock::start): the first one
+    /// since the host last asked for ready coroutines. 0 if there is none.
     ready_since: AtomicU32,
     own: Own,
 }

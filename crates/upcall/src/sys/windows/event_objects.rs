@@ -22,6 +22,7 @@ macro_rules! with_descriptors {
 macro_rules! with_event_objects {
     ($($items:tt)*) => { $($items)* };
 }
+
 /// Adds the functions with event objects to `c_api!`: first those of every library, then those of
 /// libraries with fibers.
 #[doc(hidden)]

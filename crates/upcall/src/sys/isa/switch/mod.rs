@@ -21,8 +21,8 @@
 //! system changes them while the stack is in use. `OsBounds::of_stack` has those of a stack on
 //! which nothing runs, and `of_memory` those of a block used as a stack, all of it committed.
 //! `note_in_use` stores the bounds of the stack in use. `are_told_at` and `tell` notice and mend
-//! wrong ones. An [`OsBoundsRef`] leads to bounds that are
-//! in a waiting frame, or in a [`Link`]. Elsewhere than on Windows, all of these are empty.
+//! wrong ones. An [`OsBoundsRef`] leads to bounds that are in a waiting frame, or in a [`Link`].
+//! Elsewhere than on Windows, all of these are empty.
 
 #[macro_use]
 #[allow(unused_macros, reason = "corosensei.rs has no assembly")]
