@@ -217,6 +217,33 @@ static void under_load(void) {
     all_is_right();
 }
 
+/* While no C++ runtime is known, each new fiber looks for one among the loaded objects at its first
+ * call of C. glibc guards these by a lock that it does not free in children. */
+
+static void *makes_fibers(void *unused) {
+    CHECK(upcall_local_begin() == 0);
+    while (!stop)
+        CHECK(guest_join(guest_spawn_local(returns_7, NULL)) == 7);
+    CHECK(upcall_local_end() == 0);
+    return unused;
+}
+
+static void looks(void) { CHECK(guest_join(guest_spawn_on_fiber("looks", returns_7, NULL)) == 7); }
+
+static void while_fibers_look(void) {
+    enum { THREADS = 3 };
+    int times = unoptimised() ? 100 : 500;
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++)
+        CHECK(pthread_create(&threads[i], NULL, makes_fibers, NULL) == 0);
+    for (int i = 0; i < times; i++)
+        in_child(looks);
+    stop = 1;
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    all_is_right();
+}
+
 /* The child forks in turn, for 20 generations. */
 static int generations;
 
@@ -239,6 +266,7 @@ int main(int argc, char **argv) {
         {"on_worker", on_worker},
         {"local_runtime", local_runtime},
         {"under_load", under_load},
+        {"while_fibers_look", while_fibers_look},
         {"generations", next_generation},
         {NULL, NULL},
     };

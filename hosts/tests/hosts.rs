@@ -106,7 +106,7 @@ cases! {
 cases! {
     forks {
         nothing_started, workers_started, fibers_of_the_parent, in_nested_upcalls, on_coroutine, on_pthread, on_worker,
-        local_runtime, under_load, generations,
+        local_runtime, under_load, while_fibers_look, generations,
     }
     fork_handlers {
         first_upcalls, first_of_a_thread, first_waits, first_waits_of_a_thread, only_in_children, later,

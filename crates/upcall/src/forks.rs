@@ -9,7 +9,10 @@
 //!
 //! Locks of other libraries are their business. A thread that reports a panic holds a lock of
 //! Rust's standard library. If the process forks at that moment, the child hangs at its own first
-//! panic, unless the process has a panic hook that takes no lock.
+//! panic, unless the process has a panic hook that takes no lock. A thread inside
+//! `dl_iterate_phdr`, such as a profiler's, holds a lock of glibc. If the process forks then, the
+//! child hangs at its next `dl_iterate_phdr`. Fibers call this function while no C++ runtime is
+//! known (see `thread/exceptions.rs`).
 //!
 //! The child does not free the property of the parent's other threads. Their stacks, and their
 //! fibers that had not ended, stay in memory. Rule: **whatever might still be live is never
@@ -25,7 +28,7 @@ use crate::handle::table;
 use crate::report::lock_word as report_lock_word;
 use crate::stack::{alternate, pool, registered, service};
 use crate::sync::{Whose, Word};
-use crate::thread::{ThreadState, parker, record};
+use crate::thread::{ThreadState, exceptions, parker, record};
 use crate::{memory, process};
 
 static PARTICIPANT: Participant = Participant { each_lock, identity, at_once, forget, resume, is_alone };
@@ -53,6 +56,7 @@ fn each_lock(visit: &mut dyn FnMut(&'static Word, Whose)) {
         record::lock_word(),
         names::lock_word(),
         pool::lock_word(),
+        exceptions::lock_word(),
     ];
     others.into_iter().for_each(|word| visit(word, Whose::All));
 }

@@ -8,6 +8,10 @@
 //! The runtime is looked up at run time: first through a weak reference bound by the dynamic
 //! linker, then among the objects of the process. This happens when the first fiber is made. While
 //! no runtime is known, each fiber looks again at its first `downcall_on_fiber`.
+//!
+//! glibc guards the list of objects by a lock, and does not free this lock in the child of a fork.
+//! Rule: **no fork happens while a thread of ours looks.** Otherwise the child's own first look
+//! would wait for ever.
 
 use std::cell::Cell;
 use std::ffi::{c_uint, c_void};
@@ -17,6 +21,7 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 
 use super::ThreadState;
 use crate::stack::service;
+use crate::sync::{Lock, Word, hold, in_own_code};
 use crate::sys::cpp_runtime;
 
 /// `__cxa_eh_globals` of the Itanium C++ ABI.
@@ -81,7 +86,11 @@ impl OwnExceptions {
     #[cold]
     #[inline(never)]
     fn look_again(&self) {
-        look(cpp_runtime);
+        // A signal handler may have interrupted a look of this very thread.
+        if in_own_code() {
+            return;
+        }
+        look(search);
         self.threads.set(of_thread(ThreadState::current()));
         self.switch();
     }
@@ -90,7 +99,7 @@ impl OwnExceptions {
 /// Whether a C++ exception is in flight on the calling thread.
 #[cfg(feature = "runtime")]
 pub(crate) fn is_in_flight() -> bool {
-    look(cpp_runtime);
+    look(search);
     of_thread(ThreadState::current()).is_some_and(|exceptions| exceptions.uncaught.get() != 0)
 }
 
@@ -111,7 +120,7 @@ fn of_thread(thread: &ThreadState) -> Option<&'static Exceptions> {
 #[inline(never)]
 fn ask(thread: &ThreadState) -> Option<&'static Exceptions> {
     if RUNTIME.load(Acquire) == NEVER_LOOKED {
-        look(|| service::run(cpp_runtime));
+        look(|| service::run(search));
     }
     let runtime = RUNTIME.load(Acquire);
     if runtime == NONE {
@@ -126,6 +135,20 @@ fn ask(thread: &ThreadState) -> Option<&'static Exceptions> {
     });
     thread.exceptions.set(exceptions);
     exceptions
+}
+
+/// Held during searches, and during forks.
+static SEARCHING: Lock<()> = Lock::new(());
+
+/// The lock of the searches, for forks.
+pub(crate) fn lock_word() -> &'static Word {
+    SEARCHING.word()
+}
+
+/// Searches the process for a runtime; one thread at a time, and no fork meanwhile.
+fn search() -> Option<usize> {
+    let _alone = hold(&SEARCHING);
+    cpp_runtime()
 }
 
 /// Looks for a runtime with `search`, unless one is known.

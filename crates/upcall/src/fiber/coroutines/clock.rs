@@ -4,6 +4,9 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// The moment from which [`now`] counts.
+///
+/// First called with a lock that is held during forks: a child would wait for ever for a thread of
+/// its parent that was initialising the cell.
 pub(super) fn start() -> Instant {
     static START: OnceLock<Instant> = OnceLock::new();
     *START.get_or_init(Instant::now)

@@ -19,7 +19,7 @@ use std::sync::OnceLock;
 use std::task::{RawWaker, RawWakerVTable, Waker};
 use std::time::Duration;
 
-use super::clock::{elapsed, now};
+use super::clock::{self, elapsed, now};
 use super::signal::Signal;
 use super::{Coroutine, Host};
 use crate::config::settings;
@@ -122,7 +122,10 @@ const FIRST_BLOCK: usize = 16;
 impl CoroutineWaits {
     /// Takes one for the calling thread, whose serial number is given.
     pub fn take(serial: usize) -> &'static Self {
-        let unused = all().unused.pop();
+        let mut all = all();
+        clock::start();
+        let unused = all.unused.pop();
+        drop(all);
         let waits = unused.unwrap_or_else(|| {
             Box::leak(Box::new(Self {
                 serial: AtomicUsize::new(0),
@@ -403,8 +406,8 @@ pub(crate) struct Suspended {
 
 /// The suspended coroutines, each with the serial number of its thread.
 pub(crate) fn suspended() -> Vec<(usize, Suspended)> {
-    let now = now();
     let all = all();
+    let now = now();
     let waits = all.blocks.iter().copied().flatten().filter(|wait| wait.signal.is_suspended());
     let seen = |wait: &SuspendedWait| {
         let since = elapsed(wait.since.load(Relaxed), now);
