@@ -27,8 +27,9 @@ command -v i686-linux-gnu-g++ >/dev/null || missing+=(g++-i686-linux-gnu)
 command -v file >/dev/null || missing+=(file)
 command -v musl-gcc >/dev/null || missing+=(musl-tools)
 [ -e /usr/lib/llvm-19/lib/libunwind.a ] || missing+=(libunwind-19-dev)
-# For Windows: a C++ compiler, and wine, without the other half of its packages.
+# For Windows: a C++ compiler, lld, and wine, without the other half of its packages.
 command -v x86_64-w64-mingw32-g++ >/dev/null || missing+=(g++-mingw-w64-x86-64)
+command -v ld.lld-19 >/dev/null || missing+=(lld-19)
 command -v wine >/dev/null || lean+=(wine wine64)
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v c++ >/dev/null || missing+=(g++)

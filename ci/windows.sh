@@ -7,33 +7,43 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . ci/foreign.sh
 target=x86_64-pc-windows-gnullvm mingw=x86_64-w64-mingw32
-for needed in /usr/bin/{cargo,rustc} file wine wineserver $mingw-g++ /usr/lib/rustlib/src/rust/library/Cargo.lock; do
+for needed in /usr/bin/{cargo,rustc} file wine wineserver ld.lld-19 $mingw-g++ /usr/lib/rustlib/src/rust/library/Cargo.lock; do
     command -v "$needed" >/dev/null || [ -e "$needed" ] || { echo "SKIPPED: needs $needed, which ci/packages.sh installs"; exit 0; }
 done
 wine=$(wine --version 2>/dev/null | cut -d ' ' -f 1)
 folder=target/windows tools=$PWD/target/windows/tools run=$PWD/target/windows/$wine
+# A prefix whose making was interrupted is of no use.
+[ -e "$run/is-made" ] || rm -rf "$run/prefix"
 mkdir -p "$tools" "$run"/{prefix,libraries}
 : >"$run/log-rust" >"$run/log-c"
 
-# For this target, rustc expects clang and LLVM's unwinder. mingw's gcc and the unwinder of libgcc
-# serve as well: on this target, all of them read the system's unwind information.
+# For this target, rustc expects clang, lld and LLVM's unwinder. mingw's gcc with lld and libgcc's
+# unwinder serve as well: both unwinders read the system's unwind information. To link, gcc runs a
+# program `collect2`, which would run GNU ld.
+cat >"$tools/collect2" <<'END'
+#!/bin/sh
+for argument; do
+    shift
+    case $argument in -plugin | *liblto_plugin.so | -plugin-opt=* | -soname=*) ;; *) set -- "$@" "$argument" ;; esac
+done
+exec ld.lld-19 "$@"
+END
 cat >"$tools/mingw-gcc" <<END
 #!/bin/sh
 for argument; do
     shift
     case \$argument in --unwindlib=none | -nolibc) ;; *) set -- "\$@" "\$argument" ;; esac
 done
-exec $mingw-gcc "\$@"
+exec $mingw-gcc-posix -B$tools/ "\$@"
 END
-chmod +x "$tools/mingw-gcc"
-echo 'INPUT(-lgcc_eh)' >"$tools/libunwind.a"
+printf '#!/bin/sh\nexec %s-g++-posix -B%s/ "$@"\n' $mingw "$tools" >"$tools/mingw-g++"
+chmod +x "$tools"/{collect2,mingw-gcc,mingw-g++}
+ln -sf "$($mingw-gcc-posix -print-file-name=libgcc_eh.a)" "$tools/libunwind.a"
 export CARGO_TARGET_X86_64_PC_WINDOWS_GNULLVM_LINKER=$tools/mingw-gcc
 export CARGO_TARGET_X86_64_PC_WINDOWS_GNULLVM_RUSTFLAGS="-L native=$tools"
 export CARGO_TARGET_X86_64_PC_WINDOWS_GNULLVM_RUNNER=wine
-# GNU ld keeps the unwind information of one function of several with the same name, such as
-# `__rust_try`. Then no panic is caught there. If optimised, no such function is left.
 there() {
-    CARGO_PROFILE_DEV_OPT_LEVEL=1 RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 /usr/bin/cargo "$1" --quiet -Zbuild-std=std,panic_unwind,test --target $target \
+    RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 /usr/bin/cargo "$1" --quiet -Zbuild-std=std,panic_unwind,test --target $target \
         --target-dir $folder "${@:2}"
 }
 
@@ -44,6 +54,7 @@ unset DISPLAY WAYLAND_DISPLAY
 wineserver -p
 trap 'wineserver -k' EXIT
 logged "$run/log-boot" wineboot --init
+touch "$run/is-made"
 
 # Rust's standard library gets random numbers from a function missing in wine before version 9.
 cat >"$tools/has-random.c" <<'END'
@@ -84,16 +95,13 @@ absent='forks:: fork_handlers:: signals:: go_signals:: stepped:: jumped:: preemp
 # not tell of memory, and makes threads slowly.
 absent+=' above_and_below registered::ten_thousand deep_stack::takes callbacks::dereferenced guard::idle_stacks
     threads::hundred_thousand'
-# GNU ld 2.40 damages the thread-locals of a library that is not at its preferred address, such as a
-# second copy.
-absent+=' plugins::two_'
 skipped=()
 for name in $absent; do
     skipped+=(--skip "$name")
 done
 there build -p hosts --lib
 hosts() {
-    CC=$mingw-gcc-posix CXX=$mingw-g++-posix TEST_RUNNER=wine HOST_LIBRARIES=$PWD/$folder/$target/debug \
+    CC=$tools/mingw-gcc CXX=$tools/mingw-g++ TEST_RUNNER=wine HOST_LIBRARIES=$PWD/$folder/$target/debug \
         logged "$run/log-c" cargo test --quiet --no-fail-fast --workspace "$@" "${skipped[@]}"
 }
 hosts --test hosts --test misbehaving --

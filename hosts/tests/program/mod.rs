@@ -256,9 +256,7 @@ pub fn compiler_of(name: &str, to: &Path) -> Command {
     cc.args(std::env::var("CFLAGS").unwrap_or_default().split_whitespace());
     if on_windows() {
         // The libraries of the compiler, which Windows lacks, and a main stack as large as Linux's.
-        // If the program is not at its preferred address, GNU ld 2.40 relocates the offsets of
-        // thread-locals, too.
-        cc.args(["-static", "-Wl,--stack,8388608,--disable-dynamicbase"]);
+        cc.args(["-static", "-Wl,--stack,8388608"]);
     } else {
         // Binds symbols at the start. So a case with 1 KiB of stack remaining measures our need of
         // stack, not the dynamic linker's.
