@@ -27,7 +27,7 @@ pub(crate) fn walk(step: &mut dyn FnMut(Frame) -> bool) {
         let start = start_of(image, function);
         let is_made_up = start == context.Rip as usize;
         let frame = Frame { function: start, sp: context.Rsp as usize, calls_handler: false, is_made_up };
-        if is_made_up || !step(frame) {
+        if frame.is_made_up || !step(frame) {
             return;
         }
         let (mut handler_data, mut established) = (ptr::null_mut(), 0);
