@@ -143,18 +143,10 @@ struct home {
 static struct home *homes;
 static SRWLOCK homes_lock = SRWLOCK_INIT;
 
-/* Returns the running fiber. A thread becomes one for it.
- *
- * The own stack of a thread cannot be told from a fiber. So the guest library, if any, looks at it
- * before. */
+/* Returns the running fiber. A thread becomes one for it. */
 static inline void *current_fiber(void) {
-    if (!IsThreadAFiber()) {
-#ifndef WITHOUT_GUEST
-        struct guest_where own;
-        guest_bounds(&own);
-#endif
+    if (!IsThreadAFiber())
         CHECK(ConvertThreadToFiberEx(NULL, FIBER_FLAG_FLOAT_SWITCH));
-    }
     return GetCurrentFiber();
 }
 

@@ -69,9 +69,10 @@ pub fn at(sp: usize) -> StackBounds {
 /// Returns `None` if the system does not tell (see the table of platforms). In a signal handler on
 /// an alternate stack, also returns `None` if the thread has not asked before.
 ///
-/// Windows tells of the stack in use only. So a thread must ask before it leaves its own stack, or
-/// becomes a fiber. If it first asks as a fiber, its own stack stays unknown. If it first asks on a
-/// [`register`]ed stack, the answer is `None`, and the thread may ask again.
+/// Windows tells of the stack in use only. This crate notes the stacks of threads that begin after
+/// it was loaded, and of a program's first thread. Any other thread must ask before it leaves its
+/// own stack, or becomes a fiber: if it first asks as a fiber, its own stack stays unknown. On a
+/// [`register`]ed stack, the first answer is `None`, and the thread may ask again.
 ///
 /// The answer is cached, and corrected by later calls from deeper (see [`current`]). On Linux the
 /// query takes 0.3–0.7 µs on most threads. On the main thread it takes tens of µs, since its stack

@@ -217,18 +217,23 @@ fn a_thread_that_asked_before_it_became_a_fiber_knows_its_own_stack() {
 }
 
 #[test]
-fn a_thread_that_first_asks_as_a_fiber_knows_no_stack() {
-    as_fiber(
-        || {},
-        |me| {
-            on_fiber(me, &mut || {
-                assert_estimated();
-                assert_eq!(stackbounds::thread(), None);
-            });
+fn a_thread_that_first_asks_on_a_fiber_knows_its_own_stack() {
+    let raises_guarantee = || {
+        let mut guarantee = 32 * PAGE as u32;
+        // SAFETY: the pointer is valid for writing.
+        assert_ne!(unsafe { SetThreadStackGuarantee(&mut guarantee) }, 0);
+    };
+    as_fiber(raises_guarantee, |me| {
+        let (_, high, _) = reserved();
+        let own = || stackbounds::thread().map(|own| own.high());
+        on_fiber(me, &mut || {
             assert_estimated();
-            assert_eq!(stackbounds::thread(), None);
-        },
-    );
+            assert_eq!(own(), QUERIED.then_some(high));
+        });
+        assert_eq!(own(), QUERIED.then_some(high));
+        assert_exact_and_usable_to_the_end();
+        assert!(!QUERIED || current().low() == usable_from());
+    });
 }
 
 #[test]

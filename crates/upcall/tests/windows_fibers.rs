@@ -14,7 +14,12 @@ use std::time::Duration;
 
 use common::sys::{Teb, deep};
 use common::{FIBERS, Random, message, time_limit};
+use corosensei::stack::{Stack, StackPointer, StackTebFields};
+use corosensei::{Coroutine, Yielder};
 use upcall::{StackChoice, downcall, enter, entry, sleep, wait, yield_now};
+use windows_sys::Win32::System::Memory::{
+    MEM_COMMIT, MEM_RELEASE, MEM_RESERVE, PAGE_READWRITE, VirtualAlloc, VirtualFree,
+};
 use windows_sys::Win32::System::Threading::{
     ConvertFiberToThread, ConvertThreadToFiber, CreateFiber, DeleteFiber, SwitchToFiber,
 };
@@ -254,6 +259,81 @@ fn the_first_upcall_of_a_thread_may_be_on_a_fiber() {
             host.run_all();
             enter(|| sleep(Duration::from_millis(1))).unwrap();
             on(&threads);
+        };
+        thread::spawn(body).join().unwrap();
+    }
+}
+
+/// A stack for corosensei, all of it committed.
+struct Committed(*mut c_void);
+
+impl Committed {
+    const SIZE: usize = 256 << 10;
+
+    fn new() -> Self {
+        // SAFETY: the system chooses the place of new memory.
+        let low = unsafe { VirtualAlloc(ptr::null(), Self::SIZE, MEM_COMMIT | MEM_RESERVE, PAGE_READWRITE) };
+        assert!(!low.is_null());
+        Self(low)
+    }
+}
+
+impl Drop for Committed {
+    fn drop(&mut self) {
+        // SAFETY: the memory was allocated by `new`, and its coroutine has ended.
+        assert_ne!(unsafe { VirtualFree(self.0, 0, MEM_RELEASE) }, 0);
+    }
+}
+
+// SAFETY: the memory is readable and writable, belongs to this value, and stays until its drop. The
+// coroutines here need a small part of it.
+unsafe impl Stack for Committed {
+    fn base(&self) -> StackPointer {
+        StackPointer::new(self.0 as usize + Self::SIZE).unwrap()
+    }
+
+    fn limit(&self) -> StackPointer {
+        StackPointer::new(self.0 as usize).unwrap()
+    }
+
+    fn teb_fields(&self) -> StackTebFields {
+        let low = self.0 as usize;
+        StackTebFields {
+            StackBase: low + Self::SIZE,
+            StackLimit: low,
+            DeallocationStack: low,
+            GuaranteedStackBytes: 0,
+        }
+    }
+
+    fn update_teb_fields(&mut self, _limit: usize, _guarantee: usize) {}
+}
+
+/// corosensei writes its coroutine's bounds into the TEB, as Boost.Context does.
+#[test]
+fn the_first_upcall_of_a_thread_may_be_on_a_coroutine() {
+    let _limit = time_limit("the_first_upcall_of_a_thread_may_be_on_a_coroutine");
+    for choice in CHOICES {
+        let body = move || {
+            let threads = Teb::right();
+            let threads_stack = threads.stack();
+            let mut coroutine =
+                Coroutine::with_stack(Committed::new(), move |yielder: &Yielder<(), ()>, ()| {
+                    let own = Teb::right();
+                    assert_ne!(own.stack(), threads_stack);
+                    let upcall = || {
+                        assert_eq!(Teb::right().stack() == own.stack(), choice == StackChoice::Caller);
+                        downcall(|| yielder.suspend(()));
+                    };
+                    entry().stack(choice).enter(upcall).unwrap();
+                    on(&own);
+                });
+            coroutine.resume(());
+            enter(|| on(&threads)).unwrap();
+            coroutine.resume(());
+            assert!(coroutine.done());
+            drop(coroutine);
+            enter(|| on(&threads)).unwrap();
         };
         thread::spawn(body).join().unwrap();
     }

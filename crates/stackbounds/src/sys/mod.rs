@@ -11,9 +11,9 @@
 //!   if the system does not tell. `sp` is the stack pointer of the call, for systems that need it
 //!   to bound their answer. The answer need not contain it. Called once a thread; may allocate and
 //!   be slow.
-//! - `TELLS_OF_STACK_IN_USE`: whether `thread_stack` answers for the stack of its caller, not for
-//!   the thread's own. If so, upcall calls it before it leaves that stack, and nobody calls it on a
-//!   registered one.
+//! - `TELLS_OF_STACK_IN_USE`: whether `thread_stack` may answer for the stack of its caller instead
+//!   of the thread's own. If so, upcall calls it before it leaves that stack, and nobody calls it
+//!   on a registered one.
 //! - `ask_again(known, sp)`: the same range later, when SP is deeper than before.
 //! - `is_one_mapping(low, sp)`: whether all of `low..sp`, with the page of `sp` (in use), is one
 //!   mapping. `true` on platforms without such a check.
