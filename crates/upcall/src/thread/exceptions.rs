@@ -11,7 +11,8 @@
 //!
 //! glibc guards the list of objects by a lock, and does not free this lock in the child of a fork.
 //! Rule: **no fork happens while a thread of ours looks.** Otherwise the child's own first look
-//! would wait for ever.
+//! would wait for ever. One thread looks at a time: a second one may not conclude from the first
+//! look, not finished yet, that nothing was loaded since.
 
 use std::cell::Cell;
 use std::ffi::{c_uint, c_void};
@@ -86,11 +87,7 @@ impl OwnExceptions {
     #[cold]
     #[inline(never)]
     fn look_again(&self) {
-        // A signal handler may have interrupted a look of this very thread.
-        if in_own_code() {
-            return;
-        }
-        look(search);
+        look_unless_in_own_code();
         self.threads.set(of_thread(ThreadState::current()));
         self.switch();
     }
@@ -99,7 +96,7 @@ impl OwnExceptions {
 /// Whether a C++ exception is in flight on the calling thread.
 #[cfg(feature = "runtime")]
 pub(crate) fn is_in_flight() -> bool {
-    look(search);
+    look_unless_in_own_code();
     of_thread(ThreadState::current()).is_some_and(|exceptions| exceptions.uncaught.get() != 0)
 }
 
@@ -119,11 +116,11 @@ fn of_thread(thread: &ThreadState) -> Option<&'static Exceptions> {
 #[cold]
 #[inline(never)]
 fn ask(thread: &ThreadState) -> Option<&'static Exceptions> {
-    if RUNTIME.load(Acquire) == NEVER_LOOKED {
-        look(|| service::run(search));
+    if RUNTIME.load(Acquire) == NEVER_LOOKED && !in_own_code() {
+        service::run(look);
     }
     let runtime = RUNTIME.load(Acquire);
-    if runtime == NONE {
+    if runtime == NONE || runtime == NEVER_LOOKED {
         return None;
     }
     // SAFETY: the number is the address of `__cxa_get_globals`, in a runtime that stays loaded. The
@@ -145,16 +142,19 @@ pub(crate) fn lock_word() -> &'static Word {
     SEARCHING.word()
 }
 
-/// Searches the process for a runtime; one thread at a time, and no fork meanwhile.
-fn search() -> Option<usize> {
-    let _alone = hold(&SEARCHING);
-    cpp_runtime()
+/// Looks for a runtime. In own code, does nothing: a signal handler may have interrupted a look of
+/// this very thread.
+fn look_unless_in_own_code() {
+    if !in_own_code() {
+        look();
+    }
 }
 
-/// Looks for a runtime with `search`, unless one is known.
-fn look(search: impl FnOnce() -> Option<usize>) {
+/// Looks for a runtime, unless one is known.
+fn look() {
+    let _alone = hold(&SEARCHING);
     let known = RUNTIME.load(Acquire);
     if known == NEVER_LOOKED || known == NONE {
-        RUNTIME.store(search().unwrap_or(NONE), Release);
+        RUNTIME.store(cpp_runtime().unwrap_or(NONE), Release);
     }
 }
