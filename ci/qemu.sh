@@ -71,9 +71,9 @@ if [ "${2-}" = all ]; then
     [ "$1" != arm ] || skipped+=(--skip initialiser)
     rust -p upcall --tests -- "${skipped[@]}"
     programs=(-p hosts --test hosts --test misbehaving --test overflow -- --skip repeat_on_main --skip remaining::repeated --skip out_of_memory
-        --skip forks::fibers --skip forks::generations --skip forks::local --skip forks::on_pthread --skip forks::under --skip forks::workers
-        --skip fork_handlers:: --skip two_fork --skip dereferenced --skip elsewhere_by_default --skip no_alternate_stack --skip sent_by_default
-        --skip without_install --skip idle_stacks --skip hundred_thousand --skip signals_and_names --skip guard_touched --skip exit_anywhere
+        --skip forks::fibers --skip forks::generations --skip forks::local --skip forks::on_pthread --skip forks::under --skip forks::while
+        --skip forks::workers --skip fork_handlers:: --skip two_fork --skip dereferenced --skip elsewhere_by_default --skip no_alternate_stack
+        --skip sent_by_default --skip without_install --skip idle_stacks --skip hundred_thousand --skip signals_and_names --skip guard_touched --skip exit_anywhere
         --skip greenlets --skip asyncio --skip locked:: --skip stepped:: --skip preempted:: --skip arithmetic::
         --skip suspended_ends::forked)
     [ "$1" = aarch64 ] || programs+=(--skip suspended_ends::signal_handlers --skip suspended_ends::interrupted_anywhere)
