@@ -197,25 +197,28 @@ static void local_runtime(void) {
 
 /* ---- under load: at some moment, other threads hold each lock of the library ---- */
 
+/* Forks many times while `threads` threads run `load`. Every fourth child is `fourth`. */
+static void forks_under(void *(*load)(void *), int threads, void (*child)(void), void (*fourth)(void)) {
+    int times = unoptimised() ? 100 : 500;
+    pthread_t loading[4];
+    CHECK(threads <= 4);
+    for (int i = 0; i < threads; i++)
+        CHECK(pthread_create(&loading[i], NULL, load, (void *)(intptr_t)i) == 0);
+    for (int i = 0; i < times; i++)
+        in_child(i % 4 ? child : fourth);
+    stop = 1;
+    for (int i = 0; i < threads; i++)
+        pthread_join(loading[i], NULL);
+    printf("%d forks under load\n", times);
+    all_is_right();
+}
+
 static void calls_and_starts(void) {
     calls_are_right();
     starts_afresh_on_thread(NULL);
 }
 
-static void under_load(void) {
-    enum { THREADS = 4 };
-    int times = unoptimised() ? 100 : 500;
-    pthread_t threads[THREADS];
-    for (int i = 0; i < THREADS; i++)
-        CHECK(pthread_create(&threads[i], NULL, loads, (void *)(intptr_t)i) == 0);
-    for (int i = 0; i < times; i++)
-        in_child(i % 4 ? calls_are_right : calls_and_starts);
-    stop = 1;
-    for (int i = 0; i < THREADS; i++)
-        pthread_join(threads[i], NULL);
-    printf("%d forks under load\n", times);
-    all_is_right();
-}
+static void under_load(void) { forks_under(loads, 4, calls_are_right, calls_and_starts); }
 
 /* While no C++ runtime is known, each new fiber looks for one among the loaded objects at its first
  * call of C. glibc guards these by a lock that it does not free in children. */
@@ -230,19 +233,7 @@ static void *makes_fibers(void *unused) {
 
 static void looks(void) { CHECK(guest_join(guest_spawn_on_fiber("looks", returns_7, NULL)) == 7); }
 
-static void while_fibers_look(void) {
-    enum { THREADS = 3 };
-    int times = unoptimised() ? 100 : 500;
-    pthread_t threads[THREADS];
-    for (int i = 0; i < THREADS; i++)
-        CHECK(pthread_create(&threads[i], NULL, makes_fibers, NULL) == 0);
-    for (int i = 0; i < times; i++)
-        in_child(looks);
-    stop = 1;
-    for (int i = 0; i < THREADS; i++)
-        pthread_join(threads[i], NULL);
-    all_is_right();
-}
+static void while_fibers_look(void) { forks_under(makes_fibers, 3, looks, looks); }
 
 /* The child forks in turn, for 20 generations. */
 static int generations;
