@@ -2,7 +2,6 @@
 #ifndef OBJECTS_H
 #define OBJECTS_H
 
-#define WITHOUT_GUEST
 #include "host.h"
 
 #ifdef _WIN32

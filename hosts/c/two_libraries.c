@@ -2,7 +2,6 @@
  *
  * As shared libraries, each has its own copy of upcall, with its own answers. Linked into one
  * static library, both use one copy. */
-#define WITHOUT_GUEST
 #include "host.h"
 
 #ifndef _WIN32
