@@ -1,5 +1,6 @@
 /* Fork handlers of the host that use the library, registered before or after its loading. */
 #include "forks.h"
+#include "scheduler.h"
 
 #include <errno.h>
 #include <linux/audit.h>
@@ -118,6 +119,33 @@ static void joins(void) {
     lost = guest_spawn_on_fiber("lost", waits, NULL);
     fork_with(in_children, starts_afresh);
     CHECK(guest_send(never, 5) == 0 && guest_join(lost) == 5);
+    all_is_right();
+}
+
+/* Coroutines suspended by the forking thread go on in the child, although a handler's thread is the
+ * first there to use the library. */
+enum { SUSPENDED = 200 };
+
+static void sleep_some(void *milliseconds) { CHECK(guest_sleep((intptr_t)milliseconds) == 0); }
+
+static void all_go_on(void) {
+    CHECK(guest_suspended_coroutines() == suspended_now && suspended_now > 0);
+    run_scheduler();
+    CHECK(guest_suspended_coroutines() == 0 && guest_open_calls() == 0);
+}
+
+static void suspended_coroutines(void) {
+    struct handlers in_children = {NULL, NULL, start_on_thread};
+    CHECK(install_scheduler(0) == 0);
+    for (int round = 0; round < 10; round++) {
+        for (intptr_t i = 0; i < SUSPENDED; i++)
+            schedule(sleep_some, (void *)(100 + i % 10));
+        while (first)
+            run_once();
+        CHECK(suspended_now == SUSPENDED);
+        fork_with(in_children, all_go_on);
+        run_scheduler();
+    }
     all_is_right();
 }
 
@@ -320,6 +348,7 @@ int main(int argc, char **argv) {
         {"later", later},
         {"later_of_a_thread", later_of_a_thread},
         {"joins", joins},
+        {"suspended_coroutines", suspended_coroutines},
         {"nested", nested},
         {"nested_children_go_on", nested_children_go_on},
         {"by_another_thread", by_another_thread},

@@ -830,6 +830,41 @@ static void forked_while_woken(void) {
     check_over();
 }
 
+/* Forked while sleeps end one after the other: in the child, the timers' thread wakes some of them
+ * while the library looks for wakes that were lost. */
+static void sleep_some(void *milliseconds) {
+    CHECK(guest_sleep((intptr_t)milliseconds) == 0);
+    ended++;
+}
+
+static void end_sleeps(void) {
+    run_scheduler();
+    CHECK(ended == SUSPENDED && !readable());
+    /* No wait is left behind in a list. */
+    ended = 0;
+    for (int i = 0; i < SUSPENDED; i++)
+        schedule(sleep_some, (void *)1);
+    run_scheduler();
+    CHECK(ended == SUSPENDED);
+    check_over();
+}
+
+static void forked_as_sleeps_end(void) {
+    begin();
+    for (int round = 0; round < 20; round++) {
+        ended = 0;
+        for (intptr_t i = 0; i < SUSPENDED; i++)
+            schedule(sleep_some, (void *)(5 + i % 20));
+        while (first)
+            run_once();
+        usleep(1000 * (round % 10));
+        in_child(end_sleeps);
+        run_scheduler();
+        CHECK(ended == SUSPENDED);
+    }
+    check_over();
+}
+
 /* ---- exit() with suspended coroutines, and handlers that wait ---- */
 
 static int handlers_run;
@@ -953,6 +988,7 @@ int main(int argc, char **argv) {
         {"abandoned_calls", abandoned_calls},
         {"forked", forked},
         {"forked_while_woken", forked_while_woken},
+        {"forked_as_sleeps_end", forked_as_sleeps_end},
         {"exit_anywhere", exit_anywhere},
 #endif
         {NULL, NULL},

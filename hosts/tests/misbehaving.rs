@@ -27,7 +27,8 @@ cases! {
     suspended_ends {
         killed_under_rust, killed_by_resume, ends_before_its_wake, initialisers, while_panicking, signal_handlers,
         interrupted_anywhere, panics_after_waits, tasks, scopes, abandoned_calls, on_many_threads, uninstalled,
-        detached, dumped_at_any_moment, shut_down, threads_end, threads_end_while_woken, forked, forked_while_woken, exit_anywhere,
+        detached, dumped_at_any_moment, shut_down, threads_end, threads_end_while_woken, forked, forked_while_woken,
+        forked_as_sleeps_end, exit_anywhere,
         moved => Outcome::Aborts(MOVED_IN_WAIT),
         moved_from_the_dead => Outcome::Aborts("which began on a thread that has exited, came back on thread 0x"),
     }

@@ -61,13 +61,13 @@ fn each_lock(visit: &mut dyn FnMut(&'static Word, Whose)) {
     others.into_iter().for_each(|word| visit(word, Whose::All));
 }
 
-/// The calling thread, and its run queue if it has one.
+/// The calling thread, and its run queue and waits on coroutines if it has them.
 fn identity() -> Identity {
     #[cfg(feature = "runtime")]
     let queue = crate::runtime::own_queue();
     #[cfg(not(feature = "runtime"))]
     let queue = ptr::null();
-    [ptr::from_ref(ThreadState::current()).cast(), queue]
+    [ptr::from_ref(ThreadState::current()).cast(), queue, coroutines::own_waits_address()]
 }
 
 fn at_once() {
@@ -76,9 +76,9 @@ fn at_once() {
     service::forget_users();
 }
 
-fn forget([thread, queue]: Identity) {
+fn forget([thread, queue, waits]: Identity) {
     record::forget_other_threads(thread.cast());
-    coroutines::forget_others();
+    coroutines::forget_others(waits);
     #[cfg(feature = "runtime")]
     {
         crate::runtime::forget_other_threads(queue);

@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsiz
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{MOST_PARTICIPANTS, Whose, Word, each_lock, mark, participants};
+use super::{IDENTITY_LEN, MOST_PARTICIPANTS, Whose, Word, each_lock, mark, participants};
 use crate::sys::{self, Activity};
 
 /// How long a thread waits before it first checks whether the forking thread sleeps, and between
@@ -56,7 +56,7 @@ struct Forker {
     /// The handle of the thread in the threads library.
     handle: AtomicUsize,
     /// The identity of the thread for each participant.
-    identities: [[AtomicPtr<()>; 2]; MOST_PARTICIPANTS],
+    identities: [[AtomicPtr<()>; IDENTITY_LEN]; MOST_PARTICIPANTS],
 }
 
 const MOST_OWN: usize = 2 * MOST_PARTICIPANTS;
@@ -163,7 +163,8 @@ impl Forker {
             forked: AtomicU64::new(0),
             own: [const { AtomicPtr::new(ptr::null_mut()) }; MOST_OWN],
             handle: AtomicUsize::new(0),
-            identities: [const { [const { AtomicPtr::new(ptr::null_mut()) }; 2] }; MOST_PARTICIPANTS],
+            identities: [const { [const { AtomicPtr::new(ptr::null_mut()) }; IDENTITY_LEN] };
+                MOST_PARTICIPANTS],
         }
     }
 

@@ -68,8 +68,10 @@ pub struct Participant {
     pub is_alone: fn() -> bool,
 }
 
-/// Two pointers that identify a thread.
-pub type Identity = [*const (); 2];
+/// Pointers that identify a thread: addresses of its data.
+pub type Identity = [*const (); IDENTITY_LEN];
+
+const IDENTITY_LEN: usize = 3;
 
 /// The forks during which a lock is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

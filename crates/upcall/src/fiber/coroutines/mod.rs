@@ -414,9 +414,15 @@ impl Drop for Resuming {
     }
 }
 
-/// In the child of a fork: forgets the coroutines of other threads.
-pub(crate) fn forget_others() {
-    waits::forget_others(own_waits());
+/// The waits of the calling thread, for forks; null if it has none.
+pub(crate) fn own_waits_address() -> *const () {
+    own_waits().map_or(ptr::null(), |waits| ptr::from_ref(waits).cast())
+}
+
+/// In the child of a fork: forgets all waits but `own`, those of the thread that forked.
+pub(crate) fn forget_others(own: *const ()) {
+    // SAFETY: null, or from `own_waits_address`, and `CoroutineWaits` are never freed.
+    waits::forget_others(unsafe { own.cast::<CoroutineWaits>().as_ref() });
 }
 
 /// In the child of a fork: wakes the coroutines of the thread that forked, since their events may

@@ -4,7 +4,7 @@
 //! `ci/loom.sh` runs loom.
 
 use std::panic::Location;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::task::Waker;
 
 use loom::sync::Arc;
@@ -12,7 +12,7 @@ use loom::sync::atomic::AtomicUsize;
 use loom::sync::atomic::Ordering::{Acquire, Release};
 use loom::thread;
 
-use super::waits::{CoroutineWaits, Taken};
+use super::waits::{self, CoroutineWaits, Taken};
 use super::{Coroutine, Host, Resumed};
 use crate::function::Function;
 
@@ -126,5 +126,33 @@ fn a_descriptor_made_late_shows_earlier_wakes() {
         }
         assert!(waits.next_ready().is_some());
         other.join().unwrap();
+    });
+}
+
+/// A thread of the parent was about to list one wait, and had listed another. In the child, the
+/// list has each of them once, whatever the child's threads wake meanwhile.
+#[test]
+fn a_child_lists_each_wait_once() {
+    loom::model(|| {
+        let waits = CoroutineWaits::take(1);
+        let suspended = [(); 3].map(|()| {
+            let wait = waits.begin(&NoHost).unwrap();
+            wait.begin_poll();
+            wait.suspend(coroutine(), Location::caller(), Function::of::<()>());
+            wait
+        });
+        let [lost, listed, _] = &suspended;
+        assert!(lost.begin_wake());
+        listed.waker().wake_by_ref();
+
+        waits::forget_others(Some(waits));
+        let wakers = suspended.each_ref().map(|wait| Waker::clone(&wait.waker()));
+        let other = thread::spawn(move || wakers.into_iter().for_each(Waker::wake));
+        waits.look_again();
+        other.join().unwrap();
+
+        let named = [(); 3].map(|()| ptr::from_ref(waits.next_ready().unwrap()));
+        assert!(named[0] != named[1] && named[1] != named[2] && named[2] != named[0]);
+        check_quiet(waits);
     });
 }

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `WOKEN` | the waker was called since the last poll began |
 //! | `SUSPENDED` | the coroutine is suspended, or about to be |
-//! | `LISTED` | the wait is in its thread's list of ready ones |
+//! | `LISTED` | the wait is in its thread's list of ready ones, or about to be |
+//! | `LOST` | in the child of a fork: it was `LISTED` in the parent, and may be in no list here |
 //!
 //! The call of the waker that finds `SUSPENDED` without `WOKEN` adds the wait to the list. If the
 //! poll was woken before its end, the suspension adds the wait. So a future that wakes itself lets
@@ -18,6 +19,7 @@ use crate::sync::atomic::{AtomicPtr, AtomicU32};
 const WOKEN: u32 = 1;
 const SUSPENDED: u32 = 2;
 const LISTED: u32 = 4;
+const LOST: u32 = 8;
 
 /// The state of one wait, and its link in the list of ready waits.
 pub(super) struct Signal {
@@ -48,13 +50,25 @@ impl Signal {
 
     /// Notes that the wait was taken from the list. Returns whether its coroutine is to be resumed.
     pub fn unlist(&self) -> bool {
-        self.state.fetch_and(!LISTED, AcqRel) & (SUSPENDED | WOKEN) == SUSPENDED | WOKEN
+        self.state.fetch_and(!(LISTED | LOST), AcqRel) & (SUSPENDED | WOKEN) == SUSPENDED | WOKEN
     }
 
-    /// Notes a wake while the wait is in no list, although another thread may have been about to
-    /// add it. Returns whether the caller is to add the wait to the list.
-    pub fn relist(&self) -> bool {
-        self.set_and_list(WOKEN, |state| state & LISTED != 0 || state & (SUSPENDED | WOKEN) == SUSPENDED)
+    /// In the child of a fork: the thread that was to add the wait to the list may be missing.
+    pub fn may_be_lost(&self) {
+        let _ =
+            self.state.fetch_update(AcqRel, Acquire, |state| (state & LISTED != 0).then_some(state | LOST));
+    }
+
+    /// Notes that the wait is in the list.
+    pub fn is_found(&self) {
+        self.state.fetch_and(!LOST, AcqRel);
+    }
+
+    /// Notes a wake, as the last step of a search for lost waits: those in the list are found.
+    /// Returns whether the caller is to add the wait to the list.
+    pub fn wake_if_lost(&self) -> bool {
+        let is_lost = self.state.fetch_and(!LOST, AcqRel) & LOST != 0;
+        self.wake() || is_lost
     }
 
     /// Undoes `unlist`, unless the coroutine was resumed. Returns whether the caller is to add the

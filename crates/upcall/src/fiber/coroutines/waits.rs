@@ -187,11 +187,11 @@ impl CoroutineWaits {
                 if taken.is_empty() {
                     self.ready.fetch(&mut *taken);
                 }
-                taken.pop_front()
+                taken.pop_front().map(|Ready(wait)| wait.signal.unlist().then_some(wait))
             };
             match ready {
-                Some(Ready(wait)) if wait.signal.unlist() => return Some(wait),
-                Some(_) => {}
+                Some(Some(wait)) => return Some(wait),
+                Some(None) => {}
                 None if self.is_empty_for_sure() => return None,
                 None => {}
             }
@@ -239,14 +239,18 @@ impl CoroutineWaits {
 
     /// In the child of a fork: lists all suspended waits, except those that the host was told of.
     ///
-    /// The list is made anew. It may lack a wait woken by another thread of the parent.
+    /// A wait may be lost: a thread of the parent was about to add it to the list. Threads of the
+    /// child may wake waits meanwhile. So only a wait known to be lost is added a second time.
     pub fn look_again(&'static self) {
         let Ok(mut taken) = self.own.taken.try_borrow_mut() else { return };
         self.ready.fetch(&mut *taken);
-        taken.clear();
+        taken.iter().for_each(|Ready(wait)| wait.signal.is_found());
         drop(taken);
         let waits: Vec<_> = self.blocks(&all()).collect();
-        waits.into_iter().flatten().filter(|wait| wait.signal.relist()).for_each(|wait| self.add(wait));
+        waits.into_iter().flatten().filter(|wait| wait.signal.wake_if_lost()).for_each(|wait| self.add(wait));
+        if let Some(event) = self.event.get().filter(|_| self.has_some()) {
+            event.signal();
+        }
     }
 
     fn add(&self, wait: &'static SuspendedWait) {
@@ -343,6 +347,12 @@ impl Taken {
         ManuallyDrop::new(unsafe { Waker::from_raw(raw(ptr::from_ref(self.0).cast())) })
     }
 
+    /// The first half of a wake. Returns whether the wait is to be listed.
+    #[cfg(all(test, upcall_loom))]
+    pub fn begin_wake(&self) -> bool {
+        self.0.signal.wake()
+    }
+
     /// Whether the waker belongs to such a wait.
     #[cfg(feature = "runtime")]
     pub fn made(waker: &Waker) -> bool {
@@ -418,12 +428,13 @@ pub(crate) fn suspended() -> Vec<(usize, Suspended)> {
 }
 
 /// In the child of a fork: forgets the waits of other threads. Those of `own` get a descriptor of
-/// their own.
+/// their own, and may be lost.
 pub(crate) fn forget_others(own: Option<&'static CoroutineWaits>) {
     let mut all = all();
     all.unused.clear();
     all.events.clear();
     all.blocks.retain(|block| own.is_some_and(|own| ptr::eq(block[0].thread, own)));
+    all.blocks.iter().copied().flatten().for_each(|wait| wait.signal.may_be_lost());
     drop(all);
     if let Some(event) = own.and_then(|own| own.event.get()) {
         event.renew();
