@@ -5,7 +5,7 @@
 //! | `WOKEN` | the waker was called since the last poll began |
 //! | `SUSPENDED` | the coroutine is suspended, or about to be |
 //! | `LISTED` | the wait is in its thread's list of ready ones, or about to be |
-//! | `LOST` | in the child of a fork: it was `LISTED` in the parent, and may be in no list here |
+//! | `SOUGHT` | the child of a fork looks for it: it was `LISTED` in the parent, and may be in no list |
 //!
 //! The call of the waker that finds `SUSPENDED` without `WOKEN` adds the wait to the list. If the
 //! poll was woken before its end, the suspension adds the wait. So a future that wakes itself lets
@@ -19,7 +19,7 @@ use crate::sync::atomic::{AtomicPtr, AtomicU32};
 const WOKEN: u32 = 1;
 const SUSPENDED: u32 = 2;
 const LISTED: u32 = 4;
-const LOST: u32 = 8;
+const SOUGHT: u32 = 8;
 
 /// The state of one wait, and its link in the list of ready waits.
 pub(super) struct Signal {
@@ -50,24 +50,25 @@ impl Signal {
 
     /// Notes that the wait was taken from the list. Returns whether its coroutine is to be resumed.
     pub fn unlist(&self) -> bool {
-        self.state.fetch_and(!(LISTED | LOST), AcqRel) & (SUSPENDED | WOKEN) == SUSPENDED | WOKEN
+        self.state.fetch_and(!(LISTED | SOUGHT), AcqRel) & (SUSPENDED | WOKEN) == SUSPENDED | WOKEN
     }
 
-    /// In the child of a fork: the thread that was to add the wait to the list may be missing.
-    pub fn may_be_lost(&self) {
-        let _ =
-            self.state.fetch_update(AcqRel, Acquire, |state| (state & LISTED != 0).then_some(state | LOST));
+    /// In the child of a fork: begins the search. The thread that was to add the wait to the list
+    /// may be missing.
+    pub fn begin_search(&self) {
+        let seek = |state| (state & LISTED != 0).then_some(state | SOUGHT);
+        let _ = self.state.fetch_update(AcqRel, Acquire, seek);
     }
 
     /// Notes that the wait is in the list.
-    pub fn is_found(&self) {
-        self.state.fetch_and(!LOST, AcqRel);
+    pub fn note_found(&self) {
+        self.state.fetch_and(!SOUGHT, AcqRel);
     }
 
-    /// Notes a wake, as the last step of a search for lost waits: those in the list are found.
-    /// Returns whether the caller is to add the wait to the list.
-    pub fn wake_if_lost(&self) -> bool {
-        let is_lost = self.state.fetch_and(!LOST, AcqRel) & LOST != 0;
+    /// Ends the search, and notes a wake. Returns whether the caller is to add the wait to the
+    /// list.
+    pub fn end_search(&self) -> bool {
+        let is_lost = self.state.fetch_and(!SOUGHT, AcqRel) & SOUGHT != 0;
         self.wake() || is_lost
     }
 

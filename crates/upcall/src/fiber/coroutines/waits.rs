@@ -239,15 +239,16 @@ impl CoroutineWaits {
 
     /// In the child of a fork: lists all suspended waits, except those that the host was told of.
     ///
-    /// A wait may be lost: a thread of the parent was about to add it to the list. Threads of the
-    /// child may wake waits meanwhile. So only a wait known to be lost is added a second time.
+    /// If a thread of the parent was about to add a wait to the list, the wait is in none here.
+    /// Threads of the child may wake waits meanwhile. So [`forget_others`] has noted which waits to
+    /// look for.
     pub fn look_again(&'static self) {
         let Ok(mut taken) = self.own.taken.try_borrow_mut() else { return };
         self.ready.fetch(&mut *taken);
-        taken.iter().for_each(|Ready(wait)| wait.signal.is_found());
+        taken.iter().for_each(|Ready(wait)| wait.signal.note_found());
         drop(taken);
         let waits: Vec<_> = self.blocks(&all()).collect();
-        waits.into_iter().flatten().filter(|wait| wait.signal.wake_if_lost()).for_each(|wait| self.add(wait));
+        waits.into_iter().flatten().filter(|wait| wait.signal.end_search()).for_each(|wait| self.add(wait));
         if let Some(event) = self.event.get().filter(|_| self.has_some()) {
             event.signal();
         }
@@ -428,13 +429,13 @@ pub(crate) fn suspended() -> Vec<(usize, Suspended)> {
 }
 
 /// In the child of a fork: forgets the waits of other threads. Those of `own` get a descriptor of
-/// their own, and may be lost.
+/// their own, and a search begins for those in no list.
 pub(crate) fn forget_others(own: Option<&'static CoroutineWaits>) {
     let mut all = all();
     all.unused.clear();
     all.events.clear();
     all.blocks.retain(|block| own.is_some_and(|own| ptr::eq(block[0].thread, own)));
-    all.blocks.iter().copied().flatten().for_each(|wait| wait.signal.may_be_lost());
+    all.blocks.iter().copied().flatten().for_each(|wait| wait.signal.begin_search());
     drop(all);
     if let Some(event) = own.and_then(|own| own.event.get()) {
         event.renew();
