@@ -97,7 +97,7 @@ pub(super) use suspend::{Ended, suspend_until};
 #[cfg(feature = "runtime")]
 pub(crate) use waits::Taken;
 use waits::{CoroutineWaits, SuspendedWait};
-pub(crate) use waits::{Suspended, lock_word, suspended};
+pub(crate) use waits::{Suspended, forget_others, lock_word, suspended};
 
 use super::Fibers;
 pub use crate::crossing::Killed;
@@ -417,12 +417,6 @@ impl Drop for Resuming {
 /// The waits of the calling thread, for forks; null if it has none.
 pub(crate) fn own_waits_address() -> *const () {
     own_waits().map_or(ptr::null(), |waits| ptr::from_ref(waits).cast())
-}
-
-/// In the child of a fork: forgets all waits but `own`, those of the thread that forked.
-pub(crate) fn forget_others(own: *const ()) {
-    // SAFETY: null, or from `own_waits_address`, and `CoroutineWaits` are never freed.
-    waits::forget_others(unsafe { own.cast::<CoroutineWaits>().as_ref() });
 }
 
 /// In the child of a fork: wakes the coroutines of the thread that forked, since their events may

@@ -145,7 +145,7 @@ fn a_child_lists_each_wait_once() {
         assert!(lost.begin_wake());
         listed.waker().wake_by_ref();
 
-        waits::forget_others(Some(waits));
+        waits::forget_others(ptr::from_ref(waits).cast());
         let wakers = suspended.each_ref().map(|wait| Waker::clone(&wait.waker()));
         let other = thread::spawn(move || wakers.into_iter().for_each(Waker::wake));
         waits.look_again();

@@ -5,7 +5,7 @@
 //! | `WOKEN` | the waker was called since the last poll began |
 //! | `SUSPENDED` | the coroutine is suspended, or about to be |
 //! | `LISTED` | the wait is in its thread's list of ready ones, or about to be |
-//! | `SOUGHT` | the child of a fork looks for it: it was `LISTED` in the parent, and may be in no list |
+//! | `SOUGHT` | the child of a fork looks for it: `LISTED` by the parent, and maybe in no list |
 //!
 //! The call of the waker that finds `SUSPENDED` without `WOKEN` adds the wait to the list. If the
 //! poll was woken before its end, the suspension adds the wait. So a future that wakes itself lets

@@ -187,6 +187,7 @@ impl CoroutineWaits {
                 if taken.is_empty() {
                     self.ready.fetch(&mut *taken);
                 }
+                // Unlisted within the borrow: `look_again` finds each listed wait in a list.
                 taken.pop_front().map(|Ready(wait)| wait.signal.unlist().then_some(wait))
             };
             match ready {
@@ -202,9 +203,7 @@ impl CoroutineWaits {
     fn is_empty_for_sure(&self) -> bool {
         if let Some(event) = self.event.get() {
             event.clear();
-            if self.has_some() {
-                event.signal();
-            }
+            self.signal_if_some(event);
         }
         !self.has_some()
     }
@@ -213,6 +212,13 @@ impl CoroutineWaits {
     /// threads, and left some.
     fn has_some(&self) -> bool {
         self.own.taken.try_borrow().is_ok_and(|taken| !taken.is_empty()) || self.ready.has_some()
+    }
+
+    /// Makes the descriptor readable if there is a ready wait.
+    fn signal_if_some(&self, event: &Event) {
+        if self.has_some() {
+            event.signal();
+        }
     }
 
     /// The descriptor that is readable while a coroutine can go on. It is made at the first call.
@@ -231,9 +237,7 @@ impl CoroutineWaits {
             sequential();
         }
         let event = self.event.get().expect("upcall: the descriptor was just made");
-        if self.has_some() {
-            event.signal();
-        }
+        self.signal_if_some(event);
         Ok(event)
     }
 
@@ -249,8 +253,8 @@ impl CoroutineWaits {
         drop(taken);
         let waits: Vec<_> = self.blocks(&all()).collect();
         waits.into_iter().flatten().filter(|wait| wait.signal.end_search()).for_each(|wait| self.add(wait));
-        if let Some(event) = self.event.get().filter(|_| self.has_some()) {
-            event.signal();
+        if let Some(event) = self.event.get() {
+            self.signal_if_some(event);
         }
     }
 
@@ -428,9 +432,11 @@ pub(crate) fn suspended() -> Vec<(usize, Suspended)> {
     waits.filter_map(|wait| Some((wait.thread.serial.load(Relaxed), seen(wait)?))).collect()
 }
 
-/// In the child of a fork: forgets the waits of other threads. Those of `own` get a descriptor of
-/// their own, and a search begins for those in no list.
-pub(crate) fn forget_others(own: Option<&'static CoroutineWaits>) {
+/// In the child of a fork: forgets all waits but `own`, those of the thread that forked; null if it
+/// has none. They get a descriptor of their own, and a search begins for those in no list.
+pub(crate) fn forget_others(own: *const ()) {
+    // SAFETY: null, or from `own_waits_address`, and `CoroutineWaits` are never freed.
+    let own: Option<&'static CoroutineWaits> = unsafe { own.cast::<CoroutineWaits>().as_ref() };
     let mut all = all();
     all.unused.clear();
     all.events.clear();
