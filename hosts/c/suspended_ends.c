@@ -41,9 +41,8 @@ static void receive_killed(void *from) {
     ended++;
 }
 
-static void sleep_twenty(void *unused) {
-    (void)unused;
-    CHECK(guest_sleep(20) == 0);
+static void sleep_some(void *milliseconds) {
+    CHECK(guest_sleep((intptr_t)milliseconds) == 0);
     ended++;
 }
 
@@ -533,7 +532,7 @@ static void dumped_at_any_moment(void) {
     for (int i = 0; i < 100; i++) {
         schedule(talk, channel);
         schedule(talk, NULL);
-        schedule(sleep_twenty, NULL);
+        schedule(sleep_some, (void *)20);
         if (i % 10 == 9)
             run_scheduler();
     }
@@ -724,7 +723,7 @@ static void suspend_thousand(void) {
     begin();
     from_parent = guest_channel_new(SUSPENDED);
     for (int i = 0; i < SUSPENDED / 4; i++) {
-        schedule(sleep_twenty, NULL);
+        schedule(sleep_some, (void *)20);
         schedule(receive, channel);
         of_parent[i] = guest_spawn_on_fiber("late", serves_late, NULL);
         schedule(join_it, of_parent[i]);
@@ -745,7 +744,7 @@ static void go_on_in_child(void) {
     run_all();
     CHECK(ended == SUSPENDED / 2 && suspended_now == SUSPENDED / 2 && !readable());
     /* New ones work, and the messages are the child's own. */
-    schedule(sleep_twenty, NULL);
+    schedule(sleep_some, (void *)20);
     for (int i = 0; i < SUSPENDED / 4; i++)
         CHECK(guest_send(channel, 5) == 0);
     while (ended < SUSPENDED * 3 / 4 + 1) {
@@ -834,11 +833,6 @@ static void forked_while_woken(void) {
 
 /* Forked while sleeps end one after the other: in the child, the timers' thread wakes some of them
  * while the library looks for wakes that were lost. */
-static void sleep_some(void *milliseconds) {
-    CHECK(guest_sleep((intptr_t)milliseconds) == 0);
-    ended++;
-}
-
 static void end_sleeps(void) {
     run_scheduler();
     CHECK(ended == SUSPENDED && !readable());

@@ -110,8 +110,8 @@ cases! {
     }
     fork_handlers {
         first_upcalls, first_of_a_thread, first_waits, first_waits_of_a_thread, only_in_children, later,
-        later_of_a_thread, joins, suspended_coroutines, nested, nested_children_go_on, by_another_thread, in_upcall, on_worker, on_fiber,
-        under_load, waiting_under_load, fails, thread_ends,
+        later_of_a_thread, joins, suspended_coroutines, nested, nested_children_go_on, by_another_thread, in_upcall,
+        on_worker, on_fiber, under_load, waiting_under_load, fails, thread_ends,
     }
     signals {
         on_alternate_stack, nested, on_own_stack, idle_and_in_c, new_thread,
